@@ -1,0 +1,41 @@
+"""Installing a client into a Tornado application."""
+
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from tornado.ioloop import IOLoop
+from tornado.web import Application
+
+from .client import Client
+from .settings import DEFAULT_URL, from_environment
+
+LOGGER = logging.getLogger(__name__)
+
+
+def install(application: Application, io_loop: IOLoop | None = None, **kwargs: Any) -> bool:
+    """Give the application a client, as ``application.amqp``; returns False, with a warning, where it has one already.
+
+    It may be called before a loop runs (also in ``Application.__init__`` and in sprockets.http's ``before_run``), and
+    connects when the loop does. Keyword arguments are those of `Client`; the environment gives those that are missing.
+    A sprockets.http application shuts its client down by itself.
+
+    Raises:
+        ValueError: a setting is bad; the sentence names it and where it came from.
+    """
+    present = getattr(application, "amqp", None)
+    if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
+        LOGGER.warning("AMQP is already installed: %r", present)
+        return False
+    settings = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(), **kwargs}
+    client = Client(io_loop=io_loop, **settings)
+    application.amqp = client  # type: ignore[attr-defined]
+    callbacks = getattr(application, "on_shutdown_callbacks", None)
+    if callbacks is not None:
+        callbacks.append(lambda _application: client.shutdown())
+    return True
+
+
+def _app_id(application: Application) -> str:
+    service, its_version = application.settings.get("service"), application.settings.get("version")
+    return f"{service}/{its_version}" if service and its_version else f"sprockets_amqp/{version('sprockets_amqp')}"

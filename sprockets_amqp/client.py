@@ -1,0 +1,424 @@
+"""The client: the documented API; pika's events come in here and become triggers."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import pika
+from pika.channel import Channel
+from pika.frame import Method
+from pika.spec import Basic, BasicProperties
+from pika.spec import Channel as ChannelMethods
+from tornado.ioloop import IOLoop
+from transitions import MachineError
+
+from .errors import ConnectionStateError, channel_lost, connection_lost, describe
+from .hooks import Callback, Changes, Hooks, StateChange, Subscription
+from .lifecycle import DRAIN_LIMIT, Lifecycle
+from .publisher import Counters
+from .settings import Settings, hide_password
+from .states import DESCRIPTIONS, State
+from .transport import Connection
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Client:
+    """One persistent connection and channel to RabbitMQ, and the way to publish on them.
+
+    It starts to connect at once, or when the loop starts, and goes on for ever until it is closed on request. The
+    settings are those of `Settings`, each as a keyword argument; `install()` adds what the environment says.
+
+    Args:
+        url: the node, or several, comma separated; each lost one is followed by the next at once.
+        on_ready_callback: called with the client each time publishing becomes possible.
+        on_unavailable_callback: called with the client each time it stops being possible.
+        on_return_callback: called with method, properties and body of each message that RabbitMQ returned as
+            unroutable; without it they are logged as critical.
+        on_persistent_failure_callback: called with the client once in each outage that lasts longer than ``timeout``.
+        io_loop: the loop to run on; the current one by default.
+
+    Raises:
+        ValueError: a setting is bad; the sentence names it.
+    """
+
+    STATE_IDLE: ClassVar = State.IDLE
+    STATE_CONNECTING: ClassVar = State.CONNECTING
+    STATE_READY: ClassVar = State.READY
+    STATE_BLOCKED: ClassVar = State.BLOCKED
+    STATE_CLOSING: ClassVar = State.CLOSING
+    STATE_CLOSED: ClassVar = State.CLOSED
+    STATE_DESC: ClassVar[dict[State, str]] = DESCRIPTIONS
+
+    def __init__(
+        self,
+        url: str,
+        enable_confirmations: bool = True,
+        reconnect_delay: float = 5,
+        connection_attempts: int = 3,
+        default_app_id: str | None = None,
+        on_ready_callback: Callable[["Client"], object] | None = None,
+        on_unavailable_callback: Callable[["Client"], object] | None = None,
+        on_return_callback: Callable[[Basic.Return, BasicProperties, bytes], object] | None = None,
+        io_loop: IOLoop | None = None,
+        *,
+        on_persistent_failure_callback: Callable[["Client"], object] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = Settings(
+            url=url,
+            enable_confirmations=enable_confirmations,
+            reconnect_delay=reconnect_delay,
+            connection_attempts=connection_attempts,
+            default_app_id=default_app_id,
+            **settings,
+        )
+        self.io_loop = io_loop or IOLoop.current()
+        self.on_ready = on_ready_callback
+        self.on_unavailable = on_unavailable_callback
+        self.on_return = on_return_callback
+        self.on_persistent_failure = on_persistent_failure_callback
+        self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._hooks = Hooks(self._loop)
+        self._hooks.subscribe(self._tell_availability)
+        self._lifecycle = Lifecycle(self, self.settings, self._hooks, self.io_loop)
+        self._publisher = self._lifecycle.publisher
+        if self._loop.is_running():
+            self._lifecycle.connect()
+        else:
+            self._lifecycle.start_later()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.state_description} {hide_password(self.url)}>"
+
+    # What it was told, and what it works with
+
+    @property
+    def url(self) -> str:
+        """The URL as it was given, passwords included."""
+        return self.settings.url
+
+    @property
+    def parameters(self) -> pika.URLParameters:
+        """pika's parameters of the node that is connected, or tried next."""
+        return self._lifecycle.nodes[0]
+
+    @property
+    def connection(self) -> Connection | None:
+        """pika's connection, or None."""
+        return self._lifecycle.connection
+
+    @property
+    def channel(self) -> Channel | None:
+        """pika's channel, or None. Messages published on it directly would upset the ledger of confirms."""
+        return self._lifecycle.channel
+
+    @property
+    def default_app_id(self) -> str | None:
+        """The app_id of messages that are published without one."""
+        return self.settings.default_app_id
+
+    @property
+    def publisher_confirmations(self) -> bool:
+        """Whether a publish ends with RabbitMQ's confirmation, rather than when it is handed to the transport."""
+        return self.settings.enable_confirmations
+
+    @property
+    def reconnect_delay(self) -> float:
+        """Seconds before the first attempt to reconnect."""
+        return self.settings.reconnect_delay
+
+    @property
+    def connection_attempts(self) -> int:
+        """Attempts to reach a single node before the client is closed and waits."""
+        return self.settings.connection_attempts
+
+    # The state, as the model has it
+
+    @property
+    def state(self) -> State:
+        """Where the connection is in its life."""
+        return self._lifecycle.state
+
+    @property
+    def state_description(self) -> str:
+        """The state for people, such as 'Ready'."""
+        return DESCRIPTIONS[self._lifecycle.state]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was started yet."""
+        return self.state is State.IDLE
+
+    @property
+    def connecting(self) -> bool:
+        """Whether a connection, or a channel on it, is being opened."""
+        return self.state is State.CONNECTING
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages go out."""
+        return self.state is State.READY
+
+    @property
+    def blocked(self) -> bool:
+        """Whether RabbitMQ asked not to publish."""
+        return self.state is State.BLOCKED
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is being closed on request."""
+        return self.state is State.CLOSING
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is no connection; see `recovers`."""
+        return self.state is State.CLOSED
+
+    @property
+    def closable(self) -> bool:
+        """Whether `close()` would close the connection."""
+        return self._lifecycle.closable
+
+    @property
+    def recovers(self) -> bool:
+        """Whether the client is ready or on its way to it by itself: false once it was closed on request."""
+        return self._lifecycle.recovers
+
+    @property
+    def condition(self) -> str:
+        """The state and the trouble behind it in one line, for people."""
+        return self._lifecycle.condition
+
+    @property
+    def state_since(self) -> float:
+        """When the present state was entered, in seconds since 1970."""
+        return self._lifecycle.since
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages are on the wire, neither confirmed nor lost."""
+        return self._publisher.unconfirmed
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the client to be ready, or for room among the unconfirmed."""
+        return self._publisher.waiting
+
+    @property
+    def counters(self) -> Counters:
+        """How many messages there were so far, and are now: a copy."""
+        return dataclasses.replace(self._publisher.counters, unconfirmed=self.unconfirmed, waiting=self.waiting)
+
+    # Verbs
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes | str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        mandatory: bool = True,
+    ) -> "asyncio.Future[None]":
+        """Publish a message; the future ends once, with None when RabbitMQ confirmed it, or with what became of it.
+
+        Messages leave in the order of the calls. While the client is not ready the message waits, up to ``timeout``
+        seconds (the client's ``timeout`` by default; 0: not at all). ``properties`` are AMQP's, by name; app_id,
+        message_id and timestamp are filled in where they are not given.
+
+        The future raises:
+            InvalidMessage: an argument or property is bad; nothing was sent.
+            NotReadyError: it was not sent within ``timeout``, or the limits are full, or the client was closed.
+            ExchangeRefused: the exchange does not exist, or is not to be written to.
+            MessageReturned: no queue took it, and ``fail_on_return`` is set.
+            MessageNacked: a queue refused it.
+            OutcomeUnknown: the connection was lost, or confirm_timeout passed, before it was confirmed.
+
+        Raises:
+            RuntimeError: it is called on another loop than the client's.
+        """
+        if self._runs_elsewhere():
+            raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
+        return self._publisher.publish(exchange, routing_key, body, properties, timeout, mandatory)
+
+    def connect(self) -> Connection | None:
+        """Connect now, from idle or closed, and recover from then on; returns pika's connection.
+
+        Raises:
+            ConnectionStateError: it is connected or connecting already, or closing.
+        """
+        self._pull(self._lifecycle.connect)
+        return self.connection
+
+    def close(self) -> None:
+        """Close the connection when all that is unconfirmed was confirmed, within 10 seconds.
+
+        Publishes are refused at once. `wait_for(State.CLOSED)` tells when it is done. Nothing is connected again until
+        `connect()`.
+
+        Raises:
+            ConnectionStateError: the client is not closable.
+        """
+        self._pull(self._lifecycle.close)
+
+    async def shutdown(self, timeout: float = DRAIN_LIMIT) -> None:
+        """Stop from any state: refuse new publishes, wait for confirmations, close, and return when nothing is left.
+
+        It takes ``timeout`` seconds at the most; what is unconfirmed by then ends with OutcomeUnknown.
+        """
+        lifecycle = self._lifecycle
+        connection = lifecycle.connection
+        if lifecycle.closable:
+            lifecycle.close(limit=timeout)
+        else:
+            lifecycle.feed(lifecycle.stop)
+        await self.wait_for(State.CLOSED)
+        if connection is not None:
+            await connection.wait_closed()
+
+    def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
+        """Call a function or coroutine function with each `StateChange`, or with those into some states.
+
+        Changes come in order, none is lost, and what the callback raises is logged and changes nothing. A coroutine
+        function is called again only when it has finished with the change before.
+        """
+        return self._hooks.subscribe(callback, states)
+
+    def changes(self) -> Changes:
+        """Return an asynchronous iterator over the state changes from now on."""
+        return Changes(self._hooks)
+
+    async def wait_for(self, state: State, timeout: float | None = None) -> None:
+        """Return when the client is in the state, at once if it is already.
+
+        Raises:
+            TimeoutError: it was not within ``timeout`` seconds.
+        """
+        if self.state is state:
+            return
+        reached = self._loop.create_future()
+
+        def tell(_change: StateChange) -> None:
+            if not reached.done():
+                reached.set_result(None)
+
+        subscription = self.subscribe(tell, [State(state)])
+        try:
+            async with asyncio.timeout(timeout):
+                await reached
+        except TimeoutError:
+            raise TimeoutError(f"not {State(state).name} within {timeout} s: {self.condition}") from None
+        finally:
+            subscription.cancel()
+
+    # pika's events, in the order of a connection's life
+
+    def on_connection_open(self, connection: Connection) -> None:
+        """Take note that RabbitMQ accepted the connection."""
+        if connection is not self.connection:
+            return
+        connection.add_on_connection_blocked_callback(lambda _connection, frame: self.on_connection_blocked(frame))
+        connection.add_on_connection_unblocked_callback(lambda _connection, frame: self.on_connection_unblocked(frame))
+        self._lifecycle.feed(self._lifecycle.connection_opened)
+
+    def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
+        """Take note that no connection could be made."""
+        if connection is self.connection:
+            self._lifecycle.feed(self._lifecycle.connection_failed, describe(error), error)
+
+    def on_channel_open(self, channel: Channel) -> None:
+        """Take note that the channel is open and, where confirms are used, in confirm mode."""
+        if channel is self.channel:
+            self._lifecycle.feed(self._lifecycle.channel_opened)
+
+    def on_connection_blocked(self, method_frame: Method[Any]) -> None:
+        """Take note that RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
+        reason = str(getattr(method_frame.method, "reason", ""))
+        LOGGER.warning("RabbitMQ blocks publishing: %s", reason)
+        self._lifecycle.feed(self._lifecycle.connection_blocked, reason)
+
+    def on_connection_unblocked(self, _method_frame: Method[Any]) -> None:
+        """Take note that RabbitMQ is no longer short of anything."""
+        self._lifecycle.feed(self._lifecycle.connection_unblocked)
+
+    def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
+        """Take note that RabbitMQ stops or resumes the flow, and acknowledge it (AMQP 0-9-1, channel.flow)."""
+        if self.channel is not None and self.channel.is_open:
+            # pika has no public way to send FlowOk, and sends none.
+            self.channel._send_method(ChannelMethods.FlowOk(method.active))  # type: ignore[attr-defined] # noqa: SLF001
+        if method.active:
+            self._lifecycle.feed(self._lifecycle.flow_resumed)
+        else:
+            LOGGER.warning("RabbitMQ stops the channel's flow")
+            self._lifecycle.feed(self._lifecycle.flow_stopped, "channel.flow")
+
+    def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
+        """Settle what an ack or nack is about."""
+        method = method_frame.method
+        self._publisher.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
+
+    def on_basic_return(
+        self, _channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes
+    ) -> None:
+        """Hand a message that RabbitMQ returned to on_return, or log it as critical."""
+        reply = (method.reply_code or 0, method.reply_text)
+        self._publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties.message_id)
+        if self.on_return is not None:
+            callback = self.on_return
+            self._hooks.call_later_in_order(lambda: self._hooks.call(callback, method, properties, body))
+        else:
+            LOGGER.critical(
+                "message %s (correlation id %s) to exchange %r with routing key %r was returned: (%s) %s",
+                properties.message_id,
+                properties.correlation_id,
+                method.exchange,
+                method.routing_key,
+                *reply,
+            )
+
+    def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
+        """Take note that RabbitMQ closed the channel over an error."""
+        # Where the connection goes too, its own event follows and says more.
+        if channel is self.channel and channel.connection.is_open:
+            LOGGER.warning("RabbitMQ closed the channel: (%s) %s", reply_code, reply_text)
+            cause = channel_lost(reply_code, reply_text)
+            self._lifecycle.feed(self._lifecycle.channel_closed, describe(cause), cause)
+
+    def on_connection_closed(self, connection: Connection, reply_code: int, reply_text: str) -> None:
+        """Take note that the connection is gone."""
+        if connection is self.connection:
+            cause = connection_lost(reply_code, reply_text)
+            self._lifecycle.feed(self._lifecycle.connection_closed, describe(cause), cause)
+
+    @staticmethod
+    def on_back_pressure_detected(obj: object) -> None:
+        """Log that more waits for the socket than should; ``obj`` is the connection."""
+        LOGGER.warning("RabbitMQ or the network takes messages slower than they are published: %r", obj)
+
+    def _runs_elsewhere(self) -> bool:
+        running = asyncio._get_running_loop()  # noqa: SLF001 - documented; get_running_loop() raises where there is none
+        return running is not self._loop and running is not None
+
+    # The user's callbacks
+
+    def _tell_availability(self, change: StateChange) -> object:
+        if change.dest is State.READY:
+            return self.on_ready and self.on_ready(self)
+        if change.source is State.READY:
+            return self.on_unavailable and self.on_unavailable(self)
+        return None
+
+    def tell_persistent_failure(self) -> None:
+        """Call on_persistent_failure, if there is one."""
+        if self.on_persistent_failure is not None:
+            self._hooks.call(self.on_persistent_failure, self)
+
+    def _pull(self, trigger: Callable[..., bool]) -> None:
+        try:
+            trigger()
+        except MachineError as error:
+            raise ConnectionStateError(f"{self.condition}: {error}") from None

@@ -1,0 +1,88 @@
+"""The ledger of publisher confirms: delivery tags to what they stand for.
+
+It follows https://www.rabbitmq.com/docs/confirms#publisher-confirms: in confirm mode a channel's messages are numbered
+from 1 in the order they were sent. The ledger knows neither pika nor states, and does no I/O.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Confirms(Generic[T]):
+    """What was sent on one channel and is unconfirmed, by delivery tag.
+
+    >>> confirms = Confirms()
+    >>> [confirms.add(name) for name in ("first", "second", "third")]
+    [1, 2, 3]
+    >>> confirms.settle(2, multiple=True)
+    ['first', 'second']
+    >>> len(confirms)
+    1
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, T] = {}
+        self._lowest = 1
+        self._last = 0
+        self._when_empty: Callable[[], object] | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[T]:
+        """Iterate over what is unconfirmed, in the order it was sent."""
+        entries = self._entries
+        for tag in range(self._lowest, self._last + 1):
+            if tag in entries:
+                yield entries[tag]
+
+    def add(self, entry: T) -> int:
+        """Enter what was sent next on the channel; returns its delivery tag."""
+        self._last += 1
+        self._entries[self._last] = entry
+        return self._last
+
+    def settle(self, delivery_tag: int, multiple: bool) -> list[T]:
+        """Take out what an ack or nack is about, in the order it was sent.
+
+        A tag that was never given out, 0 included, settles nothing, and one that was settled before nothing again: the
+        first word on a message counts. The work is in proportion to what is settled, not to what is in flight.
+        """
+        if not 0 < delivery_tag <= self._last:
+            return []
+        pop = self._entries.pop
+        if multiple:
+            settled = [entry for tag in range(self._lowest, delivery_tag + 1) if (entry := pop(tag, None)) is not None]
+            self._lowest = max(self._lowest, delivery_tag + 1)
+        else:
+            entry = pop(delivery_tag, None)
+            settled = [] if entry is None else [entry]
+            if delivery_tag == self._lowest:
+                self._lowest += 1
+        if not self._entries and self._when_empty is not None:
+            self._tell_empty()
+        return settled
+
+    def was_issued(self, delivery_tag: int) -> bool:
+        """Tell whether a message with this tag was sent on the channel, settled or not."""
+        return 0 < delivery_tag <= self._last
+
+    def clear(self) -> list[T]:
+        """Take out everything, in order, and number from 1 again: the channel is gone."""
+        lost = list(self)
+        self._entries.clear()
+        self._lowest, self._last = 1, 0
+        if self._when_empty is not None:
+            self._tell_empty()
+        return lost
+
+    def call_when_empty(self, callback: Callable[[], object] | None) -> None:
+        """Call back once, when the last unconfirmed entry is settled; None takes the request back."""
+        self._when_empty = callback
+
+    def _tell_empty(self) -> None:
+        callback, self._when_empty = self._when_empty, None
+        if callback is not None:
+            callback()

@@ -1,0 +1,185 @@
+"""What a publish can end with, and what the client raises.
+
+The names that existing code catches are `AMQPException`, `ConnectionStateError`, `NotReadyError` and
+`PublishingFailure`; the others say more, under one of these.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar, Self
+
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
+from pika.exceptions import (
+    AMQPConnectionError,
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    ConnectionClosedByClient,
+    StreamLostError,
+)
+
+
+class AMQPException(Exception):
+    """What everything this package raises on its own derives from.
+
+    Attributes:
+        message_id: the message it is about, or None.
+        exchange: where that message was published to, or None.
+        routing_key: with which routing key, or None.
+        may_have_arrived: whether RabbitMQ may have received the message, so that sending it again may duplicate it.
+    """
+
+    may_have_arrived: ClassVar[bool] = False
+    message_id: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(str(arg) for arg in self.args) or type(self).__name__
+
+    @property
+    def _subject(self) -> str:
+        return f"message {self.message_id} to exchange {self.exchange!r} with routing key {self.routing_key!r}"
+
+    def about(self, message_id: str | None, exchange: str, routing_key: str) -> Self:
+        """Name the message that the error is about; returns the error."""
+        self.message_id = message_id
+        self.exchange = exchange
+        self.routing_key = routing_key
+        return self
+
+
+class ConnectionStateError(AMQPException):
+    """`Client.connect()` or `Client.close()` was called in a state that has no such transition."""
+
+
+class NotReadyError(AMQPException):
+    """The message was not sent: the client did not become ready in time, its limits are full, or it is closing.
+
+    Trying again later cannot duplicate the message. In a handler, answer 503.
+    """
+
+
+class PublishingFailure(AMQPException):
+    """The publish was attempted and was not confirmed; the subclass and `may_have_arrived` say what is known."""
+
+
+class InvalidMessage(PublishingFailure, ValueError):
+    """An argument of the publish cannot be sent as AMQP 0-9-1, or RabbitMQ would refuse it; nothing was sent.
+
+    Attributes:
+        argument: the argument or property at fault.
+    """
+
+    def __init__(self, argument: str = "", problem: str = "") -> None:
+        super().__init__(argument, problem)
+        self.argument = argument
+
+    def __str__(self) -> str:
+        return f"{self.argument} {self.args[1]}; the message was not sent"
+
+
+class ExchangeRefused(PublishingFailure):
+    """RabbitMQ refused the exchange the first time it was used on this connection; nothing was sent.
+
+    It does not exist (404), or the user may not write to it (403).
+
+    Attributes:
+        reply_code: RabbitMQ's code.
+        reply_text: RabbitMQ's words.
+    """
+
+    def __init__(self, reply_code: int = 0, reply_text: str = "") -> None:
+        super().__init__(reply_code, reply_text)
+        self.reply_code = reply_code
+        self.reply_text = reply_text
+
+    def __str__(self) -> str:
+        return (
+            f"RabbitMQ refused exchange {self.exchange!r} ({self.reply_code}): {self.reply_text}; "
+            f"message {self.message_id} was not sent: declare the exchange, or grant write access to it"
+        )
+
+
+class MessageReturned(PublishingFailure):
+    """RabbitMQ had no queue for the message and dropped it (``basic.return``); only with `fail_on_return`.
+
+    Attributes:
+        reply_code: RabbitMQ's code, 312 for NO_ROUTE.
+        reply_text: RabbitMQ's words.
+    """
+
+    may_have_arrived = True
+
+    def __init__(self, reply_code: int = 0, reply_text: str = "") -> None:
+        super().__init__(reply_code, reply_text)
+        self.reply_code = reply_code
+        self.reply_text = reply_text
+
+    def __str__(self) -> str:
+        return (
+            f"{self._subject} was returned "
+            f"({self.reply_code}): {self.reply_text}; bind a queue, or publish without fail_on_return"
+        )
+
+
+class MessageNacked(PublishingFailure):
+    """RabbitMQ took no responsibility for the message (``basic.nack``): a queue is full or could not store it."""
+
+    may_have_arrived = True
+
+    def __str__(self) -> str:
+        return f"{self._subject} was nacked: a queue refused it (full, or failing); try again later"
+
+
+class OutcomeUnknown(PublishingFailure):
+    """The connection or channel was lost, or no confirmation came in time: RabbitMQ may or may not have the message.
+
+    The cause is chained where there is one. Sending again may duplicate the message: send the same message_id.
+    """
+
+    may_have_arrived = True
+
+    def __str__(self) -> str:
+        what = str(self.args[0]) if self.args else "no confirmation"
+        return f"{self._subject} is unconfirmed and may have arrived: {what}"
+
+
+def connection_lost(reply_code: int, reply_text: str) -> Exception:
+    """Make the error that says why a connection ended, from what `Client.on_connection_closed` is told."""
+    if reply_code == 200:
+        return ConnectionClosedByClient(reply_code, reply_text)
+    return ConnectionClosedByBroker(reply_code, reply_text) if reply_code else StreamLostError(reply_text)
+
+
+def channel_lost(reply_code: int, reply_text: str) -> Exception:
+    """Make the error that says why a channel ended, from what `Client.on_channel_closed` is told."""
+    return ChannelClosedByBroker(reply_code, reply_text)
+
+
+def reply(error: BaseException) -> tuple[int, str]:
+    """Return the reply code (0 where RabbitMQ gave none) and the text of why a connection or channel ended."""
+    code = getattr(error, "reply_code", 0)
+    return (code, str(getattr(error, "reply_text", ""))) if code else (0, describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """Say what went wrong in one line: the innermost cause of pika's nested connection errors, without secrets."""
+    code = getattr(error, "reply_code", 0)
+    if code:
+        return f"({code}) {getattr(error, 'reply_text', '')}"
+    cause = list(_causes(error))[-1]
+    text = " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    # pika wraps: AMQPConnectionError(AMQPConnectionWorkflowFailed([AMQPConnector...Error(OSError)])).
+    yield error
+    inner: object = None
+    if isinstance(error, AMQPConnectionWorkflowFailed):
+        inner = error.exceptions[-1] if error.exceptions else None
+    elif isinstance(error, AMQPConnectionError):
+        inner = error.args[0] if error.args else None
+    else:
+        inner = getattr(error, "exception", None)
+    if isinstance(inner, BaseException):
+        yield from _causes(inner)

@@ -1,0 +1,89 @@
+"""Which exchanges RabbitMQ takes messages for.
+
+A publish to an exchange that does not exist (404), or that the user may not write to (403), closes the channel under
+every other message in flight. So the first use of an exchange on a connection is tried on a channel of its own: an
+empty message is published there in a transaction that is rolled back (https://www.rabbitmq.com/docs/semantics#tx).
+RabbitMQ checks the exchange, the permissions and the user id when it receives the message, and delivers nothing.
+"""
+
+import logging
+from collections.abc import Callable
+
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.connection import Connection
+from pika.exceptions import AMQPError, NoFreeChannels
+
+from .errors import reply
+from .message import Message
+
+LOGGER = logging.getLogger(__name__)
+
+#: Called with None when RabbitMQ takes such messages, else with its reply code and text.
+Answer = Callable[[tuple[int, str] | None], None]
+
+
+class Exchanges:
+    """What one connection knows of its exchanges; one question at a time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: Channel | None = None
+        self._known: set[object] = {""}
+        self._asked: Message | None = None
+        self._on_answer: Answer | None = None
+
+    def knows(self, message: Message) -> bool:
+        """Tell whether RabbitMQ took a message like this before: to its exchange, in the name of its user id."""
+        return _key(message) in self._known
+
+    def forget(self) -> None:
+        """Know nothing any more: RabbitMQ closed the publishing channel, so something has changed."""
+        self._known = {""}
+
+    def ask(self, message: Message, on_answer: Answer) -> None:
+        """Ask RabbitMQ whether it would take the message. No answer comes when the connection is lost meanwhile."""
+        self._asked, self._on_answer = message, on_answer
+        if self._channel is not None and self._channel.is_open:
+            self._try_message()
+            return
+        try:
+            channel = self._connection.channel(on_open_callback=self._select_transactions)
+        except NoFreeChannels:
+            LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", message.exchange)
+            self._answer(None)
+        else:
+            channel.add_on_close_callback(self._on_channel_closed)
+            self._channel = channel
+
+    def _select_transactions(self, channel: Channel) -> None:
+        channel.tx_select(callback=lambda _frame: self._try_message())
+
+    def _try_message(self) -> None:
+        message, channel = self._asked, self._channel
+        if message is None or channel is None:
+            return
+        properties = BasicProperties(user_id=message.user_id)
+        try:
+            channel.basic_publish(message.exchange, message.routing_key, b"", properties)
+            channel.tx_rollback(callback=lambda _frame: self._answer(None))
+        except AMQPError as error:
+            LOGGER.debug("asking about exchange %r: %r", message.exchange, error)
+
+    def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
+        if channel is self._channel:
+            self._channel = None
+            if self._connection.is_open:
+                self._answer(reply(error))
+
+    def _answer(self, refusal: tuple[int, str] | None) -> None:
+        message, on_answer = self._asked, self._on_answer
+        self._asked = self._on_answer = None
+        if message is not None and on_answer is not None:
+            if refusal is None:
+                self._known.add(_key(message))
+            on_answer(refusal)
+
+
+def _key(message: Message) -> object:
+    return message.exchange if message.user_id is None else (message.exchange, message.user_id)

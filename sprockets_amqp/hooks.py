@@ -1,0 +1,168 @@
+"""Changes of state, for those who want to know: in order, and unable to delay or break the client.
+
+The user's code is never called from within a transition or one of pika's callbacks, but from a later turn of the loop.
+"""
+
+import asyncio
+import collections
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .states import State
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One change of the connection's state.
+
+    Attributes:
+        source: the state before.
+        dest: the state after.
+        trigger: what happened or was asked, by its name in the declaration.
+        reason: why, in one line: RabbitMQ's or the network's words, or "".
+        at: when, in seconds since 1970.
+    """
+
+    source: State
+    dest: State
+    trigger: str
+    reason: str
+    at: float
+
+
+Callback = Callable[[StateChange], Awaitable[object] | object]
+
+
+class Subscription:
+    """What `Client.subscribe` returns: it lasts until `cancel()`."""
+
+    def __init__(self, hooks: "Hooks", callback: Callback, states: frozenset[State] | None) -> None:
+        self._hooks = hooks
+        self._callback = callback
+        self._states = states
+        self._pending: collections.deque[StateChange] = collections.deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Subscription of {self._callback!r}>"
+
+    def cancel(self) -> None:
+        """Deliver nothing any more; a coroutine that is running is cancelled, unless it is the one that calls this."""
+        self._hooks.remove(self)
+        self._pending.clear()
+        if self._task is not None and self._task is not _current_task():
+            self._task.cancel()
+
+    def deliver(self, change: StateChange) -> None:
+        """Call back, or for a coroutine function queue the change behind those that it has not finished with."""
+        if self._states is not None and change.dest not in self._states:
+            return
+        if self._task is not None:
+            self._pending.append(change)
+            return
+        awaitable = self._hooks.call(self._callback, change)
+        if inspect.isawaitable(awaitable):
+            self._task = self._hooks.loop.create_task(self._work_off(awaitable))
+
+    async def _work_off(self, awaitable: Awaitable[object]) -> None:
+        try:
+            await self._finish(awaitable)
+            while self._pending:
+                following = self._hooks.call(self._callback, self._pending.popleft())
+                if inspect.isawaitable(following):
+                    await self._finish(following)
+        finally:
+            self._task = None
+
+    async def _finish(self, awaitable: Awaitable[object]) -> None:
+        try:
+            await awaitable
+        except Exception:
+            LOGGER.exception("%r raised; nothing else is affected", self._callback)
+
+
+class Hooks:
+    """The subscribers, and the line of what they are still to be told."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._subscriptions: list[Subscription] = []
+        self._pending: collections.deque[Callable[[], object]] = collections.deque()
+        self._scheduled = False
+
+    def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
+        """Call back with each `StateChange` from now on, or with those into one of the states."""
+        if not callable(callback):
+            raise TypeError(f"callback must be a function or a coroutine function, not {callback!r}")
+        wanted = None if states is None else frozenset(map(State, states))
+        subscription = Subscription(self, callback, wanted)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        """Take out a subscription; one that is not there is no error."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def announce(self, change: StateChange) -> None:
+        """Tell every subscriber of the change in a later turn of the loop, after all that came before it."""
+        self.call_later_in_order(lambda: self._deliver(change))
+
+    def call_later_in_order(self, callback: Callable[[], object]) -> None:
+        """Call one of the user's callbacks in a later turn of the loop, in its place among the changes."""
+        self._pending.append(callback)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._deliver_pending)
+
+    def call(self, callback: Callable[..., object], *args: Any) -> object:
+        """Call the user's code; what it raises is logged and goes no further."""
+        try:
+            return callback(*args)
+        except Exception:
+            LOGGER.exception("%r raised; nothing else is affected", callback)
+            return None
+
+    def _deliver_pending(self) -> None:
+        self._scheduled = False
+        # What a callback causes comes after everybody has seen what caused it: in a turn of its own.
+        for _ in range(len(self._pending)):
+            self._pending.popleft()()
+        if self._pending and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._deliver_pending)
+
+    def _deliver(self, change: StateChange) -> None:
+        for subscription in tuple(self._subscriptions):
+            if subscription in self._subscriptions:
+                subscription.deliver(change)
+
+
+class Changes(AsyncIterator[StateChange]):
+    """What `Client.changes` returns: every change since then, in order, however slow its consumer is."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._queue: asyncio.Queue[StateChange] = asyncio.Queue()
+        self._subscription = hooks.subscribe(self._queue.put_nowait)
+
+    def __aiter__(self) -> "Changes":
+        return self
+
+    async def __anext__(self) -> StateChange:
+        return await self._queue.get()
+
+    def __del__(self) -> None:
+        # Nobody listens any more: an ``async for`` was left.
+        self._subscription.cancel()
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

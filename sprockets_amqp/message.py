@@ -1,0 +1,235 @@
+"""A message: default properties, validation, and the bytes of its content header.
+
+What RabbitMQ would refuse, and with it close the channel under every other message in flight, is refused here where it
+can be known here. What is accepted is encoded at once, byte for byte as pika encodes it (AMQP 0-9-1, sections 4.2.5 and
+4.2.6): that costs less than pika's general encoder, and keeps less in memory while a message waits.
+"""
+
+import asyncio
+import functools
+import os
+import struct
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pika import data
+from pika.delivery_mode import DeliveryMode
+
+from .errors import InvalidMessage
+
+Encoder = Callable[[Any], bytes]
+
+#: AMQP 0-9-1, section 4.2.5.3: a short string has at most 255 octets.
+SHORT_STRING_LIMIT: Final = 255
+#: RabbitMQ closes the channel over an expiration above 2^32 - 1 milliseconds.
+EXPIRATION_LIMIT: Final = 4_294_967_295
+
+_OCTETS: Final = [bytes((n,)) for n in range(256)]
+_pack_method: Final = struct.Struct(">HHH").pack
+_pack_flags: Final = struct.Struct(">H").pack
+_pack_timestamp: Final = struct.Struct(">Q").pack
+
+
+class Message:
+    """One publish: what goes on the wire, the future that tells its end, and how far it came.
+
+    Raises:
+        InvalidMessage: an argument or property cannot be sent, or RabbitMQ would refuse it.
+    """
+
+    __slots__ = (
+        "body",
+        "exchange",
+        "future",
+        "message_id",
+        "method",
+        "properties",
+        "refusals",
+        "returned",
+        "routing_key",
+        "sent_at",
+        "timer",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        future: "asyncio.Future[None]",
+        exchange: str,
+        routing_key: str,
+        body: bytes | str,
+        properties: Mapping[str, Any] | None,
+        app_id: str | None,
+        mandatory: bool,
+    ) -> None:
+        self.future = future
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.message_id: str | None = None
+        try:
+            filled = _fill(properties, app_id)
+            self.message_id = filled["message_id"]
+            #: Only RabbitMQ can judge it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
+            self.user_id: str | None = filled.get("user_id")
+            #: The arguments of Basic.Publish, and the property flags and list of the content header, encoded.
+            self.method = encode_method(exchange, routing_key, mandatory)
+            self.properties = encode_properties(filled)
+            self.body = body if type(body) is bytes else _encode_body(body)
+        except InvalidMessage as error:
+            error.about(self.message_id, exchange, routing_key)
+            raise
+        except TypeError:
+            # The cache of encode_method() cannot look up what is not hashable.
+            error = InvalidMessage("exchange or routing_key", "must be a str")
+            raise error.about(self.message_id, exchange, routing_key) from None
+        #: The loop's time at which it was handed to the transport; 0 until then.
+        self.sent_at = 0.0
+        #: How often RabbitMQ closed the channel while this was unconfirmed.
+        self.refusals = 0
+        #: Reply code and text of RabbitMQ's basic.return.
+        self.returned: tuple[int, str] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Message {self.message_id} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
+
+
+def new_message_id() -> str:
+    """Make a version 4 UUID (RFC 9562), as ``str(uuid.uuid4())`` does, in a third of the time."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[ord(digits[16]) & 3]}{digits[17:20]}-{digits[20:]}"
+
+
+def _fill(properties: Mapping[str, Any] | None, app_id: str | None) -> dict[str, Any]:
+    filled: dict[str, Any] = {"app_id": app_id, "message_id": new_message_id(), "timestamp": int(time.time())}
+    if properties is not None:
+        if not isinstance(properties, Mapping):
+            raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
+        filled.update(properties)
+    return filled
+
+
+def encode_properties(properties: dict[str, Any]) -> bytes:
+    """Encode properties as the flags and list of a content header; those that are None are left out."""
+    flags, plan = _plan(tuple(properties))
+    pieces = [flags]
+    for name, encode in plan:
+        value = properties[name]
+        if value is None:
+            return encode_properties({name: value for name, value in properties.items() if value is not None})
+        pieces.append(encode(value))
+    return b"".join(pieces)
+
+
+@functools.lru_cache(maxsize=1024)
+def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """Encode the arguments of Basic.Publish, class 60, method 40; reserved-1 is 0 (section 1.8.3.7)."""
+    return b"".join(
+        (
+            _pack_method(60, 40, 0),
+            _encode_short_string("exchange", exchange),
+            _encode_short_string("routing_key", routing_key),
+            b"\x01" if mandatory else b"\x00",
+        )
+    )
+
+
+def _encode_body(body: object) -> bytes:
+    if isinstance(body, bytes):
+        return bytes(body)
+    if not isinstance(body, str):
+        raise InvalidMessage("body", f"must be bytes or str, not {type(body).__name__}: encode it first")
+    try:
+        return body.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidMessage("body", f"cannot be sent as UTF-8: {error.reason}") from None
+
+
+def _encode_short_string(name: str, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidMessage(name, f"must be a str, not {value!r:.80}")
+    try:
+        octets = value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(name, f"cannot be sent as UTF-8: {error.reason}") from None
+    if len(octets) > SHORT_STRING_LIMIT:
+        raise InvalidMessage(
+            name, f"has {len(octets)} octets, more than AMQP's {SHORT_STRING_LIMIT}: {value[:40]!r}..."
+        )
+    return _OCTETS[len(octets)] + octets
+
+
+def _encode_headers(value: object) -> bytes:
+    if not isinstance(value, dict):
+        raise InvalidMessage("headers", f"must be a dict, not {type(value).__name__}")
+    pieces: list[bytes] = []
+    try:
+        data.encode_table(pieces, value)
+    except Exception as error:
+        # pika raises whatever its packing met; each of them means a key or value that AMQP tables cannot hold.
+        problem = str(error) or type(error).__name__
+        raise InvalidMessage("headers", f"hold what an AMQP table cannot: {problem:.200}") from error
+    return b"".join(pieces)
+
+
+def _encode_delivery_mode(value: object) -> bytes:
+    if isinstance(value, DeliveryMode):
+        value = value.value
+    if value not in (1, 2) or not isinstance(value, int):
+        raise InvalidMessage("delivery_mode", f"must be 1 (transient) or 2 (persistent), not {value!r:.80}")
+    return _OCTETS[value]
+
+
+def _encode_priority(value: object) -> bytes:
+    if not isinstance(value, int) or not 0 <= value <= 255:
+        raise InvalidMessage("priority", f"must be an int from 0 to 255, not {value!r:.80}")
+    return _OCTETS[value]
+
+
+def _encode_expiration(value: object) -> bytes:
+    if not isinstance(value, str) or not value.isascii() or not value.isdecimal() or int(value) > EXPIRATION_LIMIT:
+        raise InvalidMessage(
+            "expiration", f"must be a str of milliseconds from '0' to '{EXPIRATION_LIMIT}', not {value!r:.80}"
+        )
+    return _encode_short_string("expiration", value)
+
+
+def _encode_timestamp(value: object) -> bytes:
+    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise InvalidMessage("timestamp", f"must be an int of seconds since 1970, not {value!r:.80}")
+    return _pack_timestamp(value)
+
+
+def _short_string(name: str) -> Encoder:
+    return functools.partial(_encode_short_string, name)
+
+
+#: The properties of class basic in the order of section 1.8.3: the first has the highest flag.
+_ENCODERS: Final[dict[str, Encoder]] = {
+    "content_type": _short_string("content_type"),
+    "content_encoding": _short_string("content_encoding"),
+    "headers": _encode_headers,
+    "delivery_mode": _encode_delivery_mode,
+    "priority": _encode_priority,
+    "correlation_id": _short_string("correlation_id"),
+    "reply_to": _short_string("reply_to"),
+    "expiration": _encode_expiration,
+    "message_id": _short_string("message_id"),
+    "timestamp": _encode_timestamp,
+    "type": _short_string("type"),
+    "user_id": _short_string("user_id"),
+    "app_id": _short_string("app_id"),
+    "cluster_id": _short_string("cluster_id"),
+}
+PROPERTY_NAMES: Final = tuple(_ENCODERS)
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(names: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, Encoder], ...]]:
+    """Order the encoders of a set of properties, and encode its flags, once for each set that is used."""
+    for name in names:
+        if name not in _ENCODERS:
+            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP knows {', '.join(PROPERTY_NAMES)}")
+    flags = sum(1 << (15 - index) for index, name in enumerate(PROPERTY_NAMES) if name in names)
+    return _pack_flags(flags), tuple((name, encode) for name, encode in _ENCODERS.items() if name in names)

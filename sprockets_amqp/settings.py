@@ -1,0 +1,208 @@
+"""Settings: what they are, where they come from, and what is wrong with them.
+
+Arguments come before ``AMQP_…`` variables, these before ``RABBITMQ_…``, these before the defaults; empty variables
+count as unset.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pika
+
+PREFIXES: Final = ("AMQP_", "RABBITMQ_")
+DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+def _setting(default: Any, variable: str, convert: Callable[[Any], Any]) -> Any:
+    return dataclasses.field(default=default, metadata={"variable": variable, "convert": convert})
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a URL such as amqp://user:password@host:5672/vhost")
+    node_parameters(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("must be a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("must be a number") from None
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def _seconds(value: object) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("must be a number of seconds, 0 or more")
+    return number
+
+
+def _positive_seconds(value: object) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError("must be a number of seconds above 0")
+    return number
+
+
+def _count(value: object) -> int:
+    number = _number(value)
+    if number < 1 or number != int(number):
+        raise ValueError("must be a whole number above 0")
+    return int(number)
+
+
+def _optional_count(value: object) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError("must be true or false (also 1/0, yes/no, on/off)")
+    return word in _TRUE
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be a str")
+    return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a client is told; every value was checked and has its type.
+
+    Raises:
+        ValueError: a value is bad; the sentence names the setting, where it came from, and what it must be.
+    """
+
+    url: str = _setting(DEFAULT_URL, "URL", _url)
+    #: Seconds that a publish waits for ready, and an outage lasts before it counts as persistent; 0: never wait.
+    timeout: float = _setting(10.0, "TIMEOUT", _seconds)
+    #: Seconds to wait for a confirmation.
+    confirm_timeout: float = _setting(30.0, "CONFIRM_TIMEOUT", _positive_seconds)
+    #: Seconds before the first attempt to reconnect; doubled for each further one up to max_reconnect_delay.
+    reconnect_delay: float = _setting(5.0, "RECONNECT_DELAY", _positive_seconds)
+    max_reconnect_delay: float = _setting(60.0, "MAX_RECONNECT_DELAY", _positive_seconds)
+    #: Attempts to reach a single node before the client is closed and waits; of several nodes each is tried once.
+    connection_attempts: int = _setting(3, "CONNECTION_ATTEMPTS", _count)
+    enable_confirmations: bool = _setting(True, "CONFIRMATIONS", _flag)
+    fail_on_return: bool = _setting(False, "FAIL_ON_RETURN", _flag)
+    republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)
+    #: Messages on the wire.
+    max_unconfirmed: int = _setting(1000, "MAX_UNCONFIRMED", _count)
+    #: Messages in line.
+    max_waiting: int = _setting(10000, "MAX_WAITING", _count)
+    #: The largest body in bytes; None: what RabbitMQ's version allows by default (`transport.Connection.body_limit`).
+    max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
+    default_app_id: str | None = _setting(None, "APP_ID", _text)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _checked(field, getattr(self, field.name), f"argument {field.name}")
+            object.__setattr__(self, field.name, value)
+
+    def __repr__(self) -> str:
+        others = ", ".join(
+            f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self) if field.name != "url"
+        )
+        return f"Settings(url={hide_password(self.url)!r}, {others})"
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return the settings that the environment gives, checked, as keyword arguments of `Client`.
+
+    Raises:
+        ValueError: a variable's value is bad; the sentence names the variable and what it must be.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        for variable in (prefix + field.metadata["variable"] for prefix in PREFIXES):
+            if environ.get(variable):
+                found[field.name] = _checked(field, environ[variable], f"environment variable {variable}")
+                break
+    return found
+
+
+def _checked(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:
+    try:
+        return field.metadata["convert"](value)
+    except ValueError as error:
+        shown = "" if field.name == "url" else f", not {value!r:.80}"
+        raise ValueError(f"{field.name} ({origin}) {error}{shown}") from None
+
+
+def node_parameters(url: str) -> list[pika.URLParameters]:
+    """Parse a URL that may name several nodes, into pika's parameters of each.
+
+    Nodes are comma separated, with credentials and vhost once (``amqp://user:password@one,two:5673/vhost``) or each
+    (``amqp://user:password@one/vhost,amqp://…``). Options after ``?`` are pika's
+    (https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters).
+
+    Raises:
+        ValueError: a part cannot be understood; the sentence never shows a password.
+    """
+    return [_parameters(node) for part in re.split(r",(?=amqps?://)", url) for node in _nodes(part)]
+
+
+_URL: Final = re.compile(r"(?P<scheme>amqps?)://(?P<netloc>[^/?#]*)(?P<rest>.*)", re.DOTALL)
+
+
+def _nodes(url: str) -> list[str]:
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError("must begin with amqp:// or amqps://")
+    credentials = ""
+    nodes = []
+    for place in match["netloc"].split(","):
+        own, at, host = place.rpartition("@")
+        credentials = own + at or credentials
+        nodes.append(f"{match['scheme']}://{credentials}{host}{match['rest']}")
+    return nodes
+
+
+def _parameters(url: str) -> pika.URLParameters:
+    try:
+        parts = urlsplit(url)
+        # Anything after "#", or a password with an unescaped "/" or "?", would silently change what is meant.
+        if "#" in url or "@" in parts.path or parts.netloc.count("@") > 1:
+            raise ValueError
+        if parts.username is not None and parts.password is None:
+            raise ValueError("names a user without a password: write amqp://user:password@host")
+        if parts.port == 0:
+            raise ValueError
+        return pika.URLParameters(url)
+    except ValueError as error:
+        if str(error).startswith("names a user"):
+            raise
+    except Exception:  # noqa: S110 - pika raises what its parsing met, and quotes the password
+        pass
+    raise ValueError(
+        "is no AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
+        "in user, password and vhost (/ is %2f)"
+    ) from None
+
+
+def hide_password(url: str) -> str:
+    """Return the URL with every password replaced by ``***``, for logs and people."""
+    return re.sub(r"(?<=//)[^/?#]*@|(?<=,)[^/?#,]*@", _hide, url)
+
+
+def _hide(match: re.Match[str]) -> str:
+    return re.sub(r"([^,:@]*):[^,@]*@", r"\1:***@", match[0])

@@ -1,0 +1,265 @@
+"""The pika connection that the lifecycle opens: fewer, larger writes, and confirms without a detour.
+
+pika writes each frame of a message with a system call of its own, and takes each confirm through its general decoder
+and callback manager. This module sends all that one turn of the loop has to say in one write, and reads Basic.Ack and
+Basic.Nack where they arrive. Everything else is pika's. The bytes on the wire are those that pika would send.
+
+What it leans on in pika beyond the documented API; ``tests/test_transport.py`` holds the installed pika against it:
+
+- ``BaseConnection._adapter_emit_data(data)`` is where every byte leaves pika for its transport, in order;
+- ``BaseConnection._proto_data_received(data)`` is where every byte comes in, and ``_proto_connection_lost(error)`` where
+  the transport's end is told, just before it closes its socket;
+- ``Connection._frame_buffer`` holds a frame that is not complete yet, ``bytes_received`` what heartbeats look at;
+- ``BaseConnection._transport`` is a stream transport with ``write()``, ``abort()`` and ``get_write_buffer_size()``;
+- ``Connection._body_max_length`` is the largest body of one frame, as negotiated;
+- ``Connection._terminate_stream(error)`` drops the connection without asking the broker.
+"""
+
+import asyncio
+import functools
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from pika import exceptions, frame, spec
+from pika.adapters.tornado_connection import TornadoConnection
+from pika.adapters.utils.nbio_interface import AbstractIOReference
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+from pika.connection import Parameters
+from tornado.ioloop import IOLoop
+
+LOGGER = logging.getLogger(__name__)
+
+#: Octets of one write: larger ones cost a copy each time the socket takes only a part.
+WRITE_SIZE: Final = 256 * 1024
+#: Octets that wait for the socket before it is called back pressure.
+BACK_PRESSURE_MARK: Final = 4 * 1024 * 1024
+#: Pieces of frames in one turn of the loop before it is called back pressure; a small message has six.
+MAX_PIECES: Final = 60_000
+
+FRAME_END: Final = b"\xce"
+#: Frame type, channel and size of a method frame; of a content header with its class, weight and body size; of the
+#: body frame after a header frame's end (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
+_pack_method_start: Final = struct.Struct(">BHI").pack
+_pack_header_start: Final = struct.Struct(">BHIHHQ").pack
+_pack_body_start: Final = struct.Struct(">BBHI").pack
+#: Method id, delivery tag, bits and frame end of Basic.Ack and Basic.Nack, after type, channel, size and class.
+_unpack_confirm: Final = struct.Struct(">HQBB").unpack_from
+_CONFIRM_SIZE: Final = 21
+_CONFIRM_METHODS: Final = {80: spec.Basic.Ack, 120: spec.Basic.Nack}
+
+
+class Connection(TornadoConnection):
+    """A TornadoConnection that joins the writes of one loop turn and reads confirms where they arrive.
+
+    The callbacks are pika's (https://pika.readthedocs.io/en/stable/modules/adapters/tornado.html); on_back_pressure is
+    called with the connection when more than 4 MiB wait for the socket, once until they have gone.
+    """
+
+    # pika's, and not in its stubs.
+    _transport: Any
+    _frame_buffer: bytes
+    _body_max_length: int
+    bytes_received: int
+    _terminate_stream: Callable[[Exception | None], None]
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        on_open_callback: Callable[[Any], None],
+        on_open_error_callback: Callable[[Any, BaseException], None],
+        on_close_callback: Callable[[Any, BaseException], None],
+        on_back_pressure: Callable[[object], None],
+        io_loop: IOLoop,
+    ) -> None:
+        self._call_soon = io_loop.asyncio_loop.call_soon  # type: ignore[attr-defined]
+        self._pieces: list[bytes] = []
+        self._lost = asyncio.Event()
+        self._confirm_start = b""
+        self._on_confirm: Callable[[frame.Method[Any]], None] | None = None
+        self._on_back_pressure = on_back_pressure
+        self._under_pressure = False
+        services = _Services(io_loop)  # type: ignore[arg-type] # the stubs know no IOLoop
+        super().__init__(parameters, on_open_callback, on_open_error_callback, on_close_callback, services)
+
+    @property
+    def congested(self) -> bool:
+        """Whether more waits for the socket than should: confirms hold messages back, but not everybody uses them."""
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return waiting > BACK_PRESSURE_MARK or len(self._pieces) > MAX_PIECES
+
+    @property
+    def body_limit(self) -> int:
+        """RabbitMQ's default max_message_size of the version that is connected, in octets; operators may change it.
+
+        https://www.rabbitmq.com/docs/configure#config-items: 128 MiB, and 16 MiB since 4.0.
+        """
+        version = (self.server_properties or {}).get("version", "")
+        return 16 * 1024**2 if str(version).partition(".")[0] >= "4" else 128 * 1024**2
+
+    @property
+    def header_limit(self) -> int:
+        """The most octets of properties that fit one content header frame, as negotiated; they cannot be split."""
+        return self._body_max_length - 12
+
+    def publish(self, channel_number: int, method: bytes, properties: bytes, body: bytes) -> None:
+        """Send a message; it leaves with all else that this turn of the loop sends.
+
+        ``method`` and ``properties`` are what `message.encode_method` and `message.encode_properties` return.
+        """
+        size = len(body)
+        if not self._pieces:
+            self._call_soon(self._flush)
+        self._pieces += (
+            _method_frame(channel_number, method),
+            _pack_header_start(2, channel_number, len(properties) + 12, 60, 0, size),
+            properties,
+        )
+        if 0 < size <= self._body_max_length:
+            self._pieces += (_pack_body_start(0xCE, 3, channel_number, size), body, FRAME_END)
+            return
+        for start in range(0, size, self._body_max_length):
+            part = body[start : start + self._body_max_length]
+            self._pieces += (_pack_body_start(0xCE, 3, channel_number, len(part)), part)
+        self._pieces.append(FRAME_END)
+
+    def read_confirms(self, channel_number: int, callback: Callable[[frame.Method[Any]], None]) -> None:
+        """Give the confirms of a channel to the callback as soon as they arrive."""
+        # Method frames (type 1) of 13 octets and class basic (60) on the channel: Basic.Ack, Basic.Nack, Basic.Reject.
+        self._confirm_start = struct.pack(">BHIH", 1, channel_number, 13, 60)
+        self._on_confirm = callback
+
+    def abort(self) -> None:
+        """Drop the connection now, whatever the broker does or fails to do; pika's callbacks may come later."""
+        self._on_confirm = None
+        self._pieces.clear()
+        if self.is_closed:
+            return
+        try:
+            self._terminate_stream(exceptions.ConnectionOpenAborted("dropped by the client"))
+        except Exception as error:
+            # pika's layers refuse when one of them is already on its way down.
+            LOGGER.debug("aborting %s: %r", self, error)
+
+    async def wait_closed(self) -> None:
+        """Return when pika let go of the socket."""
+        if self._transport is not None:
+            await self._lost.wait()
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._pieces:
+            self._call_soon(self._flush)
+        self._pieces.append(data)
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if self._transport is None or not pieces:
+            return
+        data = b"".join(pieces)
+        rest = self._send_now(data)
+        for start in range(rest, len(data), WRITE_SIZE):
+            self._transport.write(data[start : start + WRITE_SIZE])
+        if rest < len(data):
+            self._watch_pressure()
+
+    def _send_now(self, data: bytes) -> int:
+        """Hand the socket what it takes, rather than ask the loop whether it would; returns how many octets it took."""
+        sock = getattr(self._transport, "_sock", None)
+        if type(sock) is not socket.socket or self._transport.get_write_buffer_size():
+            return 0
+        try:
+            return int(sock.send(data))
+        except OSError:
+            # It would block, or it is gone: pika finds out which, and reports it.
+            return 0
+
+    def _watch_pressure(self) -> None:
+        under_pressure = self.congested
+        if under_pressure and not self._under_pressure:
+            self._on_back_pressure(self)
+        self._under_pressure = under_pressure
+
+    def _proto_connection_lost(self, error: BaseException | None) -> None:
+        super()._proto_connection_lost(error)  # type: ignore[misc]
+        self._lost.set()
+
+    def _proto_data_received(self, data: bytes) -> None:
+        if self._on_confirm is not None and not self._frame_buffer and data.startswith(self._confirm_start):
+            data = self._take_confirms(data, self._on_confirm)
+            if not data:
+                return
+        super()._proto_data_received(data)  # type: ignore[misc]
+
+    def _take_confirms(self, data: bytes, on_confirm: Callable[[frame.Method[Any]], None]) -> bytes:
+        """Read the confirms that data begins with; returns the rest, for pika."""
+        taken = 0
+        channel_number = data[1] << 8 | data[2]
+        while data.startswith(self._confirm_start, taken) and len(data) - taken >= _CONFIRM_SIZE:
+            method_id, delivery_tag, bits, end = _unpack_confirm(data, taken + 9)
+            if end != 0xCE or method_id not in _CONFIRM_METHODS:
+                break
+            taken += _CONFIRM_SIZE
+            method = _CONFIRM_METHODS[method_id](delivery_tag, bool(bits & 1))
+            on_confirm(frame.Method(channel_number, method))
+        self.bytes_received += taken
+        return data[taken:]
+
+
+@functools.lru_cache(maxsize=1024)
+def _method_frame(channel_number: int, method: bytes) -> bytes:
+    return _pack_method_start(1, channel_number, len(method)) + method + FRAME_END
+
+
+class _Services(SelectorIOServicesAdapter):
+    """pika's view of the loop, with look-ups of names that cannot hold up the process's end."""
+
+    def getaddrinfo(
+        self,
+        host: str | bytes | None,
+        port: str | bytes | int | None,
+        on_done: Callable[[Any], None],
+        family: int = 0,
+        socktype: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> AbstractIOReference:
+        """Look up a host in a thread of its own; on_done gets the records or the exception, on the loop."""
+        return _Lookup(self, (host, port, family, socktype, proto, flags), on_done)
+
+
+class _Lookup(AbstractIOReference):
+    def __init__(self, services: _Services, query: tuple[Any, ...], on_done: Callable[[object], None]) -> None:
+        self._services = services
+        self._query = query
+        self._on_done: Callable[[object], None] | None = on_done
+        # pika's own look-up runs in a thread that the interpreter waits for at exit, however long DNS hangs.
+        thread = threading.Thread(target=self._resolve, name="sprockets_amqp-getaddrinfo", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # No more threads: pika would never hear of it.
+            services.add_callback_threadsafe(functools.partial(self._report, error))
+
+    def cancel(self) -> bool:
+        """Forget the look-up; returns False where it was already reported."""
+        pending, self._on_done = self._on_done is not None, None
+        return pending
+
+    def _resolve(self) -> None:
+        result: object
+        try:
+            result = socket.getaddrinfo(*self._query)
+        except Exception as error:
+            result = error
+        try:
+            self._services.add_callback_threadsafe(functools.partial(self._report, result))
+        except RuntimeError:
+            LOGGER.debug("the loop closed while %s was looked up", self._query[0])
+
+    def _report(self, result: object) -> None:
+        callback, self._on_done = self._on_done, None
+        if callback is not None:
+            callback(result)
