@@ -81,8 +81,8 @@ class Message:
             raise
         except TypeError:
             # The cache of encode_method() cannot look up what is not hashable.
-            error = InvalidMessage("exchange or routing_key", "must be a str")
-            raise error.about(self.message_id, exchange, routing_key) from None
+            unhashable = InvalidMessage("exchange or routing_key", "must be a str")
+            raise unhashable.about(self.message_id, exchange, routing_key) from None
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
         #: How often RabbitMQ closed the channel while this was unconfirmed.

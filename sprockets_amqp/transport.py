@@ -7,8 +7,8 @@ Basic.Nack where they arrive. Everything else is pika's. The bytes on the wire a
 What it leans on in pika beyond the documented API; ``tests/test_transport.py`` holds the installed pika against it:
 
 - ``BaseConnection._adapter_emit_data(data)`` is where every byte leaves pika for its transport, in order;
-- ``BaseConnection._proto_data_received(data)`` is where every byte comes in, and ``_proto_connection_lost(error)`` where
-  the transport's end is told, just before it closes its socket;
+- ``BaseConnection._proto_data_received(data)`` is where every byte comes in, and ``_proto_connection_lost(error)``
+  where the transport's end is told, just before it closes its socket;
 - ``Connection._frame_buffer`` holds a frame that is not complete yet, ``bytes_received`` what heartbeats look at;
 - ``BaseConnection._transport`` is a stream transport with ``write()``, ``abort()`` and ``get_write_buffer_size()``;
 - ``Connection._body_max_length`` is the largest body of one frame, as negotiated;
