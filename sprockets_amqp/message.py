@@ -67,6 +67,7 @@ class Message:
         self.exchange = exchange
         self.routing_key = routing_key
         self.message_id: str | None = None
+        filled: dict[str, Any] = {}
         try:
             filled = _fill(properties, app_id)
             self.message_id = filled["message_id"]
@@ -80,9 +81,12 @@ class Message:
             error.about(self.message_id, exchange, routing_key)
             raise
         except TypeError:
-            # The cache of encode_method() cannot look up what is not hashable.
-            unhashable = InvalidMessage("exchange or routing_key", "must be a str")
-            raise unhashable.about(self.message_id, exchange, routing_key) from None
+            # The caches of encoded strings cannot look up what is not hashable: such a value is no string.
+            given = {"exchange": exchange, "routing_key": routing_key, **filled}
+            unhashable = (bytearray, dict, list, set)
+            name = next((name for name, value in given.items() if isinstance(value, unhashable)), "properties")
+            refused = InvalidMessage(name, f"must be a str, not {given.get(name)!r:.80}")
+            raise refused.about(self.message_id, exchange, routing_key) from None
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
         #: How often RabbitMQ closed the channel while this was unconfirmed.
@@ -102,7 +106,9 @@ def new_message_id() -> str:
 
 
 def _fill(properties: Mapping[str, Any] | None, app_id: str | None) -> dict[str, Any]:
-    filled: dict[str, Any] = {"app_id": app_id, "message_id": new_message_id(), "timestamp": int(time.time())}
+    filled: dict[str, Any] = {"message_id": new_message_id(), "timestamp": int(time.time())}
+    if app_id is not None:
+        filled["app_id"] = app_id
     if properties is not None:
         if not isinstance(properties, Mapping):
             raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
@@ -195,6 +201,7 @@ def _encode_expiration(value: object) -> bytes:
     return _encode_short_string("expiration", value)
 
 
+@functools.lru_cache(maxsize=16, typed=True)
 def _encode_timestamp(value: object) -> bytes:
     if not isinstance(value, int) or not 0 <= value < 1 << 64:
         raise InvalidMessage("timestamp", f"must be an int of seconds since 1970, not {value!r:.80}")
@@ -205,22 +212,27 @@ def _short_string(name: str) -> Encoder:
     return functools.partial(_encode_short_string, name)
 
 
+def _repeated_string(name: str) -> Encoder:
+    """Make the encoder of a property that has few values in one application."""
+    return functools.lru_cache(maxsize=256)(_short_string(name))
+
+
 #: The properties of class basic in the order of section 1.8.3: the first has the highest flag.
 _ENCODERS: Final[dict[str, Encoder]] = {
-    "content_type": _short_string("content_type"),
-    "content_encoding": _short_string("content_encoding"),
+    "content_type": _repeated_string("content_type"),
+    "content_encoding": _repeated_string("content_encoding"),
     "headers": _encode_headers,
     "delivery_mode": _encode_delivery_mode,
     "priority": _encode_priority,
     "correlation_id": _short_string("correlation_id"),
-    "reply_to": _short_string("reply_to"),
+    "reply_to": _repeated_string("reply_to"),
     "expiration": _encode_expiration,
     "message_id": _short_string("message_id"),
     "timestamp": _encode_timestamp,
-    "type": _short_string("type"),
-    "user_id": _short_string("user_id"),
-    "app_id": _short_string("app_id"),
-    "cluster_id": _short_string("cluster_id"),
+    "type": _repeated_string("type"),
+    "user_id": _repeated_string("user_id"),
+    "app_id": _repeated_string("app_id"),
+    "cluster_id": _repeated_string("cluster_id"),
 }
 PROPERTY_NAMES: Final = tuple(_ENCODERS)
 

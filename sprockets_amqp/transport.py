@@ -48,6 +48,7 @@ _pack_header_start: Final = struct.Struct(">BHIHHQ").pack
 _pack_body_start: Final = struct.Struct(">BBHI").pack
 #: Method id, delivery tag, bits and frame end of Basic.Ack and Basic.Nack, after type, channel, size and class.
 _unpack_confirm: Final = struct.Struct(">HQBB").unpack_from
+_START_SIZE: Final = 9
 _CONFIRM_SIZE: Final = 21
 _CONFIRM_METHODS: Final = {80: spec.Basic.Ack, 120: spec.Basic.Nack}
 
@@ -79,6 +80,8 @@ class Connection(TornadoConnection):
         self._pieces: list[bytes] = []
         self._lost = asyncio.Event()
         self._confirm_start = b""
+        self._confirm_channel = 0
+        self._torn = b""
         self._on_confirm: Callable[[frame.Method[Any]], None] | None = None
         self._on_back_pressure = on_back_pressure
         self._under_pressure = False
@@ -130,6 +133,7 @@ class Connection(TornadoConnection):
         """Give the confirms of a channel to the callback as soon as they arrive."""
         # Method frames (type 1) of 13 octets and class basic (60) on the channel: Basic.Ack, Basic.Nack, Basic.Reject.
         self._confirm_start = struct.pack(">BHIH", 1, channel_number, 13, 60)
+        self._confirm_channel = channel_number
         self._on_confirm = callback
 
     def abort(self) -> None:
@@ -187,16 +191,19 @@ class Connection(TornadoConnection):
         self._lost.set()
 
     def _proto_data_received(self, data: bytes) -> None:
-        if self._on_confirm is not None and not self._frame_buffer and data.startswith(self._confirm_start):
-            data = self._take_confirms(data, self._on_confirm)
-            if not data:
+        if self._on_confirm is not None and not self._frame_buffer:
+            data = self._take_confirms(self._torn + data, self._on_confirm)
+            # A confirm that is torn waits here for its rest, or pika would have to read all that comes after it.
+            torn = len(data) < _CONFIRM_SIZE and data[:_START_SIZE] == self._confirm_start[: len(data)]
+            self._torn = data if torn else b""
+            if torn:
                 return
         super()._proto_data_received(data)  # type: ignore[misc]
 
     def _take_confirms(self, data: bytes, on_confirm: Callable[[frame.Method[Any]], None]) -> bytes:
         """Read the confirms that data begins with; returns the rest, for pika."""
         taken = 0
-        channel_number = data[1] << 8 | data[2]
+        channel_number = self._confirm_channel
         while data.startswith(self._confirm_start, taken) and len(data) - taken >= _CONFIRM_SIZE:
             method_id, delivery_tag, bits, end = _unpack_confirm(data, taken + 9)
             if end != 0xCE or method_id not in _CONFIRM_METHODS:
