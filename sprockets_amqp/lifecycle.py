@@ -334,7 +334,7 @@ class Lifecycle:
 
     def _close_connection(self, _event: EventData) -> None:
         assert self.connection is not None
-        self._expire_close(CLOSE_LIMIT, f"no answer to connection.close within {CLOSE_LIMIT:g} s")
+        self._expire_close(CLOSE_LIMIT, "RabbitMQ did not answer connection.close in time")
         try:
             self.connection.close()
         except Exception as error:

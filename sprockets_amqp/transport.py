@@ -143,7 +143,8 @@ class Connection(TornadoConnection):
         if self.is_closed:
             return
         try:
-            self._terminate_stream(exceptions.ConnectionOpenAborted("dropped by the client"))
+            # Not ConnectionOpenAborted: over that one, pika trips over an assertion of its own in mid-handshake.
+            self._terminate_stream(exceptions.AMQPConnectionError("dropped by the client"))
         except Exception as error:
             # pika's layers refuse when one of them is already on its way down.
             LOGGER.debug("aborting %s: %r", self, error)
@@ -187,8 +188,10 @@ class Connection(TornadoConnection):
         self._under_pressure = under_pressure
 
     def _proto_connection_lost(self, error: BaseException | None) -> None:
-        super()._proto_connection_lost(error)  # type: ignore[misc]
-        self._lost.set()
+        try:
+            super()._proto_connection_lost(error)  # type: ignore[misc]
+        finally:
+            self._lost.set()
 
     def _proto_data_received(self, data: bytes) -> None:
         if self._on_confirm is not None and not self._frame_buffer:

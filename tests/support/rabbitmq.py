@@ -1,0 +1,426 @@
+"""RabbitMQ nodes that the tests own: to start, stop, kill, freeze and join into a cluster.
+
+Every node has its ports, folder, Erlang cookie and epmd to itself and listens on 127.0.0.1 only, so that it runs beside
+any other broker, as root or as any user. Only the standard library is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Seconds that a node may take to start or stop; it takes about five and one, more while the machine is busy.
+START_LIMIT = 90.0
+STOP_LIMIT = 30.0
+POLL_INTERVAL = 0.05
+
+#: Below the range from which Linux takes the ports of outgoing connections, or one of those might hold a node's port
+#: while the node is down; and away from 35672 to 35682, RabbitMQ's own tools' range.
+PORTS = range(20000, 32000)
+
+#: Debian's scripts without the wrapper in /usr/sbin, which turns to another user and drops the environment.
+DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
+
+_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+
+#: Ends everything in the process group $1 and removes the folder $2 as soon as nobody holds its standard input: on
+#: request, and also when this process was killed.
+_GUARD = 'while read -r _; do :; done; kill -s KILL -- "-$1"; sleep 0.1; rm -rf -- "$2"'
+
+#: Undoes what a test may have done to a running node; the limits are those that the node was configured with.
+_REPAIR = """
+    rabbit:is_running() orelse (ok = rabbit:start()),
+    rabbit_maintenance:is_being_drained_local_read(node()) andalso rabbit_maintenance:revive(),
+    rabbit_maintenance:resume_all_client_listeners(),
+    {ok, Memory} = application:get_env(rabbit, vm_memory_high_watermark),
+    vm_memory_monitor:set_vm_memory_high_watermark(Memory),
+    {ok, Disk} = application:get_env(rabbit, disk_free_limit),
+    rabbit_disk_monitor:set_disk_free_limit(Disk),
+    [file_handle_cache:set_limit(N - 100) || N <- [file_handle_cache:ulimit()], is_integer(N)],
+    rabbit_alarm:get_alarms().
+"""
+
+_RUNNING = '[io:format("~s ", [N]) || N <- rabbit_nodes:all_running()], ok.'
+
+_handed_out: set[int] = set()
+
+
+class NodeFailed(Exception):
+    """A node did not start, or a command to it failed; says what it printed."""
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on and that was not handed out before."""
+    for port in random.sample(PORTS, len(PORTS)):
+        if port not in _handed_out and _can_bind(port):
+            _handed_out.add(port)
+            return port
+    msg = f"no free port in {PORTS}"
+    raise NodeFailed(msg)
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def scripts() -> Path:
+    """Return the folder of RabbitMQ's own scripts; raise NodeFailed where RabbitMQ is not installed."""
+    if (DEBIAN_SCRIPTS / "rabbitmq-server").exists():
+        return DEBIAN_SCRIPTS
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        msg = "RabbitMQ is not installed: run .ci/setup broker as root, or put rabbitmq-server on the PATH"
+        raise NodeFailed(msg)
+    return Path(found).resolve().parent
+
+
+class Host:
+    """What the nodes of a cluster share: an epmd, an Erlang cookie, a folder, and a guard that ends them all."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="sprockets-amqp-"))
+        self.epmd_port = free_port()
+        cookie = self.folder / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        # The group outlives its first process as long as there is any other in it.
+        self._group = 0
+        self._group = self.spawn("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1", environment={}).pid
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, "guard", str(self._group), str(self.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of everything that belongs here; nothing of RabbitMQ's is inherited."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def spawn(self, *command: str, environment: Mapping[str, str], output: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a process that ends with this host."""
+        with (output or Path(os.devnull)).open("ab") as sink:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**self.environment(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                process_group=self._group,
+            )
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill everything that runs here and remove the folder; harmless when done twice."""
+        with suppress(BrokenPipeError):
+            self._guard.communicate()
+        for process in self._processes:
+            process.wait()
+
+
+class Node:
+    """A RabbitMQ node; `async with Node() as node:` starts it and leaves nothing of it behind.
+
+    `config` holds lines of rabbitmq.conf (`{"heartbeat": "5", "vm_memory_high_watermark.absolute": "100MB"}`). `tls` holds
+    ssl_options (`{"cacertfile": …, "certfile": …, "keyfile": …}`) and adds a TLS listener on `tls_port`.
+    """
+
+    def __init__(
+        self,
+        name: str = "rabbit",
+        *,
+        config: Mapping[str, str] | None = None,
+        tls: Mapping[str, str] | None = None,
+        host: Host | None = None,
+    ) -> None:
+        self.name = f"{name}@localhost"
+        self.port = free_port()
+        self.tls_port = free_port() if tls else None
+        self._distribution_port = free_port()
+        self._owns_host = host is None
+        self.host = host or Host()
+        self.folder = self.host.folder / name
+        self.folder.mkdir()
+        self._write_config(dict(config or {}), dict(tls or {}))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.paused = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} port={self.port} pid={self.pid}>"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The URL of the default vhost, as guest."""
+        return self.url_for()
+
+    def url_for(self, user: str = "guest", password: str = "guest", vhost: str = "%2f", query: str = "") -> str:
+        """Return a URL with other credentials, another vhost (percent-encoded), or pika's parameters in its query."""
+        return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{vhost}" + (f"?{query}" if query else "")
+
+    @property
+    def pid(self) -> int | None:
+        """The operating system's process id of the node, None while it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the node's process exists, paused or not."""
+        return self.pid is not None
+
+    @property
+    def log(self) -> str:
+        """What the node has logged and printed so far."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    async def start(self) -> None:
+        """Start the node with the data it left, and wait until it accepts connections."""
+        assert not self.running, f"{self} runs already"
+        self._process = self.host.spawn(
+            str(scripts() / "rabbitmq-server"), environment=self._environment(), output=self.folder / "output.log"
+        )
+        self.paused = False
+        async with asyncio.timeout(START_LIMIT):
+            while not await self._listens():
+                if not self.running:
+                    msg = f"{self.name} ended while it started:\n{self.log[-3000:]}"
+                    raise NodeFailed(msg)
+                await asyncio.sleep(POLL_INTERVAL)
+        await self.ctl("await_startup")
+
+    async def stop(self) -> None:
+        """Stop the node as its init system would: it closes its connections and stores everything."""
+        self.resume()
+        self._signal(signal.SIGTERM)
+        await self._ended()
+
+    async def kill(self) -> None:
+        """End the node with SIGKILL; what it had not stored is lost."""
+        self._signal(signal.SIGKILL)
+        await self._ended()
+
+    async def restart(self) -> None:
+        """Stop the node and start it again."""
+        await self.stop()
+        await self.start()
+
+    def pause(self) -> None:
+        """Freeze the node: connections stay open and are accepted, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let a frozen node go on."""
+        if self.paused:
+            self._signal(signal.SIGCONT)
+            self.paused = False
+
+    async def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
+        """Run rabbitmqctl, or another of RabbitMQ's tools, against the node; return what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            scripts() / tool,
+            "--quiet",
+            *arguments,
+            env={**self.host.environment(), **self._environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        output = (await process.communicate())[0].decode(errors="replace")
+        if process.returncode:
+            msg = f"{tool} {' '.join(arguments)} on {self.name} failed ({process.returncode}):\n{output}"
+            raise NodeFailed(msg)
+        return output
+
+    async def add_user(self, name: str, password: str = "secret", vhost: str = "/") -> str:
+        """Add a user with all permissions on a vhost, which is added where it is missing; return their URL."""
+        if vhost not in (await self.ctl("list_vhosts")).split():
+            await self.ctl("add_vhost", vhost)
+        await self.ctl("add_user", name, password)
+        await self.ctl("set_permissions", "--vhost", vhost, name, ".*", ".*", ".*")
+        return self.url_for(name, password, quote(vhost, safe=""))
+
+    async def repair(self) -> None:
+        """Make the node serve again whatever was done to it: resumes, starts, revives it and clears its alarms.
+
+        Users, vhosts and what is in them stay as they are: a test adds those that it breaks.
+        """
+        self.resume()
+        if not self.running:
+            await self.start()
+        await self.ctl("eval", _REPAIR)
+
+    def close(self) -> None:
+        """Kill the node at once; with a host of its own, remove its folder as well."""
+        if self._owns_host:
+            self.host.close()
+        elif self._process is not None and self.running:
+            self._process.kill()
+            self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, f"{self} was never started"
+        self._process.send_signal(number)
+
+    async def _ended(self) -> None:
+        async with asyncio.timeout(STOP_LIMIT):
+            while self.running:
+                await asyncio.sleep(POLL_INTERVAL)
+        self.paused = False
+
+    async def _listens(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return True
+
+    def _write_config(self, config: dict[str, str], tls: dict[str, str]) -> None:
+        lines = {
+            "listeners.tcp.local": f"127.0.0.1:{self.port}",
+            "log.file.level": "info",
+            "log.console": "false",
+            # A full disk is for the tests to declare.
+            "disk_free_limit.absolute": "1MB",
+            **config,
+        }
+        if tls:
+            lines["listeners.ssl.local"] = f"127.0.0.1:{self.tls_port}"
+            lines |= {f"ssl_options.{option}": value for option, value in tls.items()}
+        (self.folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
+        (self.folder / "enabled_plugins").write_text("[].")
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            # Neither /etc/rabbitmq nor /var/lib/rabbitmq is looked at.
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-start_epmd false {_LOOPBACK}",
+            "RABBITMQ_CTL_ERL_ARGS": f"-start_epmd false {_LOOPBACK}",
+            # Any port that is free: several tools may run at a time.
+            "RABBITMQ_CTL_DIST_PORT_MIN": "0",
+            "RABBITMQ_CTL_DIST_PORT_MAX": "0",
+            # The script becomes the Erlang machine, instead of watching over it: our signals reach the node itself.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+
+class Cluster:
+    """Three nodes, or as many as are named, that are joined into one cluster.
+
+    `async with Cluster() as cluster:` starts them; `cluster.nodes` are Nodes, to kill, pause and start one by one.
+    """
+
+    def __init__(self, *names: str, config: Mapping[str, str] | None = None) -> None:
+        self.host = Host()
+        names = names or ("one", "two", "three")
+        # Each node finds the others by itself when it first boots; without this lock they would all boot alone.
+        members = {
+            f"cluster_formation.classic_config.nodes.{number}": f"{name}@localhost"
+            for number, name in enumerate(names, 1)
+        }
+        settings = {"cluster_formation.peer_discovery_backend": "classic_config", **members, **(config or {})}
+        self.nodes = [Node(name, config=settings, host=self.host) for name in names]
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def urls(self) -> list[str]:
+        """The URL of each node, in order."""
+        return [node.url for node in self.nodes]
+
+    async def start(self) -> None:
+        """Start every node that does not run, and wait until all of them see each other."""
+        await asyncio.gather(*(node.start() for node in self.nodes if not node.running))
+        await self._joined()
+
+    async def repair(self) -> None:
+        """Make every node serve again, as `Node.repair` does."""
+        for node in self.nodes:
+            node.resume()
+        await self.start()
+        for node in self.nodes:
+            await node.repair()
+
+    async def leader(self, queue: str, vhost: str = "/") -> Node:
+        """Return the node that leads a quorum queue, or that a classic queue is on."""
+        for node in self.nodes:
+            if node.running and not node.paused:
+                break
+        else:
+            msg = "no node of the cluster runs"
+            raise NodeFailed(msg)
+        for line in (await node.ctl("list_queues", "--vhost", vhost, "name", "leader", "pid", "--no-table-headers")).splitlines():
+            name, leader, pid = line.split("\t")
+            if name == queue:
+                return next(node for node in self.nodes if node.name in (leader, pid.removeprefix("<").rsplit(".", 3)[0]))
+        msg = f"no queue {queue!r} in vhost {vhost!r}"
+        raise NodeFailed(msg)
+
+    def close(self) -> None:
+        """Kill every node and remove their folder."""
+        self.host.close()
+
+    async def _joined(self) -> None:
+        everybody = sorted(node.name for node in self.nodes)
+        async with asyncio.timeout(START_LIMIT):
+            for node in self.nodes:
+                while sorted((await node.ctl("eval", _RUNNING)).split()) != everybody:
+                    await asyncio.sleep(POLL_INTERVAL)
