@@ -33,10 +33,8 @@ class Confirms(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Iterate over what is unconfirmed, in the order it was sent."""
-        entries = self._entries
-        for tag in range(self._lowest, self._last + 1):
-            if tag in entries:
-                yield entries[tag]
+        # Entries were added in the order of their tags, and a dict keeps it.
+        return iter(self._entries.values())
 
     def add(self, entry: T) -> int:
         """Enter what was sent next on the channel; returns its delivery tag."""
@@ -59,7 +57,8 @@ class Confirms(Generic[T]):
         else:
             entry = pop(delivery_tag, None)
             settled = [] if entry is None else [entry]
-            if delivery_tag == self._lowest:
+            # Each tag is stepped over once, so that the next multiple one does not look at it again.
+            while self._lowest <= self._last and self._lowest not in self._entries:
                 self._lowest += 1
         if not self._entries and self._when_empty is not None:
             self._tell_empty()

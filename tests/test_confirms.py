@@ -1,0 +1,237 @@
+"""The ledger of publisher confirms, with integers only."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from sprockets_amqp.confirms import Confirms
+
+
+class CountingDict(dict[int, Any]):
+    """A dict that counts how often it is touched."""
+
+    touched = 0
+
+    def __getitem__(self, key: int) -> Any:
+        """Count a look."""
+        self.touched += 1
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Count a look."""
+        self.touched += 1
+        return super().__contains__(key)
+
+    def pop(self, key: int, *default: Any) -> Any:
+        """Count a removal."""
+        self.touched += 1
+        return super().pop(key, *default)
+
+    def values(self) -> Any:
+        """Count each value that is handed out."""
+        return self._counted(super().values())
+
+    def _counted(self, values: Any) -> Iterator[Any]:
+        for value in values:
+            self.touched += 1
+            yield value
+
+
+def ledger(entries: int) -> Confirms[str]:
+    """Make a ledger in which m1, m2 and so on are unconfirmed."""
+    confirms: Confirms[str] = Confirms()
+    for number in range(1, entries + 1):
+        assert confirms.add(f"m{number}") == number
+    return confirms
+
+
+def test_tags_are_numbered_from_one_in_the_order_of_sending() -> None:
+    """RabbitMQ counts the messages of a channel from 1."""
+    confirms = ledger(3)
+    assert confirms.add("last") == 4
+    assert list(confirms) == ["m1", "m2", "m3", "last"]
+
+
+def test_single_confirms_settle_out_of_order() -> None:
+    """RabbitMQ confirms in any order."""
+    confirms = ledger(3)
+    assert confirms.settle(3, multiple=False) == ["m3"]
+    assert confirms.settle(1, multiple=False) == ["m1"]
+    assert list(confirms) == ["m2"]
+
+
+def test_multiple_settles_all_up_to_the_tag_in_order() -> None:
+    """Multiple confirms everything up to and including the tag that was not confirmed before."""
+    confirms = ledger(5)
+    confirms.settle(2, multiple=False)
+    assert confirms.settle(4, multiple=True) == ["m1", "m3", "m4"]
+    assert list(confirms) == ["m5"]
+
+
+@pytest.mark.parametrize("multiple", [False, True])
+@pytest.mark.parametrize("delivery_tag", [0, 4, -1, 2**64 - 1])
+def test_tags_that_were_never_given_out_settle_nothing(delivery_tag: int, multiple: bool) -> None:
+    """Tag 0, which stands for all where it is a consumer's, and unknown tags settle nothing here."""
+    confirms = ledger(3)
+    assert confirms.settle(delivery_tag, multiple) == []
+    assert len(confirms) == 3
+    assert not confirms.was_issued(delivery_tag)
+
+
+def test_a_second_confirm_settles_nothing() -> None:
+    """The first word on a message counts; the tag is still known as one that was given out."""
+    confirms = ledger(2)
+    confirms.settle(2, multiple=True)
+    assert confirms.settle(1, multiple=False) == []
+    assert confirms.settle(2, multiple=True) == []
+    assert confirms.was_issued(1)
+
+
+def test_clear_takes_everything_in_order_and_begins_anew() -> None:
+    """A new channel counts from 1 again, and late confirms of the old one are of nothing."""
+    confirms = ledger(4)
+    confirms.settle(2, multiple=False)
+    assert confirms.clear() == ["m1", "m3", "m4"]
+    assert len(confirms) == 0
+    assert confirms.settle(3, multiple=True) == []
+    assert confirms.add("new") == 1
+
+
+@pytest.mark.parametrize("end", ["single", "multiple", "clear"])
+def test_being_empty_is_told_once(end: str) -> None:
+    """Who asks for it is told when the last one is settled, however it is, and not again."""
+    confirms = ledger(2)
+    told: list[int] = []
+    confirms.call_when_empty(lambda: told.append(len(confirms)))
+    confirms.settle(1, multiple=False)
+    assert told == []
+    if end == "clear":
+        confirms.clear()
+    else:
+        confirms.settle(2, multiple=end == "multiple")
+    confirms.add("another")
+    confirms.clear()
+    assert told == [0]
+
+
+def test_the_request_to_be_told_can_be_taken_back() -> None:
+    """None instead of a callback: nobody is told."""
+    confirms = ledger(1)
+    told: list[None] = []
+    confirms.call_when_empty(lambda: told.append(None))
+    confirms.call_when_empty(None)
+    confirms.settle(1, multiple=False)
+    assert told == []
+
+
+@pytest.mark.parametrize("settled", [1, 10, 1000])
+def test_multiple_works_in_proportion_to_what_it_settles(settled: int) -> None:
+    """What else is in flight costs nothing: one touch for each entry that is settled."""
+    confirms = ledger(100_000)
+    entries = CountingDict(confirms._entries)
+    confirms._entries = entries
+    assert len(confirms.settle(settled, multiple=True)) == settled
+    assert entries.touched <= settled + 1
+
+
+def test_out_of_order_confirms_leave_no_trace_behind() -> None:
+    """After many pairs that were confirmed the wrong way round, looking through the ledger costs what is in it."""
+    confirms: Confirms[int] = Confirms()
+    for first in range(1, 10_000, 2):
+        confirms.add(first)
+        confirms.add(first + 1)
+        confirms.settle(first + 1, multiple=False)
+        confirms.settle(first, multiple=False)
+    confirms.add(10_001)
+    entries = CountingDict(confirms._entries)
+    confirms._entries = entries
+    assert list(confirms) == [10_001]
+    assert confirms.settle(10_001, multiple=True) == [10_001]
+    assert entries.touched <= 4
+
+
+def test_one_slow_confirm_makes_no_look_slow() -> None:
+    """While the first message stays unconfirmed and others come and go, looking through costs what is in flight."""
+    confirms: Confirms[int] = Confirms()
+    confirms.add(1)
+    for tag in range(2, 10_000):
+        confirms.add(tag)
+        confirms.settle(tag, multiple=False)
+    entries = CountingDict(confirms._entries)
+    confirms._entries = entries
+    assert list(confirms) == [1]
+    assert entries.touched <= 2
+
+
+class LedgerComparison(RuleBasedStateMachine):
+    """The ledger, beside one that does it the slow and simple way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.confirms: Confirms[int] = Confirms()
+        self.naive: list[tuple[int, int]] = []
+        self.last = 0
+        self.serial = 0
+        self.waits_for_empty = False
+        self.told = 0
+
+    @rule(count=st.integers(1, 5))
+    def add(self, count: int) -> None:
+        """Send a few messages."""
+        for _ in range(count):
+            self.serial += 1
+            self.last += 1
+            assert self.confirms.add(self.serial) == self.last
+            self.naive.append((self.last, self.serial))
+
+    @rule(data=st.data(), multiple=st.booleans())
+    def settle(self, data: st.DataObject, multiple: bool) -> None:
+        """Confirm any tag, known or not."""
+        tag = data.draw(st.integers(-1, self.last + 2))
+        about = [
+            (number, serial)
+            for number, serial in self.naive
+            if 0 < tag <= self.last and (number == tag or (multiple and number < tag))
+        ]
+        assert self.confirms.settle(tag, multiple) == [serial for _, serial in about]
+        self.naive = [entry for entry in self.naive if entry not in about]
+        self.expect_told(bool(about))
+
+    @rule()
+    def clear(self) -> None:
+        """Lose the channel."""
+        assert self.confirms.clear() == [serial for _, serial in self.naive]
+        self.naive, self.last = [], 0
+        self.expect_told(happened=True)
+
+    @rule()
+    def call_when_empty(self) -> None:
+        """Ask to be told."""
+        self.confirms.call_when_empty(self.on_empty)
+        self.waits_for_empty = True
+
+    def on_empty(self) -> None:
+        """Count."""
+        self.told += 1
+
+    def expect_told(self, happened: bool) -> None:
+        """Compare what was told with what should have been."""
+        expected = int(self.waits_for_empty and happened and not self.naive)
+        assert self.told == expected
+        if expected:
+            self.waits_for_empty, self.told = False, 0
+
+    @invariant()
+    def same(self) -> None:
+        """Both hold the same, in the same order."""
+        assert list(self.confirms) == [serial for _, serial in self.naive]
+        assert len(self.confirms) == len(self.naive)
+        assert all(self.confirms.was_issued(tag) == (0 < tag <= self.last) for tag in range(-1, self.last + 3))
+
+
+TestLedgerComparison = LedgerComparison.TestCase
+TestLedgerComparison.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
