@@ -16,10 +16,11 @@ from transitions import MachineError
 
 from .errors import ConnectionStateError, channel_lost, connection_lost, describe
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
-from .lifecycle import DRAIN_LIMIT, Lifecycle
+from .inflight import InFlight
+from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
 from .publisher import Counters
 from .settings import Settings, hide_password
-from .states import DESCRIPTIONS, State
+from .states import DESCRIPTIONS, PublishOutcome, State
 from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
@@ -81,6 +82,9 @@ class Client:
         self.on_return = on_return_callback
         self.on_persistent_failure = on_persistent_failure_callback
         self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        #: The requests that handlers with `PublishingMixin` are answering.
+        self.in_flight = InFlight()
+        self._stopping = False
         self._hooks = Hooks(self._loop)
         self._hooks.subscribe(self._tell_availability)
         self._lifecycle = Lifecycle(self, self.settings, self._hooks, self.io_loop)
@@ -198,6 +202,23 @@ class Client:
         return self._lifecycle.since
 
     @property
+    def history(self) -> tuple[StateChange, ...]:
+        """The last hundred changes of state since the client was made, oldest first."""
+        return tuple(self._hooks.history)
+
+    @property
+    def publish_outcome(self) -> PublishOutcome:
+        """What becomes of a publish now: it goes out, waits, or is refused."""
+        if self._lifecycle.publishable:
+            return "goes out"
+        return "waits" if self._lifecycle.awaitable else "is refused"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `shutdown()` is under way, be it that the client is still ready for requests in flight."""
+        return self._stopping
+
+    @property
     def unconfirmed(self) -> int:
         """How many messages are on the wire, neither confirmed nor lost."""
         return self._publisher.unconfirmed
@@ -266,14 +287,27 @@ class Client:
         self._pull(self._lifecycle.close)
 
     async def shutdown(self, timeout: float = DRAIN_LIMIT) -> None:
-        """Stop from any state: refuse new publishes, wait for confirmations, close, and return when nothing is left.
+        """Stop from any state: let requests in flight finish, wait for confirmations, close, and leave nothing.
 
-        It takes ``timeout`` seconds at the most; what is unconfirmed by then ends with OutcomeUnknown.
+        It takes ``timeout`` seconds at the most, the last of them (2, or half) kept for confirmations and closing; what
+        is unconfirmed by then ends with OutcomeUnknown. Stop the HTTP server first: until the requests that it took
+        (those of handlers with `PublishingMixin`) were answered, the client publishes as before.
         """
+        deadline = self._loop.time() + timeout
+        self._stopping = True
+        try:
+            await self.in_flight.finish(timeout - min(CLOSE_LIMIT, timeout / 2))
+            await self._stop(deadline)
+            # What was refused is being answered now.
+            await self.in_flight.finish(deadline - self._loop.time())
+        finally:
+            self._stopping = False
+
+    async def _stop(self, deadline: float) -> None:
         lifecycle = self._lifecycle
         connection = lifecycle.connection
         if lifecycle.closable:
-            lifecycle.close(limit=timeout)
+            lifecycle.close(limit=max(0.0, round(deadline - self._loop.time(), 2)))
         else:
             lifecycle.feed(lifecycle.stop)
         await self.wait_for(State.CLOSED)

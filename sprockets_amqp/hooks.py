@@ -9,11 +9,14 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .states import State
 
 LOGGER = logging.getLogger(__name__)
+
+#: How many of the last changes are kept.
+HISTORY_LENGTH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class Hooks:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        #: The last changes, oldest first.
+        self.history: collections.deque[StateChange] = collections.deque(maxlen=HISTORY_LENGTH)
         self._subscriptions: list[Subscription] = []
         self._pending: collections.deque[Callable[[], object]] = collections.deque()
         self._scheduled = False
@@ -111,6 +116,7 @@ class Hooks:
 
     def announce(self, change: StateChange) -> None:
         """Tell every subscriber of the change in a later turn of the loop, after all that came before it."""
+        self.history.append(change)
         self.call_later_in_order(lambda: self._deliver(change))
 
     def call_later_in_order(self, callback: Callable[[], object]) -> None:

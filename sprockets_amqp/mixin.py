@@ -1,19 +1,48 @@
 """The mixin for request handlers."""
 
 import asyncio
+import logging
+import math
 from collections.abc import Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from .answers import answer
 from .client import Client
+from .inflight import InFlight
 
+LOGGER = logging.getLogger(__name__)
+
+# It stands before RequestHandler among the bases of a handler, and is none itself.
 if TYPE_CHECKING:
-    from tornado.web import Application
+    _Handler = RequestHandler
+else:
+    _Handler = object
 
 
-class PublishingMixin:
-    """Adds publishing to a `tornado.web.RequestHandler`; its application needs `install()`."""
+class PublishingMixin(_Handler):
+    """Adds publishing to a `tornado.web.RequestHandler`; its application needs `install()`.
 
-    application: "Application"
+    Name it before `RequestHandler` (``class Events(PublishingMixin, RequestHandler)``), and
+
+    - what a publish raises and the handler does not catch is answered: 503 with Retry-After for `NotReadyError`, 500
+      for `InvalidMessage`, 502 for the others. A ``write_error`` of the application's own is called with that status;
+      without one, the answer is JSON with error, reason, message_id and may_have_arrived.
+    - `Client.shutdown` lets requests in flight finish first. WebSockets are not waited for.
+    """
+
+    _in_flight: InFlight | None = None
+    _retry_after: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        client = getattr(getattr(self, "application", None), "amqp", None)
+        if isinstance(client, Client) and not isinstance(self, WebSocketHandler):
+            self._in_flight = client.in_flight
+            self._in_flight.add(self)
 
     def amqp_publish(
         self,
@@ -37,3 +66,58 @@ class PublishingMixin:
         if correlation_id:
             properties = {"correlation_id": str(correlation_id), **(properties or {})}
         return client.publish(exchange, routing_key, body, properties, timeout=timeout, mandatory=mandatory)
+
+    # What Tornado calls: each goes on to what the handler's other bases do
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """Finish the response; the request is in flight until it was sent."""
+        sent = super().finish(chunk)
+        in_flight = self._in_flight
+        if in_flight is not None:
+            if sent.done():
+                in_flight.discard(self)
+            else:
+                sent.add_done_callback(lambda _sent: in_flight.discard(self))
+        return sent
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answer with the status of what a publish raised, unless another than 500 was chosen."""
+        found = answer(_raised(kwargs)) if status_code == 500 else None
+        if found is not None:
+            status_code = found.status
+            client = getattr(self.application, "amqp", None)
+            if status_code == 503 and isinstance(client, Client):
+                self._retry_after = str(math.ceil(client.reconnect_delay))
+        super().send_error(status_code, **kwargs)
+
+    def clear(self) -> None:
+        """Reset the response, but for the Retry-After of an error that is being sent."""
+        super().clear()
+        if self._retry_after is not None:
+            self.set_header("Retry-After", self._retry_after)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Write what a publish raised as JSON, where neither the application nor its debug mode writes errors."""
+        found = answer(_raised(kwargs))
+        if found is None or self._is_overridden("write_error") or self.settings.get("serve_traceback"):
+            super().write_error(status_code, **kwargs)
+        else:
+            self.finish(found.document)
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log what a publish raised in one line: in an outage a traceback for each request helps nobody."""
+        found = answer(value)
+        if found is None or found.status == 500 or self._is_overridden("log_exception"):
+            super().log_exception(typ, value, tb)
+        else:
+            LOGGER.warning("%d %s: %s", found.status, self._request_summary(), value)
+
+    def _is_overridden(self, name: str) -> bool:
+        """Tell whether a base of the handler that comes after this one overrides Tornado's own method."""
+        return getattr(super(), name).__func__ is not getattr(RequestHandler, name)
+
+
+def _raised(kwargs: Mapping[str, Any]) -> object:
+    return kwargs["exc_info"][1] if kwargs.get("exc_info") else None

@@ -1,0 +1,62 @@
+"""What the one who made an HTTP request is told when its event could not be published.
+
+The sentences say what happened and what to do. Hosts, exchanges and RabbitMQ's own words go to the log, not to whoever
+can send a request.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .errors import (
+    AMQPException,
+    ExchangeRefused,
+    InvalidMessage,
+    MessageNacked,
+    MessageReturned,
+    NotReadyError,
+    OutcomeUnknown,
+    PublishingFailure,
+)
+
+_ANSWERS: Final[dict[type[AMQPException], tuple[int, str]]] = {
+    NotReadyError: (503, "The message broker is not available. Nothing was published: try again later."),
+    InvalidMessage: (500, "The application made a message that cannot be published. Nothing was published."),
+    ExchangeRefused: (502, "The message broker refused the exchange of the message. Nothing was published."),
+    MessageReturned: (502, "The message broker had no queue for the message, and dropped it."),
+    MessageNacked: (502, "The message broker did not accept the message: try again later."),
+    OutcomeUnknown: (502, "The message broker did not confirm the message: it may or may not have been published."),
+    PublishingFailure: (502, "The message could not be published."),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a request whose publish failed.
+
+    Attributes:
+        status: the HTTP status.
+        reason: a sentence for whoever made the request.
+        error: what the publish raised.
+    """
+
+    status: int
+    reason: str
+    error: AMQPException
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The answer as JSON."""
+        return {
+            "error": type(self.error).__name__,
+            "reason": self.reason,
+            "message_id": self.error.message_id,
+            "may_have_arrived": self.error.may_have_arrived,
+        }
+
+
+def answer(error: object) -> Answer | None:
+    """Return the answer to a request over what its handler raised, or None where a publish did not raise it."""
+    for known in type(error).__mro__:
+        if known in _ANSWERS and isinstance(error, AMQPException):
+            return Answer(*_ANSWERS[known], error)
+    return None

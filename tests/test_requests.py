@@ -1,0 +1,249 @@
+"""Requests whose publish fails, and requests in flight while the client stops."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPResponse
+from tornado.web import Application, RequestHandler
+from tornado.websocket import WebSocketHandler, websocket_connect
+
+import sprockets_amqp as amqp
+from sprockets_amqp import Client, PublishingMixin, State
+from tests.support.http import fetch, served
+from tests.support.rabbitmq import Node
+
+
+class Handler(PublishingMixin, RequestHandler):
+    """Publishes what it is asked to."""
+
+    async def post(self) -> None:
+        """Answer when RabbitMQ confirmed."""
+        asked = json.loads(self.request.body)
+        await self.amqp_publish(asked.pop("exchange", ""), asked.pop("key", "nobody"), b"{}", asked)
+        self.write("published")
+
+
+class WritesErrors(RequestHandler):
+    """An application's base handler with errors in its own format."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Name the status and what was raised."""
+        self.finish(f"own: {status_code} {type(kwargs['exc_info'][1]).__name__}")
+
+
+class LogsErrors(RequestHandler):
+    """An application's base handler that reports what was raised."""
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Report."""
+        logging.getLogger("own").warning("own: %s", typ.__name__)
+
+
+class WithOwnErrors(PublishingMixin, WritesErrors, LogsErrors):
+    """Its bases answer and log, behind the mixin."""
+
+    async def post(self) -> None:
+        """Publish to an exchange that does not exist."""
+        await self.amqp_publish("no such exchange", "key", b"")
+
+
+class ChoosesStatus(PublishingMixin, RequestHandler):
+    """Handles what a publish raises itself."""
+
+    async def post(self) -> None:
+        """Answer with a status of its own."""
+        try:
+            await self.amqp_publish("no such exchange", "key", b"")
+        except amqp.PublishingFailure:
+            self.set_status(202)
+
+
+@asynccontextmanager
+async def application(
+    url: str, *handlers: Any, settings: dict[str, Any] | None = None, **arguments: Any
+) -> AsyncIterator[tuple[str, Client]]:
+    """An application with a client; yields the beginning of its URLs and the client."""
+    app = Application(list(handlers) or [("/", Handler)], **(settings or {}))
+    amqp.install(app, url=url, **arguments)
+    client: Client = app.amqp  # type: ignore[attr-defined]
+    try:
+        async with served(app) as base:
+            yield base, client
+    finally:
+        await client.shutdown(5)
+
+
+def answered(response: HTTPResponse) -> tuple[int, str, bool]:
+    """What the answer says: its status, the error's name, and whether the message may have arrived."""
+    document = json.loads(response.body)
+    assert set(document) == {"error", "reason", "message_id", "may_have_arrived"}
+    assert document["reason"].endswith(".")
+    assert "guest" not in response.body.decode() and "127.0.0.1" not in response.body.decode()
+    return response.code, document["error"], document["may_have_arrived"]
+
+
+async def post(base: str, **asked: Any) -> HTTPResponse:
+    """Ask for a publish."""
+    return await fetch(f"{base}/", "POST", json.dumps(asked))
+
+
+async def test_a_publish_while_the_broker_is_gone_is_answered_503_with_retry_after() -> None:
+    """The request can safely be made again."""
+    async with application("amqp://guest:guest@127.0.0.1:1/", timeout=0, reconnect_delay=2.5) as (base, _):
+        response = await post(base)
+        assert answered(response) == (503, "NotReadyError", False)
+        assert response.headers["Retry-After"] == "3"
+
+
+async def test_each_way_to_fail_has_its_answer(broker: Node) -> None:
+    """502 where the broker would not have it, 500 where the application is at fault."""
+    async with application(broker.url, fail_on_return=True) as (base, client):
+        assert answered(await post(base, exchange="no such exchange")) == (502, "ExchangeRefused", False)
+        assert answered(await post(base)) == (502, "MessageReturned", True)
+        assert answered(await post(base, priority=300)) == (500, "InvalidMessage", False)
+        channel = client.channel
+        assert channel is not None
+        declared = asyncio.get_running_loop().create_future()
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        channel.queue_declare("full", exclusive=True, arguments=full, callback=declared.set_result)
+        await declared
+        response = await post(base, key="full")
+        assert answered(response) == (502, "MessageNacked", True)
+        assert "Retry-After" not in response.headers
+
+
+async def test_an_unknown_outcome_says_that_the_message_may_have_arrived(node: Node) -> None:
+    """A frozen broker confirms nothing."""
+    async with application(node.url, confirm_timeout=0.2) as (base, client):
+        await client.publish("", "nobody", b"")
+        node.pause()
+        assert answered(await post(base)) == (502, "OutcomeUnknown", True)
+
+
+async def test_an_application_that_writes_its_own_errors_is_asked(
+    broker: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its write_error gets the status, and its log_exception the error, whatever the order of the bases."""
+    async with application(broker.url, ("/", WithOwnErrors)) as (base, _):
+        response = await post(base)
+        assert (response.code, response.body) == (502, b"own: 502 ExchangeRefused")
+        assert "own: ExchangeRefused" in caplog.text
+
+
+async def test_an_application_that_catches_the_error_answers_as_it_likes(broker: Node) -> None:
+    """Nothing is mapped that is handled."""
+    async with application(broker.url, ("/", ChoosesStatus)) as (base, _):
+        assert (await post(base)).code == 202
+
+
+async def test_debug_mode_shows_the_traceback(broker: Node) -> None:
+    """Tornado's serve_traceback still does what it says, with the status of the error."""
+    async with application(broker.url, settings={"serve_traceback": True}) as (base, _):
+        response = await post(base, exchange="no such exchange")
+        assert response.code == 502
+        assert b"Traceback" in response.body
+
+
+async def test_other_errors_stay_what_they_are(broker: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """What no publish raised is Tornado's to answer and log."""
+    async with application(broker.url) as (base, _):
+        response = await fetch(f"{base}/", "POST", "no JSON")
+        assert response.code == 500 and response.body.startswith(b"<html>")
+        assert "JSONDecodeError" in caplog.text
+
+
+async def test_a_failed_publish_is_one_line_in_the_log(broker: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage does not fill the log with tracebacks; a programming error has its own."""
+    async with application(broker.url) as (base, _):
+        await post(base, exchange="no such exchange")
+        [record] = [record for record in caplog.records if record.name == "sprockets_amqp.mixin"]
+        assert "POST /" in record.getMessage() and "no such exchange" in record.getMessage()
+        assert record.exc_info is None
+        await post(base, priority=300)
+        assert "Traceback" in caplog.text
+
+
+class Gated(PublishingMixin, RequestHandler):
+    """Publishes when the test lets it."""
+
+    async def post(self) -> None:
+        """Wait, then publish."""
+        arrived, gate = self.settings["arrived"], self.settings["gate"]
+        arrived.set()
+        await gate.wait()
+        await self.amqp_publish("", "nobody", b"")
+        self.write("published")
+
+
+def gated() -> dict[str, asyncio.Event]:
+    """Application settings for `Gated`."""
+    return {"arrived": asyncio.Event(), "gate": asyncio.Event()}
+
+
+async def test_shutdown_lets_requests_in_flight_finish(broker: Node) -> None:
+    """The client stays ready until they were answered, and then closes."""
+    settings = gated()
+    async with application(broker.url, ("/", Gated), settings=settings) as (base, client):
+        await client.wait_for(State.READY, 30)
+        request = asyncio.create_task(post(base))
+        await settings["arrived"].wait()
+        assert len(client.in_flight) == 1
+        stopping = asyncio.create_task(client.shutdown())
+        await asyncio.sleep(0)
+        assert (client.stopping, client.state) == (True, State.READY)
+        settings["gate"].set()
+        assert (await request).body == b"published"
+        await stopping
+        assert (client.stopping, client.state, len(client.in_flight)) == (False, State.CLOSED, 0)
+        assert client.counters.confirmed == 1
+
+
+async def test_a_request_that_never_ends_does_not_hold_up_shutdown(broker: Node) -> None:
+    """Shutdown keeps to its limit; the request is answered 503 when its publish is refused."""
+    settings = gated()
+    async with application(broker.url, ("/", Gated), settings=settings) as (base, client):
+        await client.wait_for(State.READY, 30)
+        request = asyncio.create_task(post(base))
+        await settings["arrived"].wait()
+        await client.shutdown(0.2)
+        assert client.closed and len(client.in_flight) == 1
+        settings["gate"].set()
+        assert answered(await request) == (503, "NotReadyError", False)
+
+
+async def test_requests_that_wait_for_a_broker_are_answered_before_shutdown_returns() -> None:
+    """What waits is refused, and whoever asked is told so."""
+    settings = gated()
+    settings["gate"].set()
+    gone = "amqp://guest:guest@127.0.0.1:1/"
+    async with application(gone, ("/", Gated), settings=settings, timeout=60) as (base, client):
+        request = asyncio.create_task(post(base))
+        await settings["arrived"].wait()
+        assert client.waiting == 1
+        await client.shutdown(1)
+        assert not client.in_flight
+        assert answered(await request) == (503, "NotReadyError", False)
+
+
+class Echo(PublishingMixin, WebSocketHandler):
+    """A connection that stays."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """Send it back."""
+        self.write_message(message)
+
+
+async def test_websockets_are_not_waited_for(broker: Node) -> None:
+    """They last as long as their peers like."""
+    async with application(broker.url, ("/", Echo)) as (base, client):
+        socket = await websocket_connect(base.replace("http", "ws"))
+        await socket.write_message("hello")
+        assert await socket.read_message() == "hello"
+        assert not client.in_flight
+        socket.close()
+        assert await socket.read_message() is None
