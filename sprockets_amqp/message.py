@@ -81,11 +81,16 @@ class Message:
             error.about(self.message_id, exchange, routing_key)
             raise
         except TypeError:
-            # The caches of encoded strings cannot look up what is not hashable: such a value is no string.
-            given = {"exchange": exchange, "routing_key": routing_key, **filled}
-            unhashable = (bytearray, dict, list, set)
-            name = next((name for name, value in given.items() if isinstance(value, unhashable)), "properties")
-            refused = InvalidMessage(name, f"must be a str, not {given.get(name)!r:.80}")
+            # The caches of what was encoded cannot look up what is not hashable.
+            given = {
+                **filled,
+                "headers": None,
+                "exchange": exchange,
+                "routing_key": routing_key,
+                "mandatory": mandatory,
+            }
+            name = next((name for name, value in given.items() if not _is_hashable(value)), "properties")
+            refused = InvalidMessage(name, f"cannot be {given.get(name)!r:.80}")
             raise refused.about(self.message_id, exchange, routing_key) from None
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
@@ -114,6 +119,14 @@ def _fill(properties: Mapping[str, Any] | None, app_id: str | None) -> dict[str,
             raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
         filled.update(properties)
     return filled
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def encode_properties(properties: dict[str, Any]) -> bytes:
@@ -194,11 +207,17 @@ def _encode_priority(value: object) -> bytes:
 
 
 def _encode_expiration(value: object) -> bytes:
-    if not isinstance(value, str) or not value.isascii() or not value.isdecimal() or int(value) > EXPIRATION_LIMIT:
+    # int() raises for thousands of digits.
+    number = int(value) if isinstance(value, str) and _is_short_decimal(value) else -1
+    if not 0 <= number <= EXPIRATION_LIMIT:
         raise InvalidMessage(
             "expiration", f"must be a str of milliseconds from '0' to '{EXPIRATION_LIMIT}', not {value!r:.80}"
         )
     return _encode_short_string("expiration", value)
+
+
+def _is_short_decimal(value: str) -> bool:
+    return value.isascii() and value.isdecimal() and len(value) <= SHORT_STRING_LIMIT
 
 
 @functools.lru_cache(maxsize=16, typed=True)

@@ -1,0 +1,283 @@
+"""Messages: what is filled in, what is refused, and bytes that are pika's."""
+
+import asyncio
+import collections
+import decimal
+import enum
+import struct
+import time
+import types
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pika import BasicProperties
+from pika.delivery_mode import DeliveryMode
+from pika.spec import Basic
+
+from sprockets_amqp.errors import InvalidMessage, PublishingFailure
+from sprockets_amqp.message import PROPERTY_NAMES, Message, encode_method, encode_properties, new_message_id
+
+short_strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=255).filter(lambda s: len(s.encode()) <= 255)
+#: What pika's encoder writes into a table; keys are short strings.
+table_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+    | st.binary(max_size=40)
+    | st.datetimes(min_value=datetime(1970, 1, 2), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants it naive
+    | st.decimals(-20_000, 20_000, places=2),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(short_strings, children, max_size=3),
+    max_leaves=8,
+)
+strings_of = {
+    name: short_strings
+    for name in PROPERTY_NAMES
+    if name not in {"headers", "delivery_mode", "priority", "timestamp", "expiration"}
+}
+properties_strategy: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        **{name: st.none() | strategy for name, strategy in strings_of.items()},
+        "headers": st.none() | st.dictionaries(short_strings, table_values, max_size=4),
+        "delivery_mode": st.none() | st.sampled_from([1, 2, *DeliveryMode]),
+        "priority": st.none() | st.integers(0, 255),
+        "timestamp": st.none() | st.integers(0, 2**64 - 1),
+        "expiration": st.none() | st.integers(0, 2**32 - 1).map(str),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop to make futures of; it does not run."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def make(
+    loop: asyncio.AbstractEventLoop,
+    body: Any = b"",
+    properties: Any = None,
+    exchange: Any = "events",
+    routing_key: Any = "created",
+    app_id: str | None = "app/1",
+) -> Message:
+    """Make a message of defaults but for what a test is about."""
+    return Message(loop.create_future(), exchange, routing_key, body, properties, app_id, mandatory=True)
+
+
+# The bytes
+
+
+@settings(deadline=None)
+@given(properties=properties_strategy)
+def test_properties_are_encoded_as_pika_encodes_them(properties: dict[str, Any]) -> None:
+    """Whatever the properties, flags and list are byte for byte pika's."""
+    assert encode_properties(properties) == b"".join(BasicProperties(**properties).encode())
+
+
+@given(exchange=short_strings, routing_key=short_strings, mandatory=st.booleans())
+def test_the_method_is_encoded_as_pika_encodes_it(exchange: str, routing_key: str, mandatory: bool) -> None:
+    """Class, method and arguments of Basic.Publish are byte for byte pika's."""
+    method = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+    assert encode_method(exchange, routing_key, mandatory) == struct.pack(">I", method.INDEX) + b"".join(
+        method.encode()
+    )
+
+
+def test_the_property_names_are_pikas() -> None:
+    """Every property of pika's is there, in the order of AMQP, which is that of the flags."""
+    flags = {name: getattr(BasicProperties, f"FLAG_{name.upper()}") for name in vars(BasicProperties())}
+    assert sorted(flags, key=flags.__getitem__, reverse=True) == list(PROPERTY_NAMES)
+
+
+def test_an_equal_number_of_another_type_is_not_mistaken_for_it() -> None:
+    """What was encoded before is not found again under 1.0 or for a number that is no string."""
+    assert encode_properties({"timestamp": 7}).endswith(b"\x07")
+    with pytest.raises(InvalidMessage, match="timestamp"):
+        encode_properties({"timestamp": 7.0})
+
+
+# What is filled in
+
+
+def test_defaults_are_filled_in(loop: asyncio.AbstractEventLoop) -> None:
+    """A message without properties gets an app_id, a message_id and the present second."""
+    before = int(time.time())
+    message = make(loop)
+    decoded = BasicProperties()
+    decoded.decode(message.properties)
+    assert decoded.app_id == "app/1"
+    assert decoded.message_id == message.message_id
+    assert before <= (decoded.timestamp or 0) <= time.time()
+    assert set(filter(decoded.__dict__.get, PROPERTY_NAMES)) == {"app_id", "message_id", "timestamp"}
+
+
+@given(given_properties=properties_strategy)
+def test_what_the_caller_gives_wins_and_is_not_changed(
+    loop: asyncio.AbstractEventLoop, given_properties: dict[str, Any]
+) -> None:
+    """The caller's properties go out as they are, also None for no such property, and their dict stays as it was."""
+    copy = dict(given_properties)
+    message = make(loop, properties=types.MappingProxyType(given_properties), app_id=None)
+    assert given_properties == copy
+    decoded = BasicProperties()
+    decoded.decode(message.properties)
+    expected = BasicProperties(**given_properties)
+    for name in given_properties:
+        if name != "headers":
+            assert getattr(decoded, name) == getattr(expected, name)
+    if "message_id" in given_properties:
+        assert message.message_id == given_properties["message_id"]
+    assert message.user_id == given_properties.get("user_id")
+
+
+def test_without_an_app_id_none_is_sent(loop: asyncio.AbstractEventLoop) -> None:
+    """A client without default_app_id sends none."""
+    decoded = BasicProperties()
+    decoded.decode(make(loop, app_id=None).properties)
+    assert decoded.app_id is None
+
+
+def test_message_ids_are_version_4_uuids() -> None:
+    """Each is in the form that uuid writes, of version 4 and the variant of RFC 9562, in every of its four values."""
+    made = [new_message_id() for _ in range(500)]
+    assert len(set(made)) == len(made)
+    for message_id in made:
+        parsed = uuid.UUID(message_id)
+        assert (str(parsed), parsed.version, parsed.variant) == (message_id, 4, uuid.RFC_4122)
+    assert {message_id[19] for message_id in made} == set("89ab")
+    for position, digit in enumerate("xxxxxxxx-xxxx-4xxx-vxxx-xxxxxxxxxxxx"):
+        if digit == "x":
+            assert {message_id[position] for message_id in made} == set("0123456789abcdef")
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_str_body_is_sent_as_utf_8(loop: asyncio.AbstractEventLoop, text: str) -> None:
+    """A body that is a str goes out in UTF-8."""
+    assert make(loop, text).body == text.encode()
+
+
+def test_a_subclass_of_bytes_or_str_is_its_value(loop: asyncio.AbstractEventLoop) -> None:
+    """What derives from bytes or str is sent as the bytes or str that it is."""
+
+    class Name(enum.StrEnum):
+        CREATED = "created"
+
+    body = make(loop, type("Bytes", (bytes,), {})(b"abc"), exchange=Name.CREATED).body
+    assert (type(body), body) == (bytes, b"abc")
+
+
+def test_its_repr_names_the_message_and_not_its_body(loop: asyncio.AbstractEventLoop) -> None:
+    """A message in a log line says which it is and how large, never what it holds."""
+    text = repr(make(loop, b"secret", {"message_id": "m1"}))
+    assert text == "<Message m1 to 'events' with 'created', 6 bytes>"
+
+
+# What is refused
+
+#: What is wrong, and the argument that the error names.
+BAD: list[tuple[dict[str, Any], str]] = [
+    *[({"body": body}, "body") for body in (None, 1, bytearray(b"x"), memoryview(b"x"), {"a": 1}, "\ud800")],
+    *[({"exchange": value}, "exchange") for value in (None, 1, b"x", "x" * 256, "\ud800", ["x"], {"x": 1})],
+    *[({"routing_key": value}, "routing_key") for value in (None, 1, b"x", "ä" * 128, "\ud800", ["x"], {"x": 1})],
+    *[({"properties": value}, "properties") for value in ([1], "app_id", 1, BasicProperties(), {"colour": 1}, {1: 2})],
+    *[
+        ({"properties": {name: value}}, name)
+        for name in strings_of
+        for value in (1, b"x", "x" * 256, "\ud800", ["x"], {"x": 1})
+    ],
+    *[({"properties": {"priority": value}}, "priority") for value in (300, 256, -1, "1", 1.0, [1])],
+    *[({"properties": {"timestamp": value}}, "timestamp") for value in (1.5, -1, 1 << 64, "1", [1], datetime.now(UTC))],
+    *[
+        ({"properties": {"delivery_mode": value}}, "delivery_mode")
+        for value in ("2", 0, 3, 9, 1.0, [1], {"mode": 1}, b"\x02")
+    ],
+    *[
+        ({"properties": {"expiration": value}}, "expiration")
+        for value in ("abc", "", "-1", "1.5", " 1", "٣", "²", 1000, str(1 << 32), "9" * 300, "9" * 5000, ["1"])
+    ],
+    *[
+        ({"properties": {"headers": value}}, "headers")
+        for value in (
+            [("a", 1)],
+            "a",
+            types.MappingProxyType({"a": 1}),
+            {1: "a"},
+            {None: "a"},
+            {"a": 1.5},
+            {"a": {1, 2}},
+            {"a": (1, 2)},
+            {"a": 1 << 64},
+            {"a": [1 << 64]},
+            {"a": {"b": {"c": object()}}},
+            {"a" * 256: 1},
+            {"a": "\ud800"},
+            {"\ud800": 1},
+            {"a": decimal.Decimal("1E+30")},
+            {"a": decimal.Decimal("NaN")},
+            {"a": datetime(1960, 1, 1, tzinfo=UTC)},
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("arguments", "name"), BAD, ids=[f"{number}-{name}" for number, (_, name) in enumerate(BAD)])
+def test_bad_input_is_refused_by_name(loop: asyncio.AbstractEventLoop, arguments: dict[str, Any], name: str) -> None:
+    """What pika or RabbitMQ would stumble over is an InvalidMessage that names the argument, and a ValueError."""
+    with pytest.raises(InvalidMessage) as caught:
+        make(loop, **arguments)
+    error = caught.value
+    assert error.argument == name
+    assert str(error).startswith(f"{name} ")
+    assert str(error).endswith("; the message was not sent")
+    assert isinstance(error, PublishingFailure)
+    assert isinstance(error, ValueError)
+    assert error.may_have_arrived is False
+    assert len(str(error)) < 400
+
+
+def test_the_bad_property_is_named_beside_good_ones(loop: asyncio.AbstractEventLoop) -> None:
+    """Good headers beside a type that is a list: the type is at fault."""
+    with pytest.raises(InvalidMessage) as caught:
+        make(loop, properties={"headers": {"good": [1]}, "message_id": "m1", "type": ["x"]})
+    assert caught.value.argument == "type"
+    assert caught.value.message_id == "m1"
+    assert (caught.value.exchange, caught.value.routing_key) == ("events", "created")
+
+
+def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEventLoop) -> None:
+    """A mandatory that is no bool, and a tuple that holds a list, are named like any other bad argument."""
+    with pytest.raises(InvalidMessage, match=r"^mandatory cannot be \[\]"):
+        Message(loop.create_future(), "", "", b"", None, None, mandatory=[])  # type: ignore[arg-type]
+    with pytest.raises(InvalidMessage, match=r"^type "):
+        make(loop, properties={"type": ("x", [])})
+
+
+def test_headers_that_hold_themselves_are_refused(loop: asyncio.AbstractEventLoop) -> None:
+    """Headers without an end are an InvalidMessage like any other."""
+    headers: dict[str, Any] = {}
+    headers["self"] = headers
+    with pytest.raises(InvalidMessage, match="headers hold what an AMQP table cannot"):
+        make(loop, properties={"headers": headers})
+
+
+def test_mapping_types_other_than_dict_are_fine_as_properties(loop: asyncio.AbstractEventLoop) -> None:
+    """Properties are any mapping."""
+    message = make(loop, properties=collections.ChainMap({"message_id": "m1"}, {"type": "event"}))
+    assert message.message_id == "m1"
+
+
+def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None:
+    """255 octets are not too many, and the largest expiration is RabbitMQ's."""
+    message = make(
+        loop, b"", {"expiration": "4294967295", "type": "x" * 255}, exchange="ä" * 127, routing_key="x" * 255
+    )
+    assert len(message.method) == 6 + 1 + 254 + 1 + 255 + 1
