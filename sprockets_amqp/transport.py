@@ -163,6 +163,8 @@ class Connection(TornadoConnection):
         pieces, self._pieces = self._pieces, []
         if self._transport is None or not pieces:
             return
+        if self._under_pressure:
+            self._under_pressure = self.congested
         data = b"".join(pieces)
         rest = self._send_now(data)
         for start in range(rest, len(data), WRITE_SIZE):

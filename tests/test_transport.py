@@ -1,0 +1,421 @@
+"""What goes over the wire: pika's bytes, in fewer writes, and confirms that pika would have told of alike."""
+
+import asyncio
+import inspect
+import itertools
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pika import BasicProperties, frame, spec
+from pika.adapters import base_connection, tornado_connection
+from pika.adapters.base_connection import BaseConnection
+from pika.adapters.utils import io_services_utils
+from pika.connection import Connection as PikaConnection
+from pika.exceptions import InvalidFrameError
+from pika.heartbeat import HeartbeatChecker
+from tornado.ioloop import IOLoop
+
+from sprockets_amqp.errors import InvalidMessage
+from sprockets_amqp.exchanges import Exchanges
+from sprockets_amqp.message import encode_method, encode_properties
+from sprockets_amqp.publisher import Publisher
+from sprockets_amqp.settings import Settings
+from sprockets_amqp.transport import BACK_PRESSURE_MARK, Connection
+from tests.support.wire import (
+    BODY_MAX,
+    FRAME_MAX,
+    Unconnected,
+    feed,
+    method,
+    open_channel,
+    open_connection,
+    ours,
+    pikas,
+)
+from tests.test_message import BAD, properties_strategy, short_strings
+
+
+@pytest.fixture(scope="module")
+def io_loop() -> Iterator[IOLoop]:
+    """A loop that does not run: what it would call, the tests call."""
+    io_loop = IOLoop(make_current=False)
+    yield io_loop
+    io_loop.close()
+
+
+# Out
+
+
+sizes = st.integers(0, 300) | st.builds(
+    lambda frames, more: max(0, frames * BODY_MAX + more), st.integers(1, 4), st.integers(-2, 2)
+)
+
+
+@settings(deadline=None)
+@given(
+    messages=st.lists(
+        st.tuples(
+            st.integers(1, 300), short_strings, short_strings, st.booleans(), properties_strategy, sizes, st.binary()
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_bytes_are_those_that_pika_would_send(io_loop: IOLoop, messages: list[Any]) -> None:
+    """Messages of any properties and sizes, among them those around a frame's end, are byte for byte pika's."""
+    (connection, wire), (plain, plain_wire) = ours(io_loop), pikas(io_loop)
+    for channel_number, exchange, routing_key, mandatory, properties, size, seed in messages:
+        body = (seed + b"\xce\x00") * (size // (len(seed) + 2) + 1)
+        body = body[:size]
+        connection.publish(
+            channel_number, encode_method(exchange, routing_key, mandatory), encode_properties(properties), body
+        )
+        plain._send_message(
+            channel_number,
+            spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory),
+            (BasicProperties(**properties), body),
+        )
+    assert wire.data == b""
+    connection._flush()
+    assert wire.taken() == plain_wire.taken()
+
+
+def test_what_pika_sends_keeps_its_place_among_messages(io_loop: IOLoop) -> None:
+    """A frame of pika's own between two messages leaves between them."""
+    connection, wire = ours(io_loop)
+    parts: list[bytes] = []
+    for publish in (True, False, True):
+        if publish:
+            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"body")
+        else:
+            connection._send_method(2, spec.Channel.Open())
+        parts.append(b"".join(connection._pieces)[len(b"".join(parts)) :])
+    connection._flush()
+    assert wire.taken() == b"".join(parts)
+    assert parts[1] == method(2, spec.Channel.Open()).marshal()
+
+
+def test_the_largest_header_fits_one_frame(io_loop: IOLoop) -> None:
+    """The header limit is what a frame of the negotiated size holds, to the octet."""
+    connection, wire = ours(io_loop)
+    headers = {"a": "x" * (connection.header_limit - 2 - 4 - 2 - 5)}
+    encoded = encode_properties({"headers": headers})
+    assert len(encoded) == connection.header_limit
+    connection.publish(1, encode_method("", "q", mandatory=True), encoded, b"")
+    connection._flush()
+    data = wire.taken()
+    consumed, _ = frame.decode_frame(data)
+    assert len(data) - consumed == FRAME_MAX
+
+
+@pytest.mark.parametrize(
+    ("version", "limit"), [("3.10.8", 2**27), ("3.13.0", 2**27), ("4.0.0", 2**24), ("4.1.2", 2**24), (None, 2**27)]
+)
+def test_the_body_limit_is_the_versions_default(io_loop: IOLoop, version: str | None, limit: int) -> None:
+    """RabbitMQ takes 128 MiB before version 4, and 16 MiB since."""
+    connection, _ = ours(io_loop)
+    connection.server_properties = None if version is None else {"version": version}
+    assert connection.body_limit == limit
+
+
+class Open:
+    """A gate that is always open."""
+
+    publishable = awaitable = True
+    condition = "open"
+
+
+@pytest.mark.parametrize(("arguments", "name"), BAD, ids=[f"{number}-{name}" for number, (_, name) in enumerate(BAD)])
+def test_a_refused_message_costs_no_byte_and_no_tag(io_loop: IOLoop, arguments: dict[str, Any], name: str) -> None:
+    """Nothing is sent of what is refused, and the confirmation of the next message is its own."""
+    connection, wire = ours(io_loop)
+    publisher = Publisher(io_loop.asyncio_loop, Open(), Settings())  # type: ignore[attr-defined]
+    publisher.attach(connection, 1, Exchanges(connection))
+    given_arguments = {"exchange": "", "routing_key": "q", "body": b"", "properties": None, **arguments}
+    refused = publisher.publish(**given_arguments, timeout=None, mandatory=True)
+    error = refused.exception()
+    assert isinstance(error, InvalidMessage)
+    assert error.argument == name
+    assert connection._pieces == []
+    assert (publisher.unconfirmed, publisher.waiting, publisher.counters.failed) == (0, 0, 1)
+    sent = publisher.publish("", "q", b"good", None, None, mandatory=True)
+    publisher.on_confirm(1, multiple=False, acked=True)
+    assert sent.result() is None
+    connection._flush()
+    assert wire.taken().endswith(b"good\xce")
+    publisher.detach(ConnectionError())
+
+
+# In
+
+TAGS = st.integers(0, 2**64 - 1)
+COMING = st.one_of(
+    st.builds(lambda tag, multiple: [method(1, spec.Basic.Ack(tag, multiple))], TAGS, st.booleans()),
+    st.builds(lambda tag, multiple: [method(1, spec.Basic.Ack(tag, multiple))], TAGS, st.booleans()),
+    st.builds(lambda tag, multiple: [method(1, spec.Basic.Nack(tag, multiple))], TAGS, st.booleans()),
+    st.builds(lambda tag: [method(2, spec.Basic.Ack(tag, multiple=True))], TAGS),
+    st.builds(lambda tag: [method(1, spec.Basic.Reject(tag, requeue=True))], TAGS),
+    st.builds(lambda active: [method(1, spec.Channel.Flow(active))], st.booleans()),
+    st.sampled_from([[frame.Heartbeat()], [method(0, spec.Connection.Blocked("low"))]]),
+    st.builds(
+        lambda body, properties: [
+            method(1, spec.Basic.Return(312, "NO_ROUTE", "", "q")),
+            frame.Header(1, len(body), BasicProperties(**properties)),
+            *([frame.Body(1, body)] if body else []),
+        ],
+        st.binary(max_size=60),
+        st.fixed_dictionaries({"message_id": short_strings}),
+    ),
+)
+
+
+def listen(connection: Any, log: list[Any]) -> None:
+    """Write down what the channels and the connection tell."""
+    connection.add_on_connection_blocked_callback(lambda _connection, told: log.append(("blocked", told.method.reason)))
+    for number in (1, 2):
+        note = _note(log, number)
+        channel: Any = open_channel(connection, number, note)
+        channel.add_on_return_callback(lambda *told: log.append(("return", told[2].message_id, told[3])))
+        channel.add_on_flow_callback(lambda told: log.append(("flow", told.method.active)))
+        if number == 1 and isinstance(connection, Connection):
+            connection.read_confirms(1, note)
+
+
+def _note(log: list[Any], number: int) -> Callable[[Any], None]:
+    def note(told: Any) -> None:
+        log.append((number, told.channel_number, told.NAME, told.method.NAME, vars(told.method)))
+
+    return note
+
+
+def cut(data: bytes, at: list[int]) -> list[bytes]:
+    """Cut bytes at some places."""
+    places = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
+    return [data[start:end] for start, end in itertools.pairwise(places)]
+
+
+@settings(deadline=None)
+@given(frames=st.lists(COMING, max_size=12), places=st.lists(st.integers(0, 2000), max_size=12))
+def test_confirms_are_told_as_pika_tells_them(io_loop: IOLoop, frames: list[list[Any]], places: list[int]) -> None:
+    """Confirms among other frames, torn anywhere, lead to the callbacks that pika's own path would call, in order."""
+    data = b"".join(each.marshal() for group in frames for each in group)
+    logs: list[list[Any]] = [[], []]
+    received = []
+    for (connection, _), log in zip((ours(io_loop), pikas(io_loop)), logs, strict=True):
+        listen(connection, log)
+        before = connection.bytes_received
+        for part in cut(data, places):
+            feed(connection, part)
+        received.append(connection.bytes_received - before)
+        assert connection._frame_buffer == b""
+    assert logs[0] == logs[1]
+    assert received == [len(data), len(data)]
+
+
+@pytest.mark.parametrize("size", range(1, 22))
+def test_an_incomplete_confirm_is_told_when_it_is_complete(io_loop: IOLoop, size: int) -> None:
+    """However a confirm is torn, it is told once, and not before its last octet."""
+    connection, _ = ours(io_loop)
+    told: list[int] = []
+    open_channel(connection, 1)
+    connection.read_confirms(1, lambda confirm: told.append(confirm.method.delivery_tag))
+    data = method(1, spec.Basic.Ack(7, multiple=False)).marshal()
+    feed(connection, data[:size])
+    assert told == ([7] if size == len(data) else [])
+    feed(connection, data[size:] + data)
+    assert told == [7, 7]
+
+
+def test_a_broken_frame_end_is_refused_as_pika_refuses_it(io_loop: IOLoop) -> None:
+    """A confirm whose last octet is wrong raises what pika raises, after those before it were told."""
+    good = method(1, spec.Basic.Ack(7, multiple=False)).marshal()
+    for connection, _ in (ours(io_loop), pikas(io_loop)):
+        log: list[Any] = []
+        listen(connection, log)
+        with pytest.raises(InvalidFrameError):
+            feed(connection, good + good[:-1] + b"\x00")
+        assert len(log) == 1
+
+
+def test_aborting_stops_everything(io_loop: IOLoop) -> None:
+    """What was not sent yet is dropped, later confirms are told to nobody, and aborting again is no error."""
+    connection, wire = ours(io_loop)
+    told: list[Any] = []
+    open_channel(connection, 1)
+    connection.read_confirms(1, told.append)
+    connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"late")
+    connection.abort()
+    connection.abort()
+    assert wire.aborted
+    connection._flush()
+    feed(connection, method(1, spec.Basic.Ack(1, multiple=False)))
+    assert b"late" not in wire.taken()
+    assert told == []
+
+
+# On a real socket
+
+
+@pytest.fixture
+async def line() -> Any:
+    """Our connection on one end of a socket pair, the other end, and what was told of back pressure."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    told: list[object] = []
+    connection: Any = Unconnected(IOLoop.current(), told.append)
+    shim = base_connection._StreamingProtocolShim(connection)
+    transport = io_services_utils._AsyncPlaintextTransport(near, shim, connection._nbio)
+    open_connection(connection, transport)
+    await asyncio.sleep(0)
+    far.recv(1 << 16)
+    yield connection, far, told
+    connection.abort()
+    await connection.wait_closed()
+    far.close()
+
+
+async def test_a_lone_publish_leaves_in_the_same_turn(line: Any) -> None:
+    """One step of the loop after publish(), and before it looks at any socket, the message has left."""
+    connection, far, _ = line
+    connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"alone")
+    await asyncio.sleep(0)
+    assert far.recv(1 << 16).endswith(b"alone\xce")
+
+
+async def test_one_turn_is_one_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a turn publishes leaves in one write, and the next turn's in another."""
+    connection, _, _ = line
+    writes: list[int] = []
+    monkeypatch.setattr(connection, "_send_now", lambda data: [len(data), writes.append(len(data))][0])
+    for _ in range(2):
+        for _ in range(100):
+            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"x")
+        await asyncio.sleep(0)
+    assert len(writes) == 2
+    assert writes[0] == writes[1]
+
+
+async def _drain(connection: Any, far: socket.socket) -> int:
+    """Read all that was sent; returns how many octets."""
+    loop = asyncio.get_running_loop()
+    read = 0
+    while connection._transport.get_write_buffer_size() or connection._pieces:
+        read += len(await loop.sock_recv(far, 1 << 20))
+    while True:
+        try:
+            read += len(far.recv(1 << 20))
+        except BlockingIOError:
+            return read
+
+
+@pytest.mark.parametrize("bodies", [1, 12])
+async def test_back_pressure_is_told_once(line: Any, bodies: int) -> None:
+    """More than 4 MiB behind a reader that does not read is told once; when they are gone and more come, again."""
+    connection, far, told = line
+    body = bytes(3 * BACK_PRESSURE_MARK // bodies)
+    for times in (1, 2):
+        for _ in range(bodies):
+            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
+            await asyncio.sleep(0)
+        assert connection.congested
+        assert told == [connection] * times
+        assert await _drain(connection, far) > 3 * BACK_PRESSURE_MARK
+        assert not connection.congested
+
+
+async def test_everything_arrives_through_a_slow_reader(line: Any) -> None:
+    """What the socket did not take at once follows in order, and nothing twice."""
+    connection, far, _ = line
+    bodies = [bytes([number]) * 300_000 for number in range(20)]
+    for body in bodies:
+        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
+        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    data, arrived = b"", b""
+    while len(arrived) < len(b"".join(bodies)):
+        data += await loop.sock_recv(far, 50_000)
+        consumed, decoded = frame.decode_frame(data)
+        while decoded:
+            data = data[consumed:]
+            arrived += decoded.fragment if isinstance(decoded, frame.Body) else b""
+            consumed, decoded = frame.decode_frame(data)
+    assert arrived == b"".join(bodies)
+
+
+async def test_the_end_of_the_line_is_awaited(line: Any) -> None:
+    """wait_closed() returns when pika let go of the socket."""
+    connection, far, _ = line
+    far.close()
+    await connection.wait_closed()
+    assert connection.is_closed
+    assert connection._transport is None
+
+
+# What of pika it leans on
+
+
+def parameters_of(function: Any) -> list[str]:
+    """Name the parameters of a function."""
+    return list(inspect.signature(function).parameters)
+
+
+def body_of(function: Any) -> str:
+    """Return the source of a function, comments and docstrings apart."""
+    lines = inspect.getsource(function).replace(function.__doc__ or "\0", "").splitlines()[1:]
+    return "\n".join(code for line in lines if (code := line.partition("#")[0].strip()) and code != '""""""')
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "body"),
+    [
+        (BaseConnection._adapter_emit_data, ["self", "data"], "self._transport.write(data)"),  # type: ignore[attr-defined]
+        (BaseConnection._proto_data_received, ["self", "data"], "self._on_data_available(data)"),  # type: ignore[attr-defined]
+        (BaseConnection._proto_connection_lost, ["self", "error"], None),  # type: ignore[attr-defined]
+        (BaseConnection._proto_connection_made, ["self", "transport"], None),  # type: ignore[attr-defined]
+        (PikaConnection._terminate_stream, ["self", "error"], None),  # type: ignore[attr-defined]
+    ],
+    ids=["emit", "received", "lost", "made", "terminate"],
+)
+def test_pika_has_the_methods_that_ours_stand_in_for(function: Any, parameters: list[str], body: str | None) -> None:
+    """What is overridden or called exists, takes what it took, and where it is replaced, does what it did."""
+    assert parameters_of(function) == parameters
+    assert body is None or body_of(function) == body
+
+
+def test_pika_has_one_way_out_and_one_way_in() -> None:
+    """No other code of pika's writes to the transport, and the transport is given no other way to tell of data."""
+    everything = inspect.getsource(base_connection) + inspect.getsource(tornado_connection)
+    assert everything.count("_transport.write(") == 1
+    assert "_transport" not in inspect.getsource(PikaConnection)
+    shim = inspect.getsource(base_connection._StreamingProtocolShim)
+    assert "self.data_received = conn._proto_data_received" in shim
+    assert "self.connection_lost = conn._proto_connection_lost" in shim
+    assert "_transport = None" in body_of(BaseConnection._proto_connection_lost)  # type: ignore[attr-defined]
+
+
+def test_pika_keeps_incomplete_frames_and_counts_octets_where_ours_looks() -> None:
+    """The frame buffer holds what is incomplete, and bytes_received is counted when a frame is read."""
+    assert "self._frame_buffer += data_in" in body_of(PikaConnection._on_data_available)  # type: ignore[attr-defined]
+    assert "self.bytes_received += byte_count" in body_of(PikaConnection._trim_frame_buffer)  # type: ignore[attr-defined]
+    assert "return self._connection.bytes_received" in body_of(HeartbeatChecker.bytes_received_on_connection.fget)  # type: ignore[attr-defined]
+
+
+def test_pika_splits_bodies_where_ours_does(io_loop: IOLoop) -> None:
+    """The body of a frame is as long as was negotiated, less eight octets around it."""
+    connection, _ = ours(io_loop)
+    assert connection._body_max_length == BODY_MAX
+    assert "self._body_max_length" in body_of(PikaConnection._send_message)  # type: ignore[attr-defined]
+
+
+async def test_pikas_plain_transport_holds_a_socket(line: Any) -> None:
+    """The transport of a plain connection has the socket, a write buffer that can be asked, and abort()."""
+    transport = line[0]._transport
+    assert type(transport._sock) is socket.socket
+    assert transport.get_write_buffer_size() == 0
+    assert parameters_of(transport.write) == ["data"]
+    assert callable(transport.abort)
