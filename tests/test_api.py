@@ -100,13 +100,15 @@ def test_states_have_their_values_and_descriptions(name: str, value: int) -> Non
 async def test_a_client_has_the_documented_attributes(broker: Node) -> None:
     """Each one is there, with what the client was given."""
     io_loop = ioloop.IOLoop.current()
-    client = amqp.Client(
-        broker.url, False, 7, 4, "app/1", lambda _client: None, lambda _client: None, lambda *_: None, io_loop
-    )
-    given_values = (client.url, client.publisher_confirmations, client.reconnect_delay, client.connection_attempts)
-    assert given_values == (broker.url, False, 7, 4)
+
+    def told(*_: object) -> None:
+        """Every callback."""
+
+    client = amqp.Client(broker.url, False, 7, 4, "app/1", told, told, told, io_loop)
+    assert (client.url, client.publisher_confirmations) == (broker.url, False)
+    assert [client.reconnect_delay, client.connection_attempts] == [7, 4]
     assert (client.default_app_id, client.io_loop) == ("app/1", io_loop)
-    assert callable(client.on_ready) and callable(client.on_unavailable) and callable(client.on_return)
+    assert (client.on_ready, client.on_unavailable, client.on_return) == (told, told, told)
     assert client.parameters.port == broker.port
     assert (client.channel, client.connecting, client.state_description) == (None, True, "Connecting")
     await client.wait_for(amqp.State.READY, 30)
