@@ -32,6 +32,9 @@ PHRASES: Final = {
     "_watch_outage": "starts the clock of the outage",
 }
 
+#: The way to ready that everybody hopes for.
+HAPPY: Final = frozenset({(State.IDLE, State.CONNECTING), (State.CONNECTING, State.READY)})
+
 
 @dataclass(frozen=True)
 class Arrow:
@@ -45,6 +48,11 @@ class Arrow:
     def id(self) -> str:
         """Name the arrow in documents: ``arrow-idle-connecting``."""
         return f"arrow-{name(self.source)}-{name(self.dest)}"
+
+    @property
+    def happy(self) -> bool:
+        """Whether it is on the way to ready that everybody hopes for."""
+        return (self.source, self.dest) in HAPPY
 
     @property
     def lines(self) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from .declared import PHRASES, Arrow, arrows, callbacks, guard, meanings, name, outcome
-from .picture import HAPPY, STYLE, describe, png, svg, svg_file
+from .picture import STYLE, describe, png, svg, svg_file
 from .states import DESCRIPTIONS, PUBLISH_OUTCOMES, TRANSITIONS, PublishOutcome, Row, State
 
 __all__ = ["STYLE", "describe", "dot", "mermaid", "page", "png", "states_table", "svg", "svg_file", "table", "write"]
@@ -40,16 +40,18 @@ def write(folder: Path) -> list[Path]:
 
 def mermaid() -> str:
     """Draw the lifecycle as a Mermaid state diagram, which GitHub renders in Markdown."""
+    # Mermaid sets out what comes first first: so labels stay apart, and a README's column is wide enough.
+    in_order = sorted(arrows(), key=lambda arrow: not arrow.happy)
     return _lines(
         "stateDiagram-v2",
-        "    direction LR",
+        "    direction TB",
         *(
             f"    classDef {_identifier(kind)} fill:{fill},stroke:{line},stroke-width:2px,color:{INK}"
             for kind, (fill, line) in COLOURS.items()
         ),
         *(f"    {name(state)} : {DESCRIPTIONS[state]}<br/>publish {outcome(state)}" for state in State),
         f"    [*] --> {name(State.IDLE)}",
-        *(f"    {name(arrow.source)} --> {name(arrow.dest)} : {'<br/>'.join(arrow.lines)}" for arrow in arrows()),
+        *(f"    {name(arrow.source)} --> {name(arrow.dest)} : {'<br/>'.join(arrow.lines)}" for arrow in in_order),
         *(f"    class {name(state)} {_identifier(PUBLISH_OUTCOMES[state])}" for state in State),
     )
 
@@ -99,7 +101,7 @@ def _dot_node(state: State) -> str:
 
 
 def _dot_edge(arrow: Arrow) -> str:
-    happy = ', penwidth=3, color="#1a7f37", weight=10' if (arrow.source, arrow.dest) in HAPPY else ""
+    happy = ', penwidth=3, color="#1a7f37", weight=10' if arrow.happy else ""
     label = "\\n".join(arrow.lines)
     return f'    {name(arrow.source)} -> {name(arrow.dest)} [label="{label}"{happy}]'
 

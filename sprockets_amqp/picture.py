@@ -23,6 +23,8 @@ HEIGHT: Final = 610
 #: Of a state's box, in the SVG's units, as are all measures here.
 BOX: Final = (184, 58)
 LINE: Final = 17
+#: From a box to the ring around it that says that it is the present state.
+HALO: Final = 6
 #: Of a character in labels: monospaced fonts are at most 0.61 of their size wide.
 CHARACTER: Final = 14 * 0.61
 CORNER: Final = 12
@@ -37,9 +39,6 @@ class Route:
     anchor: Literal["start", "middle", "end"] = "start"
     up: bool = False
 
-
-#: The way that everybody hopes for.
-HAPPY: Final = frozenset({(State.IDLE, State.CONNECTING), (State.CONNECTING, State.READY)})
 
 PLACES: Final[dict[State, Point]] = {
     State.IDLE: (114, 112),
@@ -56,13 +55,13 @@ ROUTES: Final[dict[tuple[State, State], Route]] = {
     (_S.IDLE, _S.CONNECTING): Route(((206, 112), (298, 112)), (248, 101), "middle", up=True),
     (_S.CONNECTING, _S.READY): Route(((482, 112), (908, 112)), (690, 101), "middle", up=True),
     (_S.READY, _S.CONNECTING): Route(((1000, 83), (1000, 50), (390, 50), (390, 83)), (690, 40), "middle", up=True),
-    (_S.CONNECTING, _S.BLOCKED): Route(((420, 141), (420, 286), (588, 286)), (434, 306)),
-    (_S.BLOCKED, _S.CONNECTING): Route(((588, 258), (450, 258), (450, 141)), (464, 248), up=True),
+    (_S.CONNECTING, _S.BLOCKED): Route(((410, 141), (410, 286), (588, 286)), (424, 306)),
+    (_S.BLOCKED, _S.CONNECTING): Route(((588, 258), (440, 258), (440, 141)), (453, 248), up=True),
     (_S.READY, _S.BLOCKED): Route(((950, 141), (950, 258), (772, 258)), (938, 231), "end"),
     (_S.BLOCKED, _S.READY): Route(((772, 286), (980, 286), (980, 141)), (968, 306), "end"),
     (_S.READY, _S.CLOSING): Route(((1030, 141), (1030, 395)), (1040, 276)),
     (_S.BLOCKED, _S.CLOSING): Route(((710, 301), (710, 410), (908, 410)), (894, 400), "end", up=True),
-    (_S.BLOCKED, _S.CLOSED): Route(((650, 301), (650, 410), (482, 410)), (492, 400), up=True),
+    (_S.BLOCKED, _S.CLOSED): Route(((650, 301), (650, 410), (482, 410)), (497, 400), up=True),
     (_S.CLOSING, _S.CLOSED): Route(((908, 438), (482, 438)), (695, 458), "middle"),
     (_S.READY, _S.CLOSED): Route(((1092, 112), (1118, 112), (1118, 502), (420, 502), (420, 453)), (695, 522), "middle"),
     (_S.CONNECTING, _S.CLOSED): Route(((345, 141), (345, 395)), (335, 258), "end"),
@@ -217,8 +216,8 @@ def _document(size: str, style: str, present: State | None) -> str:
         f'<desc id="lifecycle-description">{escape(describe())}</desc>',
         f"{style}<defs>{_head('head', 9)}{_head('happy-head', 14)}</defs>",
         f'<rect class="paper" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="12"/>',
-        *(_arrow(arrow) for arrow in arrows()),
         *(_state(state, state is present) for state in State),
+        *(_arrow(arrow) for arrow in arrows()),
         _legend(),
         "</svg>\n",
     ]
@@ -238,8 +237,8 @@ def _state(state: State, present: bool) -> str:
     return (
         f'<g id="state-{name(state)}" class="state{" present" if present else ""}">'
         f"<title>{escape(meanings()[state])}</title>"
-        f'<rect class="halo" x="{edges.left - 6:g}" y="{edges.top - 6:g}" width="{width + 12}" height="{height + 12}"'
-        f' rx="16"/>{_box(state)}'
+        f'<rect class="halo" x="{edges.left - HALO:g}" y="{edges.top - HALO:g}" width="{width + 2 * HALO}"'
+        f' height="{height + 2 * HALO}" rx="16"/>{_box(state)}'
         f'<text class="name" x="{x:g}" y="{y - 3:g}" text-anchor="middle">{DESCRIPTIONS[state]}</text>'
         f'<text class="outcome" x="{x:g}" y="{y + 18:g}" text-anchor="middle">publish {outcome(state)}</text></g>'
     )
@@ -268,7 +267,7 @@ def _kind(said: str) -> str:
 
 
 def _arrow(arrow: Arrow) -> str:
-    way, happy = route(arrow), (arrow.source, arrow.dest) in HAPPY
+    way, happy = route(arrow), arrow.happy
     y = _first_baseline(way, arrow.lines)
     lines = "".join(
         f'<text class="label{" guard" if line.startswith("[") else ""}" x="{way.label[0]:g}" y="{y + LINE * index:g}"'

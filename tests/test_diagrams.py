@@ -109,7 +109,7 @@ def test_a_row_that_stays_is_no_arrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MERMAID = re.compile(
-    r"    (direction LR|classDef \w+ fill:#\w{6},stroke:#\w{6},stroke-width:2px,color:#\w{6}|class \w+ \w+"
+    r"    (direction TB|classDef \w+ fill:#\w{6},stroke:#\w{6},stroke-width:2px,color:#\w{6}|class \w+ \w+"
     r"|\w+ : [\w <>/]+|(\[\*\]|\w+) --> \w+( : [\w <>/\[\]]+)?)"
 )
 
@@ -171,12 +171,12 @@ def test_the_states_are_documented_in_the_table_as_where_they_are_declared() -> 
 
 
 def test_no_label_lies_on_another_or_on_a_state() -> None:
-    """With the widest of common fonts, the frames of labels and states are apart, and inside the picture."""
+    """With the widest of common fonts, the frames of labels and of lit states are apart, and inside the picture."""
     frames = [(arrow.id, picture.label_frame(arrow)) for arrow in arrows()]
-    frames += [(state.name, picture.frame(state)) for state in State]
+    frames += [(state.name, _lit(picture.frame(state))) for state in State]
     assert [(one, other) for (one, a), (other, b) in combinations(frames, 2) if _overlap(a, b)] == []
-    outside = Frame(0, 0, picture.WIDTH, picture.HEIGHT)
-    assert [one for one, a in frames if not (a.left > outside.left and a.right < outside.right and a.top > 0)] == []
+    legend = picture.HEIGHT - 50
+    assert [one for one, a in frames if min(a.left, a.top) < 0 or a.right > picture.WIDTH or a.bottom > legend] == []
 
 
 def test_no_arrow_runs_through_a_label_or_a_state() -> None:
@@ -266,6 +266,11 @@ def _parsed(drawn: str) -> ET.Element:
 
 def _overlap(a: Frame, b: Frame) -> bool:
     return a.left < b.right and b.left < a.right and a.top < b.bottom and b.top < a.bottom
+
+
+def _lit(frame: Frame) -> Frame:
+    out = picture.HALO + 2.5  # half of the ring's width
+    return Frame(frame.left - out, frame.top - out, frame.right + out, frame.bottom + out)
 
 
 def _lines(arrow: Arrow) -> Iterator[Frame]:
