@@ -403,7 +403,7 @@ class Client:
         self._publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties.message_id)
         if self.on_return is not None:
             callback = self.on_return
-            self._hooks.call_later_in_order(lambda: self._hooks.call(callback, method, properties, body))
+            self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))
         else:
             LOGGER.critical(
                 "message %s (correlation id %s) to exchange %r with routing key %r was returned: (%s) %s",
@@ -449,7 +449,7 @@ class Client:
     def tell_persistent_failure(self) -> None:
         """Call on_persistent_failure, if there is one."""
         if self.on_persistent_failure is not None:
-            self._hooks.call(self.on_persistent_failure, self)
+            self._hooks.start(self.on_persistent_failure, self)
 
     def _pull(self, trigger: Callable[..., bool]) -> None:
         try:

@@ -74,19 +74,13 @@ class Subscription:
 
     async def _work_off(self, awaitable: Awaitable[object]) -> None:
         try:
-            await self._finish(awaitable)
+            await self._hooks.finish(self._callback, awaitable)
             while self._pending:
                 following = self._hooks.call(self._callback, self._pending.popleft())
                 if inspect.isawaitable(following):
-                    await self._finish(following)
+                    await self._hooks.finish(self._callback, following)
         finally:
             self._task = None
-
-    async def _finish(self, awaitable: Awaitable[object]) -> None:
-        try:
-            await awaitable
-        except Exception:
-            LOGGER.exception("%r raised; nothing else is affected", self._callback)
 
 
 class Hooks:
@@ -99,6 +93,7 @@ class Hooks:
         self._subscriptions: list[Subscription] = []
         self._pending: collections.deque[Callable[[], object]] = collections.deque()
         self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
         """Call back with each `StateChange` from now on, or with those into one of the states."""
@@ -130,9 +125,31 @@ class Hooks:
         """Call the user's code; what it raises is logged and goes no further."""
         try:
             return callback(*args)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             LOGGER.exception("%r raised; nothing else is affected", callback)
             return None
+
+    def start(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call the user's function or coroutine function, and let a coroutine run to its end beside the client."""
+        awaitable = self.call(callback, *args)
+        if inspect.isawaitable(awaitable):
+            task = self.loop.create_task(self.finish(callback, awaitable))
+            # The loop itself holds tasks weakly.
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, callback: Callable[..., object], awaitable: Awaitable[object]) -> None:
+        """Await what the user's code returned; what it raises is logged and goes no further."""
+        try:
+            await awaitable
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task: something that the user's code awaited was cancelled.
+            LOGGER.exception("%r raised; nothing else is affected", callback)
+        except Exception:
+            LOGGER.exception("%r raised; nothing else is affected", callback)
 
     def _deliver_pending(self) -> None:
         self._scheduled = False
