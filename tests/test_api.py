@@ -117,7 +117,7 @@ async def test_a_client_has_the_documented_attributes(broker: Node) -> None:
     assert {name: getattr(client, name) for name in STATES} == {name: name == "ready" for name in STATES}
     assert client.closable
     await client.shutdown()
-    assert (client.connection, client.channel, client.closed, client.closable) == (None, None, True, False)
+    assert [client.connection, client.channel, client.closed, client.closable] == [None, None, True, False]
 
 
 @pytest.mark.parametrize("argument", ["reconnect_delay", "connection_attempts"])
