@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.support.leaks import nothing_left
-from tests.support.rabbitmq import Node
+from tests.support import leaks
+from tests.support.rabbitmq import Cluster, Node
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,17 @@ async def node(_breakable: Node) -> AsyncIterator[Node]:
     await _breakable.repair()
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Three nodes in a cluster; tests that break it mend it."""
+    nodes = Cluster()
+    asyncio.run(nodes.start())
+    yield nodes
+    nodes.close()
+
+
 @pytest_asyncio.fixture
 async def no_leaks() -> AsyncIterator[None]:
     """Fail the test when it leaves a socket, thread, task or timer."""
-    async with nothing_left():
+    async with leaks.no_leaks():
         yield

@@ -9,7 +9,7 @@ import pytest
 
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, State, StateChange
-from tests.support.leaks import nothing_left
+from tests.support.leaks import no_leaks
 from tests.support.rabbitmq import Node
 
 #: Reconnecting is what is tested here, not waiting for it.
@@ -176,7 +176,7 @@ async def test_close_while_blocked_ends_within_its_limit(node: Node) -> None:
 @pytest.mark.parametrize("turns", range(0, 40, 3))
 async def test_stopping_at_any_moment_leaves_nothing(broker: Node, turns: int) -> None:
     """Neither timer, task, thread nor socket is left, however far the connection had come."""
-    async with nothing_left():
+    async with no_leaks():
         client = Client(broker.url)
         pending = client.publish("amq.topic", "key", b"")
         for _ in range(turns):

@@ -1,6 +1,7 @@
 """A stream of publishes through a fault, and the ledger that must hold after it."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from uuid import uuid4
 import pika
 
 from sprockets_amqp import Client, State, StateChange
-from tests.support.leaks import nothing_left
+from tests.support.leaks import no_leaks
 
 #: Reconnecting is what is tested, not waiting for it; confirm_timeout keeps a frozen broker's test short.
 QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 1, "timeout": 60, "confirm_timeout": 60}
@@ -19,21 +20,20 @@ QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 1, "time
 class Stream:
     """Messages with numbered ids to a durable queue, what became of each, and the changes of state meanwhile."""
 
-    def __init__(self, client: Client, admin_url: str) -> None:
+    def __init__(self, client: Client, admin_url: str, name: str) -> None:
         self.client = client
         self.admin_url = admin_url
-        self.exchange = f"faults-{uuid4()}"
-        self.queue = self.exchange
+        self.exchange = self.queue = name
         self.futures: dict[str, asyncio.Future[None]] = {}
         self.ends: Counter[str] = Counter()
         self.changes: list[StateChange] = []
         client.subscribe(self.changes.append)
 
-    def publish(self, **properties: Any) -> "asyncio.Future[None]":
+    def publish(self, timeout: float | None = None) -> "asyncio.Future[None]":
         """Publish the next message of the stream."""
         message_id = f"{self.queue}-{len(self.futures)}"
-        given = {"message_id": message_id, "delivery_mode": 2, **properties}
-        future = self.client.publish(self.exchange, "key", b"an event", given)
+        properties = {"message_id": message_id, "delivery_mode": 2}
+        future = self.client.publish(self.exchange, "key", b"an event", properties, timeout=timeout)
         future.add_done_callback(lambda _future: self.ends.update([message_id]))
         self.futures[message_id] = future
         return future
@@ -73,7 +73,7 @@ class Stream:
                 except Exception:  # noqa: S112 - what was in flight may be lost; the next is not
                     continue
 
-    async def verify(self, arguments: dict[str, Any] | None = None) -> list[str]:
+    async def verify(self) -> list[str]:
         """Hold the ledger against the queue; returns the ids that the queue had, in its order."""
         await self.ended()
         pending = [name for name, future in self.futures.items() if not future.done()]
@@ -93,10 +93,11 @@ async def streaming(
     url: str, *, interval: float = 0.005, admin_url: str = "", arguments: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[Stream]:
     """Offer a stream while the block causes its fault; after it the ledger holds, and nothing is left behind."""
-    async with nothing_left():
+    name = f"faults-{uuid4()}"
+    await asyncio.to_thread(_declare, admin_url or url, name, arguments or {})
+    async with no_leaks():
         client = Client(url, **{**QUICK, **settings})
-        stream = Stream(client, admin_url or url)
-        await asyncio.to_thread(_declare, stream.admin_url, stream.queue, arguments or {})
+        stream = Stream(client, admin_url or url, name)
         await client.wait_for(State.READY, 60)
         await stream.publish()
         stream.changes.clear()
@@ -113,8 +114,13 @@ async def streaming(
             await asyncio.to_thread(_delete, stream.admin_url, stream.queue)
 
 
+def _first(url: str) -> str:
+    """The URL of the first of several nodes."""
+    return re.sub(r",[^/]*", "", url)
+
+
 def _declare(url: str, name: str, arguments: dict[str, Any]) -> None:
-    with pika.BlockingConnection(pika.URLParameters(url.split(",", maxsplit=1)[0])) as connection:
+    with pika.BlockingConnection(pika.URLParameters(_first(url))) as connection:
         channel = connection.channel()
         channel.exchange_declare(name, "topic", durable=True)
         channel.queue_declare(name, durable=True, arguments=arguments)
@@ -122,8 +128,8 @@ def _declare(url: str, name: str, arguments: dict[str, Any]) -> None:
 
 
 def _drain(url: str, name: str) -> list[str]:
-    stored = []
-    with pika.BlockingConnection(pika.URLParameters(url.split(",", maxsplit=1)[0])) as connection:
+    stored: list[str] = []
+    with pika.BlockingConnection(pika.URLParameters(_first(url))) as connection:
         channel = connection.channel()
         while True:
             method, properties, _body = channel.basic_get(name, auto_ack=True)
@@ -134,7 +140,7 @@ def _drain(url: str, name: str) -> list[str]:
 
 def _delete(url: str, name: str) -> None:
     try:
-        with pika.BlockingConnection(pika.URLParameters(url.split(",", maxsplit=1)[0])) as connection:
+        with pika.BlockingConnection(pika.URLParameters(_first(url))) as connection:
             channel = connection.channel()
             channel.queue_delete(name)
             channel.exchange_delete(name)

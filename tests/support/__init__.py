@@ -1,1 +1,1 @@
-"""RabbitMQ nodes, a TCP proxy, a scripted broker and other parts that tests are made of; nothing here uses the package."""
+"""Parts that tests are made of: RabbitMQ nodes, a TCP proxy, a scripted broker. Nothing here uses the package."""

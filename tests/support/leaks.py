@@ -1,70 +1,65 @@
-"""What a client leaves behind: descriptors, threads, tasks and timers."""
+"""What a client leaves behind: descriptors, threads, tasks and timers of the loop."""
+
+from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-#: Turns of the loop in which what is on its way down may finish; each is over as soon as nothing is left.
-TURNS = 200
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
-
-def descriptors() -> dict[str, str]:
-    """The open sockets, by number: files come and go with imports and logs."""
-    found = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(entry.readlink())
-        except OSError:
-            continue
-        if target.startswith("socket:"):
-            found[entry.name] = target
-    return found
+#: Seconds that something may take to go away after it was closed: a thread that just ends, a socket's last callback.
+GRACE = 5.0
+_INTERVAL = 0.01
 
 
-def _left(sockets: dict[str, str], threads: set[threading.Thread], timers: set[asyncio.TimerHandle]) -> list[str]:
-    loop = asyncio.get_running_loop()
-    current = asyncio.current_task()
-    return [
-        *(
-            f"descriptor {number} {target}"
-            for number, target in descriptors().items()
-            if target not in sockets.values()
-        ),
-        *(f"thread {thread.name}" for thread in set(threading.enumerate()) - threads if not _is_executors(thread)),
-        *(f"task {task}" for task in asyncio.all_tasks() if task is not current and task not in _tasks),
-        *(
-            f"timer {timer}"
-            for timer in getattr(loop, "_scheduled", [])
-            if not timer.cancelled() and timer not in timers
-        ),
-    ]
+class Leaked(AssertionError):
+    """Something is left that was not there before."""
 
 
-_tasks: set[object] = set()
+def held() -> set[object]:
+    """Return what the process and the running loop hold now, but for the caller's task and the loop's own threads."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    # asyncio.to_thread() keeps its threads for as long as the loop lives.
+    threads = {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
+    return {*_descriptors(), *threads, *tasks, *timers()}
 
 
-def _is_executors(thread: threading.Thread) -> bool:
-    """Tell whether asyncio keeps the thread, for the tests' own ``to_thread``."""
-    return thread.name.startswith("asyncio_")
+def timers() -> list[asyncio.TimerHandle]:
+    """Return the timers of the running loop that are still to fire."""
+    # asyncio has no public list of them.
+    loop: Any = asyncio.get_running_loop()
+    return [timer for timer in loop._scheduled if not timer.cancelled()]
 
 
 @asynccontextmanager
-async def nothing_left() -> AsyncIterator[None]:
-    """Fail when the block leaves a socket, thread, task or timer that was not there before."""
-    loop = asyncio.get_running_loop()
-    gc.collect()
-    sockets, threads = descriptors(), set(threading.enumerate())
-    timers = {timer for timer in getattr(loop, "_scheduled", []) if not timer.cancelled()}
-    _tasks.clear()
-    _tasks.update(asyncio.all_tasks())
+async def no_leaks(grace: float = GRACE) -> AsyncIterator[None]:
+    """Raise Leaked when the block leaves a descriptor, thread, task or timer behind that it did not find."""
+    before = held()
     yield
-    for _ in range(TURNS):
-        if not _left(sockets, threads, timers):
+    left = await _settled(before, grace)
+    if left:
+        msg = "left behind:\n" + "\n".join(sorted(map(str, left)))
+        raise Leaked(msg)
+
+
+async def _settled(before: set[object], grace: float) -> set[object]:
+    """Return what is new, once nothing is or the grace is over."""
+    for _ in range(int(grace / _INTERVAL)):
+        if not held() - before:
             break
-        await asyncio.sleep(0)
-    gc.collect()
-    left = _left(sockets, threads, timers)
-    assert not left, "left behind: " + "; ".join(left)
+        await asyncio.sleep(_INTERVAL)
+    return held() - before
+
+
+def _descriptors() -> list[str]:
+    """Return `number -> what it is` for each open descriptor, so that a number that is used again counts as new."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        # The descriptor that lists the folder is gone by now.
+        with suppress(FileNotFoundError):
+            found.append(f"descriptor {entry.name} -> {entry.readlink()}")
+    return found

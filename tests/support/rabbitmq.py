@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -54,7 +55,7 @@ _REPAIR = """
     rabbit_alarm:get_alarms().
 """
 
-_RUNNING = '[io:format("~s ", [N]) || N <- rabbit_nodes:all_running()], ok.'
+_NODE_NAMES = re.compile(r"[\w-]+@localhost")
 
 _handed_out: set[int] = set()
 
@@ -120,9 +121,13 @@ class Host:
             "HOME": str(self.folder),
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            # No crash dumps.
+            "ERL_CRASH_DUMP_SECONDS": "0",
         }
 
-    def spawn(self, *command: str, environment: Mapping[str, str], output: Path | None = None) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, *command: str, environment: Mapping[str, str], output: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process that ends with this host."""
         with (output or Path(os.devnull)).open("ab") as sink:
             process = subprocess.Popen(
@@ -148,8 +153,8 @@ class Host:
 class Node:
     """A RabbitMQ node; `async with Node() as node:` starts it and leaves nothing of it behind.
 
-    `config` holds lines of rabbitmq.conf (`{"heartbeat": "5", "vm_memory_high_watermark.absolute": "100MB"}`). `tls` holds
-    ssl_options (`{"cacertfile": …, "certfile": …, "keyfile": …}`) and adds a TLS listener on `tls_port`.
+    `config` holds lines of rabbitmq.conf (`{"heartbeat": "5", "vm_memory_high_watermark.absolute": "100MB"}`).
+    `tls` holds ssl_options (`{"cacertfile": …, "certfile": …, "keyfile": …}`) and adds a TLS listener on `tls_port`.
     """
 
     def __init__(
@@ -163,7 +168,7 @@ class Node:
         self.name = f"{name}@localhost"
         self.port = free_port()
         self.tls_port = free_port() if tls else None
-        self._distribution_port = free_port()
+        self.distribution_port = free_port()
         self._owns_host = host is None
         self.host = host or Host()
         self.folder = self.host.folder / name
@@ -219,8 +224,8 @@ class Node:
         self.paused = False
         async with asyncio.timeout(START_LIMIT):
             while not await self._listens():
-                if not self.running:
-                    msg = f"{self.name} ended while it started:\n{self.log[-3000:]}"
+                if self.pid is None:
+                    msg = f"{self.name} ended while it started:\n{self.log[:3000]}"
                     raise NodeFailed(msg)
                 await asyncio.sleep(POLL_INTERVAL)
         await self.ctl("await_startup")
@@ -334,7 +339,7 @@ class Node:
         folder = self.folder
         return {
             "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
             # Neither /etc/rabbitmq nor /var/lib/rabbitmq is looked at.
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
@@ -362,7 +367,7 @@ class Cluster:
     def __init__(self, *names: str, config: Mapping[str, str] | None = None) -> None:
         self.host = Host()
         names = names or ("one", "two", "three")
-        # Each node finds the others by itself when it first boots; without this lock they would all boot alone.
+        # Nodes that boot for the first time join those that are named here.
         members = {
             f"cluster_formation.classic_config.nodes.{number}": f"{name}@localhost"
             for number, name in enumerate(names, 1)
@@ -400,27 +405,19 @@ class Cluster:
             await node.repair()
 
     async def leader(self, queue: str, vhost: str = "/") -> Node:
-        """Return the node that leads a quorum queue, or that a classic queue is on."""
-        for node in self.nodes:
-            if node.running and not node.paused:
-                break
-        else:
-            msg = "no node of the cluster runs"
-            raise NodeFailed(msg)
-        for line in (await node.ctl("list_queues", "--vhost", vhost, "name", "leader", "pid", "--no-table-headers")).splitlines():
-            name, leader, pid = line.split("\t")
-            if name == queue:
-                return next(node for node in self.nodes if node.name in (leader, pid.removeprefix("<").rsplit(".", 3)[0]))
-        msg = f"no queue {queue!r} in vhost {vhost!r}"
-        raise NodeFailed(msg)
+        """Return the node that leads a quorum queue; ask a node that runs and is not paused."""
+        asked = next(node for node in self.nodes if node.running and not node.paused)
+        rows = await asked.ctl("list_queues", "--vhost", vhost, "--no-table-headers", "name", "leader")
+        leaders = dict(line.split("\t") for line in rows.splitlines())
+        return next(node for node in self.nodes if node.name == leaders[queue])
 
     def close(self) -> None:
         """Kill every node and remove their folder."""
         self.host.close()
 
     async def _joined(self) -> None:
-        everybody = sorted(node.name for node in self.nodes)
+        everybody = {node.name for node in self.nodes}
         async with asyncio.timeout(START_LIMIT):
             for node in self.nodes:
-                while sorted((await node.ctl("eval", _RUNNING)).split()) != everybody:
+                while set(_NODE_NAMES.findall(await node.ctl("eval", "rabbit_nodes:all_running()."))) != everybody:
                     await asyncio.sleep(POLL_INTERVAL)
