@@ -9,6 +9,7 @@ message.
 
 from importlib.metadata import version
 
+from . import web
 from ._install import install
 from .client import Client
 from .errors import (
@@ -50,4 +51,5 @@ __all__ = [
     "Subscription",
     "__version__",
     "install",
+    "web",
 ]

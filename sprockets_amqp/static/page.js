@@ -1,0 +1,167 @@
+"use strict";
+
+// Follows the client: each event is the whole status, with the changes since the event before it.
+
+const KEPT = 100;
+// The application sends something every 15 seconds.
+const SILENCE = 40000;
+const AGAIN = 3000;
+const CLOSED = "Closed on request, and not to connect again by itself.";
+const LOST = "No word from the application: this was its last. Trying again.";
+
+const byId = (id) => document.getElementById(id);
+let source = null;
+let watchdog = null;
+let fresh = true;
+let kept = null;
+let live = true;
+let since = Date.parse(byId("since").dateTime);
+// Server's clock minus this one's: how long a state lasts must not depend on whether they agree.
+let skew = 0;
+
+function show(id, text) {
+  const element = byId(id);
+  // A region that is read out must not be touched when nothing changed.
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function readable(time) {
+  return time.replace("T", " ").replace("Z", "");
+}
+
+function duration(seconds) {
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  let rest = Math.max(0, Math.floor(seconds));
+  const parts = [];
+  for (const [unit, size] of units) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count || (unit === "s" && !parts.length)) parts.push(`${count} ${unit}`);
+  }
+  return parts.slice(0, 2).join(" ");
+}
+
+function tick() {
+  // What the application no longer says is not known to last.
+  if (document.body.classList.contains("stale")) return;
+  show("elapsed", `For ${duration((Date.now() + skew - since) / 1000)},`);
+}
+
+function cell(row, name, ...content) {
+  const td = document.createElement("td");
+  td.setAttribute("role", "cell");
+  td.className = name;
+  td.append(...content);
+  row.append(td);
+}
+
+function element(tag, text, properties) {
+  return Object.assign(document.createElement(tag), { textContent: text }, properties);
+}
+
+function row(change) {
+  const tr = document.createElement("tr");
+  tr.setAttribute("role", "row");
+  cell(tr, "at", element("time", readable(change.at), { dateTime: change.at }));
+  const from = element("span", change.source, { className: `state-${change.source}` });
+  const to = element("span", change.dest, { className: `state-${change.dest}` });
+  cell(tr, "change", from, " → ", to);
+  cell(tr, "trigger", element("code", change.trigger));
+  cell(tr, "reason", change.reason);
+  return tr;
+}
+
+function addChanges(changes) {
+  // The first event of a connection holds all changes that are kept; nothing is missed while it was lost.
+  if (fresh && JSON.stringify(changes) === JSON.stringify(kept)) return;
+  kept = fresh ? changes : [...kept, ...changes].slice(-KEPT);
+  const rows = byId("rows");
+  const newest = changes.map(row).reverse();
+  if (fresh) rows.replaceChildren(...newest);
+  else rows.prepend(...newest);
+  while (rows.children.length > KEPT) rows.lastElementChild.remove();
+  byId("none").hidden = rows.children.length > 0;
+}
+
+function light(state) {
+  const present = byId(`state-${state}`);
+  for (const other of document.querySelectorAll("#picture .present")) {
+    if (other !== present) other.classList.remove("present");
+  }
+  if (present && !present.classList.contains("present")) {
+    present.classList.add("present");
+    bringIntoView(present);
+  }
+}
+
+function bringIntoView(present) {
+  // On a narrow screen the picture is wider than its frame; the page itself stays where it is.
+  const frame = byId("picture");
+  const place = present.getBoundingClientRect();
+  const edges = frame.getBoundingClientRect();
+  frame.scrollLeft += place.left + place.width / 2 - (edges.left + edges.width / 2);
+}
+
+function showStatus(status) {
+  skew = Date.parse(status.now) - Date.now();
+  since = Date.parse(status.since);
+  byId("card").dataset.outcome = status.outcome;
+  show("description", status.description);
+  show("publish", status.publish);
+  show("reason", status.reason);
+  show("broker", status.broker);
+  show("since", readable(status.since));
+  byId("since").dateTime = status.since;
+  for (const [name, count] of Object.entries(status.counters)) {
+    show(`counter-${name}`, count.toLocaleString("en"));
+  }
+  document.title = `${status.description} · RabbitMQ connection`;
+  light(status.state);
+  if (status.changes.length || fresh) addChanges(status.changes);
+  fresh = false;
+  live = status.live;
+  tick();
+}
+
+function follow() {
+  clearTimeout(watchdog);
+  if (source) source.close();
+  fresh = true;
+  source = new EventSource("events");
+  source.onmessage = (event) => {
+    watch();
+    showStatus(JSON.parse(event.data));
+    tell(false, live ? "Live" : CLOSED);
+  };
+  source.onerror = () => {
+    fresh = true;
+    // The application ends the stream when its client was closed for good; the next answer tells whether it still is.
+    if (live) tell(true, LOST);
+    live = true;
+    // After an answer that is no stream, from a proxy say, browsers give up.
+    if (source.readyState === EventSource.CLOSED) again(AGAIN);
+  };
+  watch();
+}
+
+function watch() {
+  again(SILENCE);
+}
+
+function again(delay) {
+  clearTimeout(watchdog);
+  watchdog = setTimeout(() => {
+    if (delay === SILENCE) tell(true, LOST);
+    follow();
+  }, delay);
+}
+
+function tell(stale, text) {
+  document.body.classList.toggle("stale", stale);
+  show("link", text);
+}
+
+for (const present of document.querySelectorAll("#picture .present")) bringIntoView(present);
+setInterval(tick, 1000);
+tick();
+follow();
