@@ -10,12 +10,19 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pika
 
+from .message import SHORT_STRING_LIMIT
+
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
+
+#: pika's; see `node_parameters`.
+URL_OPTIONS: Final = frozenset(
+    name.removeprefix("_set_url_") for name in dir(pika.URLParameters) if name.startswith("_set_url_")
+)
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -37,7 +44,7 @@ def _number(value: object) -> float:
         raise ValueError("must be a number")
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("must be a number") from None
     if not math.isfinite(number):
         raise ValueError("must be a finite number")
@@ -81,6 +88,8 @@ def _flag(value: object) -> bool:
 def _text(value: object) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ValueError("must be a str")
+    if value is not None and len(value.encode(errors="replace")) > SHORT_STRING_LIMIT:
+        raise ValueError(f"must have {SHORT_STRING_LIMIT} octets at the most")
     return value
 
 
@@ -170,37 +179,66 @@ def _nodes(url: str) -> list[str]:
         raise ValueError("must begin with amqp:// or amqps://")
     credentials = ""
     nodes = []
-    for place in match["netloc"].split(","):
+    places = match["netloc"].split(",")
+    for place in places:
         own, at, host = place.rpartition("@")
+        if not host and len(places) > 1:
+            raise ValueError("names a node without a host: nodes are separated by single commas")
         credentials = own + at or credentials
         nodes.append(f"{match['scheme']}://{credentials}{host}{match['rest']}")
     return nodes
 
 
 def _parameters(url: str) -> pika.URLParameters:
+    node, _, query = url.partition("?")
     try:
-        parts = urlsplit(url)
-        # Anything after "#", or a password with an unescaped "/" or "?", would silently change what is meant.
-        if "#" in url or "@" in parts.path or parts.netloc.count("@") > 1:
+        parts = urlsplit(node)
+        # A password with an unescaped character would silently change what is meant.
+        if "#" in url or "@" in parts.path + query or parts.netloc.count("@") > 1 or parts.port == 0:
             raise ValueError
-        if parts.username is not None and parts.password is None:
-            raise ValueError("names a user without a password: write amqp://user:password@host")
-        if parts.port == 0:
-            raise ValueError
-        return pika.URLParameters(url)
-    except ValueError as error:
-        if str(error).startswith("names a user"):
-            raise
-    except Exception:  # noqa: S110 - pika raises what its parsing met, and quotes the password
-        pass
-    raise ValueError(
-        "is no AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
-        "in user, password and vhost (/ is %2f)"
-    ) from None
+        without_password = parts.username is not None and parts.password is None
+        # pika stumbles over a user without a password.
+        parameters = pika.URLParameters("amqp://" if without_password else node)
+    except Exception:
+        # Without a cause: pika and urllib quote the password.
+        raise ValueError(
+            "is no AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
+            "in user, password and vhost (/ is %2f)"
+        ) from None
+    if without_password:
+        raise ValueError("names a user without a password: write amqp://user:password@host")
+    if parts.path.count("/") > 1:
+        raise ValueError("has more than one / in its vhost: percent-encode it (/ is %2f)")
+    if query:
+        _check_options(node, query)
+        parameters = pika.URLParameters(url)
+    return parameters
+
+
+def _check_options(node: str, query: str) -> None:
+    """Name the option that is bad; one that pika does not know is not shown, as it may be a part of a password."""
+    try:
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        raise ValueError("must have options after ? as name=value&name=value") from None
+    names = [name for name, _ in options]
+    if not set(names) <= URL_OPTIONS:
+        raise ValueError(f"has an option after ? that is not known; there are {', '.join(sorted(URL_OPTIONS))}")
+    for name, value in options:
+        if names.count(name) > 1:
+            raise ValueError(f"has the option {name} more than once")
+        try:
+            # pika leaves out what is empty.
+            pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}")
+        except Exception as error:
+            # ssl_options can hold the password of a key.
+            shown = type(error).__name__ if name == "ssl_options" else f"{value!r:.80}"
+            raise ValueError(f"has a bad option {name}: {shown}") from None
 
 
 def hide_password(url: str) -> str:
-    """Return the URL with every password replaced by ``***``, for logs and people."""
+    """Return the URL with every password replaced by ``***``, for logs and people; ssl_options may hold one."""
+    url = re.sub(r"(?<=[?&]ssl_options=).*?(?=&|,amqps?://|$)", "***", url, flags=re.DOTALL)
     return re.sub(r"(?<=//)[^/?#]*@|(?<=,)[^/?#,]*@", _hide, url)
 
 

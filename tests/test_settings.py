@@ -1,0 +1,330 @@
+"""Settings: where they come from, and what is said about bad ones."""
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pika.credentials import PlainCredentials
+from tornado.web import Application
+
+import sprockets_amqp
+from sprockets_amqp import _install
+from sprockets_amqp.client import Client
+from sprockets_amqp.settings import DEFAULT_URL, PREFIXES, Settings, from_environment, hide_password, node_parameters
+
+#: Each setting: its variable, what is written there, what it becomes, and its default.
+SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
+    "url": ("URL", "amqp://u:p@host/v", "amqp://u:p@host/v", DEFAULT_URL),
+    "timeout": ("TIMEOUT", "2.5", 2.5, 10.0),
+    "confirm_timeout": ("CONFIRM_TIMEOUT", "7", 7.0, 30.0),
+    "reconnect_delay": ("RECONNECT_DELAY", "0.5", 0.5, 5.0),
+    "max_reconnect_delay": ("MAX_RECONNECT_DELAY", "90", 90.0, 60.0),
+    "connection_attempts": ("CONNECTION_ATTEMPTS", "4", 4, 3),
+    "enable_confirmations": ("CONFIRMATIONS", "off", False, True),
+    "fail_on_return": ("FAIL_ON_RETURN", "Yes", True, False),
+    "republish_unconfirmed": ("REPUBLISH_UNCONFIRMED", "1", True, False),
+    "max_unconfirmed": ("MAX_UNCONFIRMED", "5", 5, 1000),
+    "max_waiting": ("MAX_WAITING", "6", 6, 10000),
+    "max_message_size": ("MAX_MESSAGE_SIZE", "1024", 1024, None),
+    "default_app_id": ("APP_ID", "mine/2", "mine/2", None),
+}
+SECRET = "s3cr3t"
+
+each_setting = pytest.mark.parametrize("name", SETTINGS)
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without any variable of ours."""
+    for prefix in PREFIXES:
+        for variable, *_ in SETTINGS.values():
+            monkeypatch.delenv(prefix + variable, raising=False)
+
+
+def test_every_setting_is_listed() -> None:
+    """No setting is left out of these tests, and the defaults are the documented ones."""
+    assert {field.name: field.default for field in dataclasses.fields(Settings)} == {
+        name: default for name, (*_, default) in SETTINGS.items()
+    }
+
+
+@each_setting
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_variable_is_read(name: str, prefix: str) -> None:
+    """Each setting is read from a variable of either prefix, as its type."""
+    variable, text, value, _ = SETTINGS[name]
+    found = from_environment({prefix + variable: text})
+    assert found == {name: value}
+    assert type(found[name]) is type(value)
+
+
+@each_setting
+def test_amqp_comes_before_rabbitmq(name: str) -> None:
+    """Of two variables the one that begins with AMQP_ counts, and the other is not even looked at."""
+    variable, text, value, _ = SETTINGS[name]
+    assert from_environment({f"AMQP_{variable}": text, f"RABBITMQ_{variable}": ""}) == {name: value}
+    other = {f"AMQP_{variable}": text, f"RABBITMQ_{variable}": "amqp://other/other"}
+    assert from_environment(other) == {name: value}
+
+
+@each_setting
+def test_an_empty_variable_counts_as_unset(name: str) -> None:
+    """An empty AMQP_ variable leaves the word to RABBITMQ_, and two empty ones to the default."""
+    variable, text, value, _ = SETTINGS[name]
+    assert from_environment({f"AMQP_{variable}": "", f"RABBITMQ_{variable}": text}) == {name: value}
+    assert from_environment({f"AMQP_{variable}": "", f"RABBITMQ_{variable}": ""}) == {}
+
+
+@each_setting
+async def test_arguments_come_before_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """install() takes the argument, then AMQP_, then RABBITMQ_, then the default."""
+    variable, text, value, default = SETTINGS[name]
+    made: list[dict[str, Any]] = []
+
+    def client(*, io_loop: object, **settings: Any) -> None:
+        made.append(settings)
+
+    monkeypatch.setattr(_install, "Client", client)
+    monkeypatch.setattr(_install, "isinstance", lambda *_args: False, raising=False)
+    application = Application()
+    argument = default if default is not None else value
+
+    def installed(**kwargs: Any) -> Any:
+        application.amqp = None  # type: ignore[attr-defined]
+        assert _install.install(application, **kwargs)
+        return getattr(Settings(**made[-1]), name)
+
+    unset = f"sprockets_amqp/{sprockets_amqp.__version__}" if name == "default_app_id" else default
+    assert installed() == unset
+    monkeypatch.setenv(f"RABBITMQ_{variable}", text)
+    assert installed() == value
+    monkeypatch.setenv(f"AMQP_{variable}", text)
+    assert installed() == value
+    assert installed(**{name: argument}) == argument
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[(word, True) for word in ("true", "TRUE", "1", "yes", "Yes", "on", " on ")],
+        *[(word, False) for word in ("false", "False", "0", "no", "NO", "off")],
+    ],
+)
+def test_flags_are_written_as_people_write_them(text: str, value: bool) -> None:
+    """Flags are true, false, 1, 0, yes, no, on and off in any case."""
+    assert from_environment({"AMQP_FAIL_ON_RETURN": text}) == {"fail_on_return": value}
+
+
+def test_a_timeout_of_zero_is_never_to_wait() -> None:
+    """A timeout may be 0; other times may not."""
+    assert Settings(timeout=0).timeout == 0
+
+
+BAD: list[tuple[str, Any]] = [
+    *[("timeout", value) for value in (-1, "-0.1", "soon", "nan", "inf", None, True, [1], 10**400)],
+    *[
+        (name, value)
+        for name in ("confirm_timeout", "reconnect_delay", "max_reconnect_delay")
+        for value in [0, -1, "0", "abc", "nan", None, False]
+    ],
+    *[
+        (name, value)
+        for name in ("connection_attempts", "max_unconfirmed", "max_waiting")
+        for value in [0, -3, 1.5, "1.5", "many", None, True, float("inf")]
+    ],
+    *[("max_message_size", value) for value in (0, -1, "big", 2.5)],
+    *[
+        (name, value)
+        for name in ("enable_confirmations", "fail_on_return", "republish_unconfirmed")
+        for value in ("maybe", 2, "", None, "y e s", "2")
+    ],
+    *[("default_app_id", value) for value in (1, b"app", "x" * 256, "ä" * 128)],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{number}-{name}" for number, (name, _) in enumerate(BAD)])
+def test_a_bad_argument_is_named(name: str, value: Any) -> None:
+    """A bad argument is a ValueError that names the setting, the origin, what it must be, and the value."""
+    with pytest.raises(ValueError, match=re.escape(f"{name} (argument {name}) must ")) as caught:
+        Settings(**{name: value})
+    assert repr(value)[:40] in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(name, value) for name, value in BAD if isinstance(value, str) and value],
+    ids=[f"{number}-{name}" for number, (name, value) in enumerate(BAD) if isinstance(value, str) and value],
+)
+def test_a_bad_variable_is_named(name: str, text: str, prefix: str) -> None:
+    """A bad variable is a ValueError that names the setting, the variable, what it must be, and the value."""
+    variable = prefix + SETTINGS[name][0]
+    with pytest.raises(ValueError, match=re.escape(f"{name} (environment variable {variable}) must ")) as caught:
+        from_environment({variable: text})
+    assert repr(text)[:40] in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("connection_attempts", 0), ("reconnect_delay", -1), ("url", "http://h")])
+async def test_a_client_refuses_a_bad_setting(name: str, value: Any) -> None:
+    """A client with a bad setting is not made."""
+    arguments: dict[str, Any] = {"url": DEFAULT_URL, name: value}
+    with pytest.raises(ValueError, match=f"^{name} "):
+        Client(**arguments)
+
+
+# URLs
+
+BAD_URLS = {
+    "no scheme": f"user:{SECRET}@host/v",
+    "another scheme": f"http://user:{SECRET}@host/v",
+    "empty": "",
+    "no text": 5,
+    "no password": "amqp://user@host/v",
+    "no password, second node": f"amqp://user:{SECRET}@host,other@host2/v",
+    "# in the password": f"amqp://user:{SECRET}#1@host/v",
+    "/ in the password": f"amqp://user:{SECRET}/1@host/v",
+    "? in the password": f"amqp://user:{SECRET}?1@host/v",
+    "? after digits in the password": f"amqp://user:12?{SECRET}@host/v",
+    "@ in the password": f"amqp://user:{SECRET}@1@host/v",
+    ": in the password": f"amqp://user:{SECRET}@host:{SECRET}/v",
+    ", in the password": f"amqp://user:{SECRET},1@host/v",
+    "? in the password, looking like an option": f"amqp://user:12?{SECRET}=1",
+    "port 0": f"amqp://user:{SECRET}@host:0/v",
+    "port too large": f"amqp://user:{SECRET}@host:65536/v",
+    "/ in the vhost": f"amqp://user:{SECRET}@host/a/b",
+    "unclosed bracket": f"amqp://user:{SECRET}@[::1/v",
+    "empty node": f"amqp://user:{SECRET}@one,,two/v",
+    "comma at the end": f"amqp://user:{SECRET}@one,/v",
+    "unknown option": f"amqp://user:{SECRET}@host/v?colour=blue",
+    "option without a value": f"amqp://user:{SECRET}@host/v?heartbeat",
+    "option twice": f"amqp://user:{SECRET}@host/v?heartbeat=1&heartbeat=2",
+    "bad option": f"amqp://user:{SECRET}@host/v?heartbeat=abc",
+    "empty option": f"amqp://user:{SECRET}@host/v?heartbeat=",
+    "bad frame size": f"amqp://user:{SECRET}@host/v?frame_max=1",
+    "bad code in an option": f"amqp://user:{SECRET}@host/v?tcp_options=__import__('os')",
+    "certificate that is not there": "amqps://host/v?ssl_options="
+    f"%7B'ca_certs'%3A'/nowhere','certfile'%3A'/nowhere','password'%3A'{SECRET}'%7D",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
+def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
+    """Each trap in a URL is a ValueError that names the setting and its origin and never shows a password."""
+    with pytest.raises(ValueError, match=r"^url \(argument url\) ") as caught:
+        Settings(url=url)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
+    if url and isinstance(url, str):
+        with pytest.raises(ValueError, match=r"^url \(environment variable RABBITMQ_URL\) ") as caught:
+            from_environment({"RABBITMQ_URL": url})
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (BAD_URLS["no scheme"], "must begin with amqp:// or amqps://"),
+        (BAD_URLS["no password"], "names a user without a password: write amqp://user:password@host"),
+        (
+            BAD_URLS["/ in the password"],
+            "is no AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,%",
+        ),
+        (BAD_URLS["/ in the vhost"], "has more than one / in its vhost: percent-encode it"),
+        (BAD_URLS["empty node"], "names a node without a host"),
+        (BAD_URLS["bad option"], "has a bad option heartbeat: 'abc'"),
+        (BAD_URLS["option twice"], "has the option heartbeat more than once"),
+        (BAD_URLS["option without a value"], "must have options after ? as name=value&name=value"),
+        (BAD_URLS["unknown option"], "has an option after ? that is not known; there are blocked_connection_timeout, "),
+        (BAD_URLS["certificate that is not there"], "has a bad option ssl_options: FileNotFoundError"),
+    ],
+)
+def test_a_bad_url_is_answered_with_what_to_do(url: str, says: str) -> None:
+    """The sentence says what is wrong with this one."""
+    with pytest.raises(ValueError, match=re.escape(f"url (argument url) {says}")):
+        Settings(url=url)
+
+
+def nodes(url: str) -> list[tuple[str, int, str, str, str]]:
+    """Parse a URL into host, port, user, password and vhost of each node."""
+    found = []
+    for node in node_parameters(url):
+        assert isinstance(node.credentials, PlainCredentials)
+        found.append((node.host, node.port, node.credentials.username, node.credentials.password, node.virtual_host))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (DEFAULT_URL, [("localhost", 5672, "guest", "guest", "/")]),
+        ("amqp://", [("localhost", 5672, "guest", "guest", "/")]),
+        ("amqp://host", [("host", 5672, "guest", "guest", "/")]),
+        ("amqp://u:p%2F%3F%23%40%3A%2C@h:1/a%2Fb", [("h", 1, "u", "p/?#@:,", "a/b")]),
+        ("amqp://u:p@[::1]:5673/v", [("::1", 5673, "u", "p", "v")]),
+        ("amqps://h/v", [("h", 5671, "guest", "guest", "v")]),
+        ("amqp://u:p@one,two:5673/v", [("one", 5672, "u", "p", "v"), ("two", 5673, "u", "p", "v")]),
+        ("amqp://u:p@one,x:y@two/v", [("one", 5672, "u", "p", "v"), ("two", 5672, "x", "y", "v")]),
+        ("amqp://u:p@one/v,amqp://x:y@two/w", [("one", 5672, "u", "p", "v"), ("two", 5672, "x", "y", "w")]),
+        ("amqp://u:p@one,two?heartbeat=7", [("one", 5672, "u", "p", "/"), ("two", 5672, "u", "p", "/")]),
+    ],
+)
+def test_a_url_names_one_node_or_several(url: str, expected: list[Any]) -> None:
+    """Nodes are comma separated, with credentials and vhost once or each."""
+    assert nodes(url) == expected
+
+
+def test_options_are_every_nodes() -> None:
+    """What stands after ? holds for each node before it."""
+    parsed = node_parameters("amqp://one,two/v?heartbeat=7&blocked_connection_timeout=3")
+    assert [(node.heartbeat, node.blocked_connection_timeout) for node in parsed] == [(7, 3), (7, 3)]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://user:s3cr3t@host/v", "amqp://user:***@host/v"),
+        ("amqp://user:s3cr3t@one,other:s3cr3t@two/v", "amqp://user:***@one,other:***@two/v"),
+        ("amqp://user:s3cr3t@one/v,amqps://other:s3cr3t@two/v", "amqp://user:***@one/v,amqps://other:***@two/v"),
+        ("amqp://:s3cr3t@host", "amqp://:***@host"),
+        ("amqp://host/v", "amqp://host/v"),
+        (
+            "amqps://u:s3cr3t@h?ssl_options={'certfile':'a','password':'s3cr3t'}&heartbeat=3,amqp://x:s3cr3t@z",
+            "amqps://u:***@h?ssl_options=***&heartbeat=3,amqp://x:***@z",
+        ),
+        ("amqps://h?heartbeat=3&ssl_options=%7B's3cr3t'%7D", "amqps://h?heartbeat=3&ssl_options=***"),
+    ],
+)
+def test_passwords_are_hidden_from_people(url: str, shown: str) -> None:
+    """Every password of a URL is replaced where people see it, that of a key included."""
+    assert hide_password(url) == shown
+
+
+@given(
+    user=st.text("abc%2F.-", max_size=5),
+    hosts=st.lists(st.sampled_from(["one", "two:5673", "[::1]", "other:s3cr3t@three"]), max_size=3),
+    scheme=st.sampled_from(["amqp", "amqps"]),
+    rest=st.sampled_from(["", "/", "/v", "/%2f", "?heartbeat=3", "/v?heartbeat=3"]),
+)
+def test_no_url_shows_its_password(user: str, hosts: list[str], scheme: str, rest: str) -> None:
+    """However a URL is put together, its passwords are in no repr."""
+    url = f"{scheme}://{user}:{SECRET}@{','.join(['first', *hosts])}{rest}"
+    assert SECRET not in hide_password(url)
+    assert SECRET not in repr(Settings(url=url))
+
+
+def test_settings_are_shown_without_the_password() -> None:
+    """The repr of settings has all of them, and *** for the password."""
+    shown = repr(Settings(url=f"amqp://user:{SECRET}@host/v", timeout=3))
+    assert shown.startswith("Settings(url='amqp://user:***@host/v', timeout=3.0, ")
+    assert all(f"{name}=" in shown for name in SETTINGS)
+    assert SECRET not in shown
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    """A setting that is misspelt is a TypeError that names it."""
+    with pytest.raises(TypeError, match="reconect_delay"):
+        Settings(reconect_delay=3)  # type: ignore[call-arg]
