@@ -50,8 +50,11 @@ POLICY: Final = (
 _TEMPLATES: Final = Loader(str(STATIC), autoescape="xhtml_escape")
 
 
-def routes(prefix: str = "/amqp") -> list[URLSpec]:
-    """Return the routes of the page (at ``prefix``), ``prefix/ready`` and ``prefix/live``, for an `Application`."""
+def routes(prefix: str = "/amqp") -> list[Any]:
+    """Return the routes of the page (at ``prefix``), ``prefix/ready`` and ``prefix/live``, for an `Application`.
+
+    They are `tornado.web.URLSpec`, in a list that type checkers let stand beside tuples.
+    """
     start = re.escape(prefix.rstrip("/"))
     return [
         URLSpec(rf"{start}/ready", Ready),

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,8 +16,9 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, PublishingMixin, State
+from tests.support.consume import declare_queue
 from tests.support.http import fetch, served
-from tests.support.rabbitmq import Node
+from tests.support.rabbitmq import Node, free_port
 
 
 class Handler(PublishingMixin, RequestHandler):
@@ -247,3 +250,36 @@ async def test_websockets_are_not_waited_for(broker: Node) -> None:
         assert not client.in_flight
         socket.close()
         assert await socket.read_message() is None
+
+
+@pytest.mark.parametrize("mode", ["plain", "sprockets"])
+async def test_sigterm_lets_a_request_in_flight_publish(broker: Node, mode: str) -> None:
+    """It is answered, its event is in the queue, and the process ends well, an open live page or not."""
+    queue = await declare_queue(broker.url)
+    port = str(free_port())
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.support.stoppable", mode, broker.url, queue.exchange, queue.routing_key, port),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"serving\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(b"GET /amqp/events HTTP/1.0\r\n\r\n")
+        assert await reader.readuntil(b"data: ")
+        request = asyncio.create_task(fetch(f"http://127.0.0.1:{port}/", "POST", "an event"))
+        assert await process.stdout.readline() == b"taken\n"
+        process.send_signal(signal.SIGTERM)
+        response = await request
+        assert (response.code, response.body) == (200, b"published")
+        rest, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert (process.returncode, rest) == (0, b"ended\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert [message.body for message in await queue.messages()] == [b"an event"]
+    await queue.delete()
