@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -127,6 +128,7 @@ class Publisher:
         """Send a message, or put it in line; see `Client.publish`."""
         future = self._loop.create_future()
         try:
+            limit = self._settings.timeout if timeout is None else _checked_limit(timeout)
             message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, mandatory)
         except InvalidMessage as error:
             self.counters.failed += 1
@@ -136,7 +138,7 @@ class Publisher:
         if not self._line and self._may_send() and exchanges is not None and exchanges.knows(message):
             self._send(message)
         else:
-            self._wait(message, self._settings.timeout if timeout is None else timeout)
+            self._wait(message, limit)
         return future
 
     # What the declared transitions do
@@ -373,3 +375,9 @@ class Publisher:
         self.counters.failed += 1
         error.__cause__ = cause
         message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+
+
+def _checked_limit(timeout: object) -> float:
+    if not isinstance(timeout, (int, float)) or math.isnan(timeout):
+        raise InvalidMessage("timeout", f"must be a number of seconds, not {timeout!r:.80}")
+    return timeout

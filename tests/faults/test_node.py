@@ -330,6 +330,8 @@ async def test_what_rabbitmq_would_refuse(node: Node) -> None:
             assert caught.value.argument == argument
             assert not caught.value.may_have_arrived
             await asyncio.gather(before, after)
+        with pytest.raises(amqp.InvalidMessage, match="timeout must be a number of seconds"):
+            await stream.client.publish(stream.exchange, "key", b"", timeout="soon")  # type: ignore[arg-type]
         with pytest.raises(amqp.ExchangeRefused, match="user_id property set to 'somebody'"):
             await stream.client.publish(stream.exchange, "key", b"", {"user_id": "somebody"})
         await stream.client.publish(stream.exchange, "key", b"", {"user_id": "guest"})
