@@ -51,7 +51,7 @@ class Exchanges:
             channel = self._connection.channel(on_open_callback=self._select_transactions)
         except NoFreeChannels:
             LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", message.exchange)
-            self._answer(None)
+            self._answer(message, None)
         else:
             channel.add_on_close_callback(self._on_channel_closed)
             self._channel = channel
@@ -66,23 +66,25 @@ class Exchanges:
         properties = BasicProperties(user_id=message.user_id)
         try:
             channel.basic_publish(message.exchange, message.routing_key, b"", properties)
-            channel.tx_rollback(callback=lambda _frame: self._answer(None))
+            channel.tx_rollback(callback=lambda _frame: self._answer(message, None))
         except AMQPError as error:
             LOGGER.debug("asking about exchange %r: %r", message.exchange, error)
 
     def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
         if channel is self._channel:
             self._channel = None
-            if self._connection.is_open:
-                self._answer(reply(error))
+            if self._connection.is_open and self._asked is not None:
+                self._answer(self._asked, reply(error))
 
-    def _answer(self, refusal: tuple[int, str] | None) -> None:
-        message, on_answer = self._asked, self._on_answer
+    def _answer(self, message: Message, refusal: tuple[int, str] | None) -> None:
+        if message is not self._asked or self._on_answer is None:
+            # The question was given up with the publishing channel.
+            return
+        on_answer = self._on_answer
         self._asked = self._on_answer = None
-        if message is not None and on_answer is not None:
-            if refusal is None:
-                self._known.add(_key(message))
-            on_answer(refusal)
+        if refusal is None:
+            self._known.add(_key(message))
+        on_answer(refusal)
 
 
 def _key(message: Message) -> object:
