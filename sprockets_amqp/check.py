@@ -1,0 +1,278 @@
+"""Connecting step by step, to say which step fails and what to do: DNS, TCP, TLS, login, vhost, channel, confirms.
+
+The first three steps are taken by hand; the others are pika's, on the connection that a client would open.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pika
+from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
+from tornado.ioloop import IOLoop
+
+from .errors import describe
+from .transport import Connection
+
+if TYPE_CHECKING:
+    from pika.channel import Channel
+
+#: Seconds that a clean end may take.
+CLOSE_LIMIT: Final = 2.0
+#: OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH (and that of addresses).
+EXPIRED: Final = 10
+OTHER_NAME: Final = frozenset({62, 64})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: whether it worked, what was found, and what to do where it failed."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+async def check_node(parameters: pika.URLParameters, limit: float) -> AsyncIterator[Step]:
+    """Yield each step as soon as it was taken, up to the first that fails; each may take ``limit`` seconds."""
+    attempt = _Attempt(parameters)
+    try:
+        for name, take in attempt.steps():
+            try:
+                async with asyncio.timeout(limit):
+                    detail = await take()
+            except Exception as error:
+                yield Step(name, False, _detail(error, limit), _ADVICE[name](error, parameters))
+                return
+            yield Step(name, True, detail)
+    finally:
+        await attempt.end()
+
+
+class _Attempt:
+    """One attempt to come as far as a client that publishes."""
+
+    def __init__(self, parameters: pika.URLParameters) -> None:
+        self._parameters = parameters
+        self._parameters.connection_attempts = 1
+        self._loop = asyncio.get_running_loop()
+        self._addresses: list[tuple[Any, ...]] = []
+        self._socket: socket.socket | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._denied: BaseException | None = None
+        self._answer: asyncio.Future[Any] = self._loop.create_future()
+
+    def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
+        """Return the steps in their order; TLS only where the URL asks for it."""
+        tls = [("TLS", self._start_tls)] if self._parameters.ssl_options else []
+        amqp = [("login", self._log_in), ("vhost", self._open_vhost), ("channel", self._open_channel)]
+        return [("DNS", self._look_up), ("TCP", self._connect), *tls, *amqp, ("confirms", self._select_confirms)]
+
+    async def end(self) -> None:
+        """Close what was opened."""
+        await self._close_probe()
+        if self._connection is None:
+            return
+        if self._connection.is_open:
+            self._connection.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_LIMIT):
+                    await self._connection.wait_closed()
+        self._connection.abort()
+
+    async def _look_up(self) -> str:
+        records = await _resolve(self._parameters.host, self._parameters.port)
+        self._addresses = list(dict.fromkeys((record[0], record[4]) for record in records))
+        return ", ".join(address[0] for _, address in self._addresses)
+
+    async def _connect(self) -> str:
+        problem: OSError = OSError("no address")
+        for family, address in self._addresses:
+            self._socket = socket.socket(family, socket.SOCK_STREAM)
+            self._socket.setblocking(False)
+            try:
+                await self._loop.sock_connect(self._socket, address)
+            except OSError as error:
+                problem = error
+                self._socket.close()
+            else:
+                return f"{address[0]} port {address[1]} accepts"
+        raise problem
+
+    async def _start_tls(self) -> str:
+        options = self._parameters.ssl_options
+        assert options is not None
+        name = options.server_hostname or self._parameters.host
+        _, self._writer = await asyncio.open_connection(sock=self._socket, ssl=options.context, server_hostname=name)
+        return f"{self._writer.get_extra_info('ssl_object').version()}, the certificate is good for {name}"
+
+    async def _log_in(self) -> str:
+        await self._close_probe()
+        self._connection = Connection(
+            self._parameters,
+            on_open_callback=self._succeed,
+            on_open_error_callback=self._fail,
+            on_close_callback=self._fail,
+            on_back_pressure=lambda _connection: None,
+            io_loop=IOLoop.current(),
+        )
+        try:
+            await self._answer
+        except ProbableAccessDeniedError as error:
+            # RabbitMQ looks at the vhost only when it knows the user.
+            self._denied = error
+        return f"as {getattr(self._parameters.credentials, 'username', 'the client certificate')}"
+
+    async def _open_vhost(self) -> str:
+        if self._denied is not None:
+            raise self._denied
+        return repr(self._parameters.virtual_host)
+
+    async def _open_channel(self) -> str:
+        assert self._connection is not None
+        self._answer = self._loop.create_future()
+        self._channel = self._connection.channel(on_open_callback=self._succeed)
+        self._channel.add_on_close_callback(self._fail)
+        await self._answer
+        return "opened"
+
+    async def _select_confirms(self) -> str:
+        assert self._channel is not None
+        self._answer = self._loop.create_future()
+        self._channel.confirm_delivery(lambda _frame: None, callback=self._succeed)
+        await self._answer
+        assert self._connection is not None
+        server = self._connection.server_properties or {}
+        return f"offered by {server.get('product', 'the server')} {server.get('version', '')}".rstrip()
+
+    async def _close_probe(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._writer is not None:
+            # It has to be closed, not to be waited for.
+            self._writer.transport.abort()
+        self._socket = self._writer = None
+
+    def _succeed(self, result: object) -> None:
+        if not self._answer.done():
+            self._answer.set_result(result)
+
+    def _fail(self, _source: object, error: BaseException) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+
+async def _resolve(host: str, port: int) -> list[Any]:
+    """Look up a host in a thread that the process does not wait for at its end, however long DNS hangs."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[Any]] = loop.create_future()
+
+    def report(result: "list[Any] | OSError") -> None:
+        if found.done():
+            return
+        if isinstance(result, OSError):
+            found.set_exception(result)
+        else:
+            found.set_result(result)
+
+    def look_up() -> None:
+        result: list[Any] | OSError
+        try:
+            result = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            result = error
+        # The loop is closed where nobody waits any more.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(report, result)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    return await found
+
+
+def _detail(error: Exception, limit: float) -> str:
+    if isinstance(error, TimeoutError) and not error.args:
+        return f"no answer within {limit:g} s"
+    if isinstance(error, (ProbableAuthenticationError, ProbableAccessDeniedError)) and error.args:
+        # pika quotes the exception that has RabbitMQ's words: ConnectionClosedByBroker: (403) '...'
+        return str(error.args[0]).partition(": ")[2] or str(error.args[0])
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return describe(error)
+
+
+def _advise_dns(error: Exception, parameters: pika.URLParameters) -> str:
+    if isinstance(error, TimeoutError):
+        return "the name server does not answer: see /etc/resolv.conf, or write the node's address in the URL"
+    return f"correct the host in the URL, {parameters.host!r}, or make it known to the name server or /etc/hosts"
+
+
+def _advise_tcp(error: Exception, parameters: pika.URLParameters) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens on port {parameters.port}: start RabbitMQ, or correct the port (5672, with TLS 5671)"
+    return "the node is not reached: look for a firewall in between, and at the address"
+
+
+def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return "this port speaks no TLS, or another version: write amqp://, or the node's TLS port (5671 by default)"
+    if error.verify_code == EXPIRED:
+        return "renew the node's certificate"
+    if error.verify_code in OTHER_NAME:
+        return f"the certificate is not for {parameters.host!r}: write a host that it names"
+    return "nobody trusted signed the certificate: name your authority's file in the URL's ssl_options, as ca_certs"
+
+
+def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
+    if isinstance(error, ProbableAuthenticationError):
+        return (
+            "wrong user or password (in the URL, percent-encoded): rabbitmqctl authenticate_user tells; "
+            "guest may log in only from RabbitMQ's own machine"
+        )
+    if isinstance(error, TimeoutError):
+        return (
+            "something accepts connections and says nothing: is RabbitMQ frozen or starting, or is this another port?"
+        )
+    if parameters.ssl_options:
+        return "ended by the other side: it may want a client certificate (ssl_options), or be no AMQP port"
+    return "ended by the other side: it may be a TLS port (write amqps://), or be no AMQP port"
+
+
+def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
+    user, vhost = getattr(parameters.credentials, "username", "USER"), parameters.virtual_host
+    if "not found" in str(error):
+        return f"there is no such vhost: rabbitmqctl add_vhost '{vhost}', or correct the URL (the vhost / is %2f)"
+    if "limit" in str(error):
+        return "a limit on connections is reached: rabbitmqctl list_vhost_limits, list_user_limits"
+    return f"the user may not use it: rabbitmqctl set_permissions --vhost '{vhost}' '{user}' '.*' '.*' '.*'"
+
+
+def _advise_channel(_error: Exception, _parameters: pika.URLParameters) -> str:
+    return "see the limit on the user's channels (rabbitmqctl list_user_limits) and RabbitMQ's log"
+
+
+def _advise_confirms(_error: Exception, _parameters: pika.URLParameters) -> str:
+    return "this server offers no publisher confirms: use RabbitMQ, or publish with AMQP_CONFIRMATIONS=false"
+
+
+_ADVICE: Final[dict[str, Callable[[Exception, pika.URLParameters], str]]] = {
+    "DNS": _advise_dns,
+    "TCP": _advise_tcp,
+    "TLS": _advise_tls,
+    "login": _advise_login,
+    "vhost": _advise_vhost,
+    "channel": _advise_channel,
+    "confirms": _advise_confirms,
+}

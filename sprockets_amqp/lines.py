@@ -1,0 +1,208 @@
+"""Publishing each line of a file, with account of what became of each, in memory that does not grow with the file."""
+
+import asyncio
+import collections
+import functools
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Final
+
+from .errors import (
+    ExchangeRefused,
+    InvalidMessage,
+    MessageNacked,
+    MessageReturned,
+    NotReadyError,
+    OutcomeUnknown,
+)
+
+#: How many octets are read at a time.
+CHUNK_SIZE: Final = 256 * 1024
+#: How many such chunks wait to be published.
+READ_AHEAD: Final = 2
+#: How many ranges of line numbers are kept for each outcome.
+MAX_RANGES: Final = 1000
+#: Seconds that confirmations are waited for after an interrupt.
+DRAIN_LIMIT: Final = 5.0
+
+OUTCOMES: Final[dict[type[BaseException], str]] = {
+    MessageReturned: "returned",
+    MessageNacked: "nacked",
+    ExchangeRefused: "refused",
+    InvalidMessage: "refused",
+    OutcomeUnknown: "unknown",
+    NotReadyError: "unfinished",
+}
+#: What becomes of the lines that follow is the same: they are not tried.
+HOPELESS: Final = (ExchangeRefused, NotReadyError)
+
+
+class Account:
+    """What became of the lines: how many of each outcome, which ones, and the first reason of each.
+
+    Attributes:
+        sent: how many lines were published, whatever became of them; the first line has the number 1.
+        octets: how many octets of the file are settled, line ends included.
+        counts: how many lines had each outcome.
+        reasons: the first reason of each outcome but confirmed.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.octets = 0
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.reasons: dict[str, str] = {}
+        self._ranges: dict[str, list[list[int]]] = collections.defaultdict(list)
+
+    @property
+    def settled(self) -> int:
+        """How many lines have their outcome."""
+        return self.counts.total()
+
+    def settle(self, number: int, size: int, error: BaseException | None) -> None:
+        """Enter what became of a line."""
+        outcome = "confirmed" if error is None else OUTCOMES.get(type(error), "unfinished")
+        self.octets += size
+        self.counts[outcome] += 1
+        if error is None:
+            return
+        self.reasons.setdefault(outcome, str(error))
+        ranges = self._ranges[outcome]
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        elif len(ranges) < MAX_RANGES:
+            ranges.append([number, number])
+
+    def summary(self) -> str:
+        """Count the outcomes in one line, for people."""
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items()) or "nothing published"
+        pending = self.sent - self.settled
+        return counts + (f", {pending} pending" if pending else "")
+
+    def listing(self) -> list[str]:
+        """Name the lines that were not confirmed, a line for each outcome."""
+        return [f"{outcome}: {self._numbers(outcome)}; the first: {reason}" for outcome, reason in self.reasons.items()]
+
+    def _numbers(self, outcome: str) -> str:
+        ranges = _merged(self._ranges[outcome])
+        numbers = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+        noun = "line" if self.counts[outcome] == 1 else "lines"
+        hidden = self.counts[outcome] - sum(last - first + 1 for first, last in ranges)
+        return f"{noun} {numbers}" + (f" and {hidden} more" if hidden else "")
+
+
+def _merged(ranges: list[list[int]]) -> list[list[int]]:
+    merged: list[list[int]] = []
+    for first, last in sorted(ranges):
+        if merged and merged[-1][1] == first - 1:
+            merged[-1][1] = last
+        else:
+            merged.append([first, last])
+    return merged
+
+
+class Sender:
+    """Publishes the lines in order, not more than ``window`` of them at a time."""
+
+    def __init__(self, publish: Callable[[bytes], "asyncio.Future[None]"], window: int) -> None:
+        self.account = Account()
+        self._publish = publish
+        self._window = window
+        self._room = asyncio.Semaphore(window)
+        self._pending = 0
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def interrupt(self) -> None:
+        """Read no further, and wait for what is pending within a limit; when called again, not at all."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def send(self, lines: AsyncIterator[bytes]) -> bool:
+        """Publish the lines until the last, an interrupt, or one that says that the others are hopeless too.
+
+        Returns whether it came to the end of the lines. Raises OSError where they cannot be read.
+        """
+        sending = asyncio.ensure_future(self._send_all(lines))
+        ended = asyncio.Event()
+        sending.add_done_callback(lambda _sending: ended.set())
+        await _any(ended, self._stop)
+        sending.cancel()
+        await _any(self._idle, self._stop)
+        await _any(self._idle, self._hurry, timeout=DRAIN_LIMIT)
+        if ended.is_set():
+            sending.result()
+        return ended.is_set() and not self._stop.is_set()
+
+    async def _send_all(self, lines: AsyncIterator[bytes]) -> None:
+        async for line in lines:
+            await self._room.acquire()
+            account = self.account
+            account.sent += 1
+            self._pending += 1
+            self._idle.clear()
+            future = self._publish(line.removesuffix(b"\n").removesuffix(b"\r"))
+            future.add_done_callback(functools.partial(self._settle, account.sent, len(line)))
+
+    def _settle(self, number: int, size: int, future: "asyncio.Future[None]") -> None:
+        error = future.exception()
+        self.account.settle(number, size, error)
+        if isinstance(error, HOPELESS):
+            self._stop.set()
+        self._room.release()
+        self._pending -= 1
+        if not self._pending:
+            self._idle.set()
+
+
+async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
+    """Yield the lines of a file or pipe, line ends included, while the loop goes on.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    room = threading.Semaphore(READ_AHEAD)
+
+    def read() -> None:
+        chunk: bytes | OSError = b"-"
+        # The loop is closed where nobody waits any more.
+        with suppress(RuntimeError):
+            while chunk and not isinstance(chunk, OSError):
+                room.acquire()
+                chunk = _chunk(descriptor)
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+    # The process does not wait for this thread: a pipe may stay silent for ever.
+    threading.Thread(target=read, daemon=True).start()
+    rest = b""
+    while chunk := await chunks.get():
+        if isinstance(chunk, OSError):
+            raise chunk
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+        room.release()
+    if rest:
+        yield rest
+
+
+def _chunk(descriptor: int) -> bytes | OSError:
+    try:
+        return os.read(descriptor, CHUNK_SIZE)
+    except OSError as error:
+        return error
+
+
+async def _any(*events: asyncio.Event, timeout: float | None = None) -> None:
+    """Return when one of the events is set, or after ``timeout`` seconds."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
