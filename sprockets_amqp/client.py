@@ -310,7 +310,11 @@ class Client:
             lifecycle.close(limit=max(0.0, round(deadline - self._loop.time(), 2)))
         else:
             lifecycle.feed(lifecycle.stop)
-        await self.wait_for(State.CLOSED)
+        try:
+            await self.wait_for(State.CLOSED, max(0.0, deadline - self._loop.time()))
+        except TimeoutError:
+            # close() was called before, with a later limit.
+            lifecycle.feed(lifecycle.close_expired, "not drained when the client was shut down")
         if connection is not None:
             await connection.wait_closed()
 

@@ -1,0 +1,357 @@
+"""A broker in memory, and a loop whose time the test moves: what a client does then is the same each time.
+
+The client, pika and the frames between them are real; only the sockets and the clock are not. Nothing arrives at the
+client until the test lets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from pika import BasicProperties, frame, spec
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted, AMQPConnectionWorkflowFailed
+from tornado.ioloop import IOLoop
+
+from sprockets_amqp import lifecycle
+from sprockets_amqp.client import Client
+from sprockets_amqp.transport import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import pytest
+
+#: Turns of the loop after which everything that needs no time to pass has happened.
+TURNS = 40
+
+
+class Clock:
+    """The loop, and its time, which stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now: float = 1000.0
+        loop: Any = asyncio.SelectorEventLoop()
+        loop.time = lambda: self.now
+        self.loop = loop
+        self.io_loop = IOLoop(make_current=False, asyncio_loop=self.loop)
+        #: What escaped from callbacks of the loop.
+        self.escaped: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
+
+    def turn(self, times: int = TURNS) -> None:
+        """Let the loop run what is due."""
+        for _ in range(times):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """Return the timers that are still to fire, the next one first."""
+        return sorted(timer for timer in self.loop._scheduled if not timer.cancelled())
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and every timer fire at its time."""
+        end = self.now + seconds
+        self.turn()
+        while (timers := self.timers()) and timers[0].when() <= end:
+            self.now = max(self.now, timers[0].when())
+            self.turn()
+        self.now = end
+        self.turn()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], seconds: float = 100) -> Any:
+        """Run a coroutine to its end, while time passes in steps."""
+        task = self.loop.create_task(coroutine)
+        self.turn()
+        deadline = self.now + seconds
+        while not task.done() and self.now < deadline:
+            self.advance(0.05)
+        assert task.done(), f"{coroutine} did not end within {seconds} s"
+        return task.result()
+
+    def close(self) -> None:
+        """Close the loop."""
+        self.io_loop.close()
+
+
+class Wire:
+    """The client's end of a line in memory."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        self._peer.receive(data)
+
+    def get_write_buffer_size(self) -> int:
+        """Everything is taken at once."""
+        return 0
+
+    def abort(self) -> None:
+        """Drop the line; pika hears of it in a later turn."""
+        self._peer.drop_later(None)
+
+
+class Workflow:
+    """Stands where pika resolves names and connects."""
+
+    def __init__(self, connection: Any, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def abort(self) -> None:
+        """Stop connecting; pika hears of it in a later turn."""
+        aborted = AMQPConnectionWorkflowAborted("aborted")
+        self._clock.loop.call_soon(self._connection._on_connection_workflow_done, aborted)
+
+
+class Peer:
+    """The broker's end of one connection."""
+
+    def __init__(self, broker: Broker, connection: Any) -> None:
+        self.broker = broker
+        self.connection = connection
+        self.outbox: list[bytes] = []
+        self.accepted = self.lost = self.stalled = False
+        #: Channels in confirm mode: how many messages came, and which tags are unconfirmed.
+        self.received: dict[int, int] = {}
+        self.unconfirmed: dict[int, list[int]] = {}
+        self.ids: dict[tuple[int, int], str] = {}
+        self._open: set[int] = set()
+        self._buffer = b""
+        self._content: dict[int, list[Any]] = {}
+
+    # What the test does
+
+    def accept(self) -> None:
+        """Take the connection."""
+        self.accepted = True
+        self.connection._proto_connection_made(Wire(self))
+
+    def refuse(self, error: Exception | None = None) -> None:
+        """Take no connection."""
+        self.lost = True
+        failed = AMQPConnectionWorkflowFailed([error or ConnectionRefusedError(111, "Connection refused")])
+        self.connection._on_connection_workflow_done(failed)
+
+    def deliver(self, count: int | None = None) -> None:
+        """Let what the broker said arrive: so many frames, or all."""
+        count = len(self.outbox) if count is None else count
+        data, self.outbox = b"".join(self.outbox[:count]), self.outbox[count:]
+        if data and not self.lost:
+            self.connection._proto_data_received(data)
+
+    def say(self, channel_number: int, method: Any) -> None:
+        """Say something, which arrives when it is delivered."""
+        self.outbox.append(frame.Method(channel_number, method).marshal())
+
+    def confirm(self, tag: int, *, channel: int = 1, multiple: bool = False, nack: bool = False) -> None:
+        """Confirm what was received."""
+        waiting = self.unconfirmed.get(channel, [])
+        for each in [each for each in waiting if each == tag or (multiple and each < tag)]:
+            waiting.remove(each)
+            if not nack:
+                self.broker.acked.add(self.ids[channel, each])
+        self.say(channel, (spec.Basic.Nack if nack else spec.Basic.Ack)(tag, multiple))
+
+    def confirm_all(self) -> None:
+        """Confirm everything, and let it arrive."""
+        for channel, tags in self.unconfirmed.items():
+            if tags:
+                self.confirm(tags[-1], channel=channel, multiple=True)
+        self.deliver()
+
+    def close_channel(self, number: int = 1, code: int = 404, text: str = "NOT_FOUND") -> None:
+        """Close a channel over an error."""
+        self._open.discard(number)
+        self._forget(number)
+        self.say(number, spec.Channel.Close(code, text, 60, 40))
+
+    def stall(self, *, stalled: bool) -> None:
+        """Block, and take nothing from the socket any more; or take it back."""
+        self.stalled = stalled
+        self.say(0, spec.Connection.Blocked("low on memory") if stalled else spec.Connection.Unblocked())
+        self.receive(b"")
+
+    def lose(self, error: BaseException | None = None) -> None:
+        """Cut the line."""
+        if not self.lost:
+            self.lost = True
+            self.connection._proto_connection_lost(error or ConnectionResetError(104, "reset"))
+
+    def drop_later(self, error: BaseException | None) -> None:
+        """Cut the line in a later turn."""
+        if not self.lost:
+            self.lost = True
+            self.broker.clock.loop.call_soon(self.connection._proto_connection_lost, error)
+
+    # What the broker does
+
+    def receive(self, data: bytes) -> None:
+        """Read what the client sent."""
+        self._buffer += data
+        while self._buffer and not self.stalled and not self.lost:
+            consumed, decoded = frame.decode_frame(self._buffer)
+            assert decoded is not None, "a frame was torn, in memory"
+            self._buffer = self._buffer[consumed:]
+            self._take(decoded)
+
+    def _take(self, decoded: Any) -> None:
+        if isinstance(decoded, frame.ProtocolHeader):
+            capabilities = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
+            self.say(0, spec.Connection.Start(0, 9, {"capabilities": capabilities}, "PLAIN", "en_US"))
+        elif isinstance(decoded, frame.Method):
+            answer = getattr(self, "_on_" + decoded.method.NAME.replace(".", "_").lower(), None)
+            number = decoded.channel_number
+            if answer is not None and (number == 0 or number in self._open or "channel" in answer.__name__):
+                answer(number, decoded.method)
+        elif decoded.channel_number in self._content:
+            self._on_content(decoded.channel_number, decoded)
+
+    def _on_connection_startok(self, _number: int, _method: Any) -> None:
+        self.say(0, spec.Connection.Tune(5, 4096, 0))
+
+    def _on_connection_open(self, _number: int, _method: Any) -> None:
+        self.say(0, spec.Connection.OpenOk())
+
+    def _on_connection_close(self, _number: int, _method: Any) -> None:
+        self.say(0, spec.Connection.CloseOk())
+
+    def _on_channel_open(self, number: int, _method: Any) -> None:
+        assert number not in self._open
+        self._open.add(number)
+        self.say(number, spec.Channel.OpenOk())
+
+    def _on_channel_close(self, number: int, _method: Any) -> None:
+        self._open.discard(number)
+        self._forget(number)
+        self.say(number, spec.Channel.CloseOk())
+
+    def _on_confirm_select(self, number: int, _method: Any) -> None:
+        self.received[number], self.unconfirmed[number] = 0, []
+        self.say(number, spec.Confirm.SelectOk())
+
+    def _on_tx_select(self, number: int, _method: Any) -> None:
+        self.say(number, spec.Tx.SelectOk())
+
+    def _on_tx_rollback(self, number: int, _method: Any) -> None:
+        self.say(number, spec.Tx.RollbackOk())
+
+    def _on_basic_publish(self, number: int, method: Any) -> None:
+        self._content[number] = [method, None, b""]
+
+    def _on_content(self, number: int, decoded: Any) -> None:
+        content = self._content[number]
+        if isinstance(decoded, frame.Header):
+            content[1] = decoded
+        else:
+            content[2] += decoded.fragment
+        if len(content[2]) == content[1].body_size:
+            del self._content[number]
+            self._on_message(number, content[0], content[1].properties, content[2])
+
+    def _on_message(self, number: int, method: Any, properties: BasicProperties, body: bytes) -> None:
+        if method.exchange in self.broker.missing:
+            self.close_channel(number)
+        elif number in self.received:
+            self.received[number] += 1
+            tag = self.received[number]
+            self.unconfirmed[number].append(tag)
+            self.ids[number, tag] = str(properties.message_id)
+            self.broker.messages.append(str(properties.message_id))
+            if method.routing_key in self.broker.unroutable:
+                self.say(number, spec.Basic.Return(312, "NO_ROUTE", method.exchange, method.routing_key))
+                self.outbox.append(frame.Header(number, len(body), properties).marshal())
+                if body:
+                    self.outbox.append(frame.Body(number, body).marshal())
+
+    def _forget(self, number: int) -> None:
+        self.received.pop(number, None)
+        self.unconfirmed.pop(number, None)
+        self._content.pop(number, None)
+
+
+class Broker:
+    """All that connects, in order, and what came of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.peers: list[Peer] = []
+        self.clients: list[Client] = []
+        #: Exchanges that do not exist, and routing keys that no queue is bound with.
+        self.missing: set[str] = set()
+        self.unroutable: set[str] = set()
+        #: The ids of messages as they came, and those that were acknowledged.
+        self.messages: list[str] = []
+        self.acked: set[str] = set()
+        broker = self
+
+        class InMemory(Connection):
+            """The client's connection; who connects it is the test."""
+
+            def _adapter_connect_stream(self) -> None:
+                self._connection_workflow: Any = Workflow(self, broker.clock)
+                broker.peers.append(Peer(broker, self))
+
+        monkeypatch.setattr(lifecycle, "Connection", InMemory)
+
+    def client(self, **settings: Any) -> Client:
+        """Make a client of this broker; it connects when the loop turns."""
+        settings = {"reconnect_delay": 1, "max_reconnect_delay": 4, **settings}
+        client = Client("amqp://broker", io_loop=self.clock.io_loop, **settings)
+        self.clients.append(client)
+        return client
+
+    @property
+    def peer(self) -> Peer:
+        """The last connection."""
+        return self.peers[-1]
+
+    def open(self) -> Self:
+        """Take what wants to connect, and answer all that is asked, until nothing is left to do."""
+        for _ in range(12):
+            self.clock.turn(8)
+            for peer in self.peers:
+                if not peer.lost and not peer.accepted:
+                    peer.accept()
+                peer.deliver()
+        return self
+
+    def ready(self, **settings: Any) -> Client:
+        """Make a client, and make it ready."""
+        client = self.client(**settings)
+        self.open()
+        assert client.ready, client.condition
+        return client
+
+    def watch(self, client: Client) -> list[tuple[str, str, str]]:
+        """Return the changes from now on, as they are told: source, trigger and dest."""
+        told: list[tuple[str, str, str]] = []
+        client.subscribe(lambda change: told.append((change.source.name, change.trigger, change.dest.name)))
+        return told
+
+    def shut_down(self, timeout: float = 1) -> None:
+        """Shut every client down, and see that nothing is left."""
+        for client in self.clients:
+            self.clock.run(self._stop(client, timeout), 3 * timeout + 5)
+        self.clock.turn()
+        assert self.clock.timers() == []
+        assert asyncio.all_tasks(self.clock.loop) == set()
+
+    async def _stop(self, client: Client, timeout: float) -> None:
+        await client.shutdown(timeout)
+        assert client.closed
+        assert not client.recovers
+        assert (client.unconfirmed, client.waiting) == (0, 0)
+        assert client.connection is None
+
+    def every(self, done: Callable[[Peer], object]) -> None:
+        """Do something to each connection that is up."""
+        for peer in self.peers:
+            if peer.accepted and not peer.lost:
+                done(peer)
+
+    def close(self) -> None:
+        """Close the loop."""
+        self.clock.close()
