@@ -1,0 +1,358 @@
+"""The client in orders that nobody thought of, with the declaration as the oracle; and bytes that no broker sends."""
+
+import asyncio
+import collections
+import functools
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pika import spec
+from transitions import MachineError
+
+import sprockets_amqp.client as client_module
+from sprockets_amqp import (
+    AMQPException,
+    Client,
+    ConnectionStateError,
+    ExchangeRefused,
+    InvalidMessage,
+    MessageNacked,
+    MessageReturned,
+    NotReadyError,
+    State,
+)
+from sprockets_amqp.lifecycle import Lifecycle
+from tests.support.memory import Broker, Peer
+from tests.test_states import TRIGGERS, agreed
+
+NOT_SENT = (NotReadyError, InvalidMessage, ExchangeRefused)
+
+
+class Watched(Lifecycle):
+    """The lifecycle, each of whose triggers is held against the agreement."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        for name in TRIGGERS:
+            setattr(self, name, functools.partial(self._pull, name, getattr(self, name)))
+
+    def _pull(self, name: str, trigger: Any, **kwargs: Any) -> bool:
+        before = self.state
+        ending = {"connection_unblocked": {"alarm"}, "flow_resumed": {"flow"}}.get(name, set())
+        expected = agreed(before, name, blocking=bool(self._reasons_to_block - ending))
+        try:
+            done = bool(trigger(**kwargs))
+        except MachineError:
+            assert expected is None, f"{name} in {before.name} was refused"
+            assert self.state is before
+            raise
+        note(f"  {before.name} -{name}-> {self.state.name}")
+        assert expected is not None, f"{name} in {before.name} was not refused"
+        assert self.state is expected[0]
+        return done
+
+
+class Publish:
+    """One publish, and how often it ended."""
+
+    def __init__(self, message_id: str, future: "asyncio.Future[None]") -> None:
+        self.message_id = message_id
+        self.future = future
+        self.ended = 0
+        future.add_done_callback(self._on_end)
+
+    def _on_end(self, future: "asyncio.Future[None]") -> None:
+        self.ended += 1
+        if not future.cancelled():
+            future.exception()
+
+
+class Exploration(RuleBasedStateMachine):
+    """A client and a broker, each of which does whatever comes to its mind."""
+
+    @initialize(
+        confirms=st.sampled_from([True, True, True, False]),
+        republish=st.booleans(),
+        fail_on_return=st.booleans(),
+        timeout=st.sampled_from([0, 2, 30]),
+        window=st.sampled_from([1, 3, 100]),
+        nodes=st.sampled_from([1, 3]),
+    )
+    def start(
+        self, confirms: bool, republish: bool, fail_on_return: bool, timeout: float, window: int, nodes: int
+    ) -> None:
+        """Make the client."""
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(client_module, "Lifecycle", Watched)
+        self.broker = Broker(self.patch)
+        self.broker.missing.add("missing")
+        self.broker.unroutable.add("nowhere")
+        self.republish = republish
+        self.confirms = confirms
+        self.publishes: list[Publish] = []
+        self.shutdowns: list[asyncio.Task[None]] = []
+        self.client = Client(
+            "amqp://" + ",".join(["one", "two", "three"][:nodes]),
+            io_loop=self.broker.clock.io_loop,
+            enable_confirmations=confirms,
+            republish_unconfirmed=republish,
+            fail_on_return=fail_on_return,
+            timeout=timeout,
+            confirm_timeout=20,
+            max_unconfirmed=window,
+            max_waiting=6,
+            reconnect_delay=1,
+            max_reconnect_delay=4,
+            on_return_callback=lambda *_args: None,
+        )
+        self.told = [State.IDLE]
+        self.client.subscribe(self._on_change)
+        self.window = window
+
+    def _on_change(self, change: Any) -> None:
+        assert change.source is self.told[-1]
+        self.told.append(change.dest)
+
+    @property
+    def ups(self) -> list[Peer]:
+        """The connections that are up."""
+        return [peer for peer in self.broker.peers if peer.accepted and not peer.lost]
+
+    # The application
+
+    @rule(
+        exchange=st.sampled_from(["", "", "", "events", "other", "missing"]),
+        routing_key=st.sampled_from(["q", "q", "nowhere"]),
+        timeout=st.sampled_from([None, None, 0, 1, 60]),
+        size=st.sampled_from([0, 5, 9000]),
+        count=st.integers(1, 4),
+    )
+    def publish(self, exchange: str, routing_key: str, timeout: float | None, size: int, count: int) -> None:
+        """Publish a few messages."""
+        for _ in range(count):
+            message_id = f"m{len(self.publishes)}"
+            future = self.client.publish(
+                exchange, routing_key, bytes(size), {"message_id": message_id}, timeout=timeout
+            )
+            self.publishes.append(Publish(message_id, future))
+
+    @rule(bad=st.sampled_from([{"priority": 300}, {"headers": {"a": 1.5}}, {"headers": {"a": "x" * 5000}}]))
+    def publish_nonsense(self, bad: dict[str, Any]) -> None:
+        """Publish what cannot be sent."""
+        message_id = f"m{len(self.publishes)}"
+        future = self.client.publish("", "q", b"", {"message_id": message_id, **bad})
+        self.publishes.append(Publish(message_id, future))
+
+    @rule(which=st.integers(0, 5))
+    def cancel(self, which: int) -> None:
+        """Cancel one of those that are not done."""
+        pending = [publish for publish in self.publishes if not publish.future.done()]
+        if pending:
+            pending[which % len(pending)].future.cancel()
+
+    @rule()
+    def connect(self) -> None:
+        """Ask to connect."""
+        self._ask(self.client.connect)
+
+    @rule()
+    def close(self) -> None:
+        """Ask to close."""
+        self._ask(self.client.close)
+
+    def _ask(self, verb: Any) -> None:
+        before = self.client.state
+        try:
+            verb()
+        except ConnectionStateError:
+            assert self.client.state is before
+
+    @rule(timeout=st.sampled_from([0, 1, 5]))
+    def shutdown(self, timeout: float) -> None:
+        """Ask to shut down."""
+        self.shutdowns.append(self.broker.clock.loop.create_task(self.client.shutdown(timeout)))
+
+    # The broker and the network
+
+    @rule(accepts=st.sampled_from([True, True, False]))
+    def answer_connecting(self, accepts: bool) -> None:
+        """Take a connection, or refuse it."""
+        for peer in self.broker.peers:
+            if not peer.accepted and not peer.lost:
+                peer.accept() if accepts else peer.refuse()
+
+    @rule()
+    def go_on(self) -> None:
+        """Let everything arrive for a while."""
+        self.broker.open()
+
+    @precondition(lambda self: self.ups)
+    @rule(count=st.integers(1, 4))
+    def deliver(self, count: int) -> None:
+        """Let some of what the broker said arrive."""
+        for peer in self.ups:
+            peer.deliver(count)
+
+    @precondition(lambda self: self.ups)
+    @rule(which=st.integers(0, 5), multiple=st.booleans(), nack=st.sampled_from([False, False, True]))
+    def confirm(self, which: int, multiple: bool, nack: bool) -> None:
+        """Confirm something."""
+        for peer in self.ups:
+            for channel, tags in peer.unconfirmed.items():
+                if tags:
+                    peer.confirm(tags[which % len(tags)], channel=channel, multiple=multiple, nack=nack)
+
+    @precondition(lambda self: self.ups)
+    @rule(stalled=st.booleans())
+    def alarm(self, stalled: bool) -> None:
+        """Block, or unblock."""
+        for peer in self.ups:
+            if peer.stalled is not stalled:
+                peer.stall(stalled=stalled)
+
+    @precondition(lambda self: self.ups)
+    @rule(active=st.booleans())
+    def flow(self, active: bool) -> None:
+        """Stop or resume the flow of the publishing channel."""
+        for peer in self.ups:
+            for number in peer.received:
+                peer.say(number, spec.Channel.Flow(active))
+
+    @precondition(lambda self: self.ups)
+    @rule()
+    def close_channel(self) -> None:
+        """Close the publishing channel."""
+        for peer in self.ups:
+            for number in list(peer.received):
+                peer.close_channel(number, 406, "PRECONDITION_FAILED")
+
+    @precondition(lambda self: self.ups)
+    @rule(code=st.sampled_from([320, 501]))
+    def close_connection(self, code: int) -> None:
+        """Close the connection with a word."""
+        for peer in self.ups:
+            peer.say(0, spec.Connection.Close(code, "bye", 0, 0))
+
+    @precondition(lambda self: self.ups)
+    @rule()
+    def lose_connection(self) -> None:
+        """Lose the connection without a word."""
+        for peer in self.ups:
+            peer.lose()
+
+    # Time
+
+    @rule(times=st.integers(1, 3))
+    def turn(self, times: int) -> None:
+        """Let the loop turn."""
+        self.broker.clock.turn(times)
+
+    @rule(seconds=st.sampled_from([0.1, 1, 3, 25, 70]))
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.broker.clock.advance(seconds)
+
+    # What holds at all times
+
+    @invariant()
+    def nothing_escapes(self) -> None:
+        """No callback raised into the loop."""
+        assert self.broker.clock.escaped == []
+
+    @invariant()
+    def every_publish_ends_at_most_once(self) -> None:
+        """And with what the contract names."""
+        for publish in self.publishes:
+            assert publish.ended <= 1
+            if publish.future.done() and not publish.future.cancelled():
+                error = publish.future.exception()
+                assert error is None or isinstance(error, AMQPException)
+
+    @invariant()
+    def the_limits_hold(self) -> None:
+        """No more on the wire than max_unconfirmed, and no more in line than max_waiting and what is sent again."""
+        assert self.client.unconfirmed <= self.window
+        assert self.client.waiting <= 6 + (self.window if self.republish else 0)
+
+    @invariant()
+    def each_message_tells_the_truth(self) -> None:
+        """Confirmed is what was acknowledged; not sent is what never came; each comes once, in order."""
+        came = collections.Counter(self.broker.messages)
+        for publish in self.publishes:
+            if not publish.future.done() or publish.future.cancelled():
+                continue
+            error = publish.future.exception()
+            if error is None and self.confirms:
+                assert publish.message_id in self.broker.acked
+            elif isinstance(error, NOT_SENT):
+                assert came[publish.message_id] == 0
+            elif isinstance(error, MessageNacked | MessageReturned):
+                assert came[publish.message_id] >= 1
+        if not self.republish:
+            assert set(came.values()) <= {1}
+            numbers = [int(message_id[1:]) for message_id in self.broker.messages]
+            assert numbers == sorted(numbers)
+
+    @invariant()
+    def the_flags_agree_with_the_state(self) -> None:
+        """The state that is asked by its name is the state."""
+        client = self.client
+        flags = [client.idle, client.connecting, client.ready, client.blocked, client.closing, client.closed]
+        assert flags.index(True) + 1 == client.state
+        assert flags.count(True) == 1
+        assert client.closable is (client.ready or client.blocked)
+
+    # The end
+
+    def teardown(self) -> None:
+        """All is mended: what recovers gets ready; then all is shut down, every publish ended, and nothing is left."""
+        if not hasattr(self, "broker"):
+            return
+        try:
+            self._mend()
+            if self.client.recovers and not self.shutdowns:
+                assert self.client.ready, self.client.condition
+                assert self.told[-1] is State.READY
+            self._end()
+        finally:
+            for task in asyncio.all_tasks(self.broker.clock.loop):
+                task.cancel()
+            self.broker.clock.turn()
+            self.broker.close()
+            self.patch.undo()
+
+    def _mend(self) -> None:
+        for _ in range(8):
+            self.broker.open()
+            for peer in self.ups:
+                if peer.stalled:
+                    peer.stall(stalled=False)
+                for number in peer.received:
+                    peer.say(number, spec.Channel.Flow(active=True))
+                peer.confirm_all()
+            self.broker.clock.advance(5)
+        self.broker.open()
+
+    def _end(self) -> None:
+        self.broker.clock.run(self.client.shutdown(1))
+        self.broker.clock.turn()
+        client = self.client
+        assert (client.closed, client.recovers, client.connection) == (True, False, None)
+        assert (client.unconfirmed, client.waiting) == (0, 0)
+        assert [publish.ended for publish in self.publishes] == [1] * len(self.publishes)
+        assert all(task.done() and task.exception() is None for task in self.shutdowns)
+        assert self.broker.clock.timers() == []
+        assert asyncio.all_tasks(self.broker.clock.loop) == set()
+        self.nothing_escapes()
+        self.each_message_tells_the_truth()
+        assert self.told[-1] is State.CLOSED
+        client.publish("", "q", b"late").exception()
+
+
+TestExploration = Exploration.TestCase
+TestExploration.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
