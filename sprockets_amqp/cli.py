@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import pika
+
 from .check import Step, check_node
 from .client import Client
 from .errors import AMQPException, InvalidMessage
@@ -23,7 +25,7 @@ from .hooks import StateChange
 from .lines import OUTCOMES, Account, Sender, read_lines
 from .message import PROPERTY_NAMES, encode_method, encode_properties, new_message_id
 from .progress import shown
-from .settings import DEFAULT_URL, Settings, from_environment, hide_password, node_parameters
+from .settings import DEFAULT_URL, Settings, from_environment, node_parameters
 
 OK: Final = 0
 FAILED: Final = 1
@@ -185,12 +187,16 @@ async def _check_nodes(url: str, limit: float) -> int:
     nodes = node_parameters(url)
     failed = 0
     for node in nodes:
-        scheme = "amqps" if node.ssl_options else "amqp"
-        print(f"{scheme}://{node.host}:{node.port}", flush=True)
+        print(_address(node), flush=True)
         steps = [_show_step(step) async for step in check_node(node, limit)]
         failed += not all(step.ok for step in steps)
     print(f"{failed} of {len(nodes)} nodes failed" if failed else "all is fine", flush=True)
     return FAILED if failed else OK
+
+
+def _address(node: pika.URLParameters) -> str:
+    """Name the node, without the rest of its URL: that has passwords."""
+    return f"{'amqps' if node.ssl_options else 'amqp'}://{node.host}:{node.port}"
 
 
 def _show_step(step: Step) -> Step:
@@ -376,7 +382,8 @@ def _watch(options: argparse.Namespace) -> int:
     settings = _settings(options)
     show = _show_json if options.json else _show_change
     if not options.json:
-        print(f"watching {hide_password(settings['url'])}; Ctrl-C ends", file=sys.stderr, flush=True)
+        nodes = ", ".join(map(_address, node_parameters(settings["url"])))
+        print(f"watching {nodes}; Ctrl-C ends", file=sys.stderr, flush=True)
     return asyncio.run(_watch_states(settings, show))
 
 

@@ -132,12 +132,13 @@ class Sender:
         ended = asyncio.Event()
         sending.add_done_callback(lambda _sending: ended.set())
         await _any(ended, self._stop)
+        complete = sending.done()
         sending.cancel()
         await _any(self._idle, self._stop)
         await _any(self._idle, self._hurry, timeout=DRAIN_LIMIT)
-        if ended.is_set():
+        if complete:
             sending.result()
-        return ended.is_set() and not self._stop.is_set()
+        return complete
 
     async def _send_all(self, lines: AsyncIterator[bytes]) -> None:
         async for line in lines:

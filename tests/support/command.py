@@ -1,0 +1,45 @@
+"""The command line in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: The script that pip installs.
+COMMAND: Final = str(Path(sys.executable).with_name("sprockets-amqp"))
+#: Seconds that a command may take.
+RUN_LIMIT: Final = 90.0
+
+_NO_SETTINGS = {name: value for name, value in os.environ.items() if not name.startswith(("AMQP_", "RABBITMQ_"))}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process ended with."""
+
+    status: int | None
+    out: str
+    err: str
+
+
+async def start(*arguments: str, **variables: str) -> asyncio.subprocess.Process:
+    """Start the command line, with nothing of the settings in its environment but what is given."""
+    return await asyncio.create_subprocess_exec(
+        COMMAND,
+        *arguments,
+        env={**_NO_SETTINGS, **variables},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def run(*arguments: str, given: bytes = b"", **variables: str) -> Result:
+    """Run the command line to its end."""
+    process = await start(*arguments, **variables)
+    out, err = await asyncio.wait_for(process.communicate(given), RUN_LIMIT)
+    return Result(process.returncode, out.decode(), err.decode())
