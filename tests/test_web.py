@@ -25,6 +25,7 @@ CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+#: Milliseconds that a page may take to show what it is to show.
 PATIENCE = 60_000
 
 
@@ -278,6 +279,7 @@ async def test_the_stream_ends_when_the_client_is_closed_for_good(broker: Node, 
 @pytest_asyncio.fixture
 async def browser() -> AsyncIterator[Browser]:
     """Chromium, without a window."""
+    expect.set_options(timeout=PATIENCE)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM.split())
         yield chromium
@@ -291,7 +293,6 @@ async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[Pa
     requested: list[str] = []
     context = await browser.new_context(**options)
     page = await context.new_page()
-    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requested.append(request.url))
@@ -319,14 +320,14 @@ async def test_the_page_turns_when_the_broker_stops_and_comes_back_with_it(node:
             await page.evaluate("document.body.dataset.kept = 'since the page was loaded'")
 
             await node.stop()
-            await expect(page.locator("#card")).to_have_attribute("data-outcome", "is refused", timeout=PATIENCE)
+            await expect(page.locator("#card")).to_have_attribute("data-outcome", "is refused")
             await expect(lit).to_have_id(re.compile("state-(closed|connecting)"))
             await expect(page.locator("#publish")).to_have_text("a publish is refused: not ready for more than 1 s")
             lost = page.get_by_role("row").filter(has_text="CONNECTION_FORCED")
             await expect(lost).to_contain_text(re.compile("ready → closed\\s*connection_closed\\s*\\(320\\)"))
 
             await node.start()
-            await expect(page.locator("#card")).to_have_attribute("data-outcome", "goes out", timeout=PATIENCE)
+            await expect(page.locator("#card")).to_have_attribute("data-outcome", "goes out")
             await expect(lit).to_have_id("state-ready")
             await expect(page.locator("#counter-reconnects")).to_have_text("1")
             await client.publish("", "nobody", b"")
@@ -441,7 +442,7 @@ async def test_the_page_says_when_the_client_was_closed_for_good(broker: Node, b
             await expect(page.locator("#link")).to_contain_text("Closed on request")
             await expect(page.locator("#publish")).to_have_text("a publish is refused")
             client.connect()
-            await expect(page.locator("#link")).to_have_text("Live", timeout=PATIENCE)
+            await expect(page.locator("#link")).to_have_text("Live")
             await expect(page.locator("#state")).to_contain_text("Ready")
 
 
@@ -453,7 +454,7 @@ async def test_the_page_says_when_the_application_is_gone(broker: Node, browser:
         await client.wait_for(State.READY, 30)
         await page.goto(base)
         await expect(page.locator("#link")).to_have_text("Live")
-    await expect(page.locator("#link")).to_contain_text("No word from the application", timeout=PATIENCE)
+    await expect(page.locator("#link")).to_contain_text("No word from the application")
     await expect(page.locator("body")).to_have_class("stale")
     await context.close()
 
@@ -468,6 +469,19 @@ async def test_the_policy_lets_nothing_inline_or_foreign_run(broker: Node, brows
         assert b"<style" not in response.body and b" style=" not in response.body
         assert re.findall(rb"<script[^>]*>", response.body) == [b'<script src="page.js" defer>']
         assert not re.search(rb'(src|href)="(https?:)?//', response.body)
+        page = await browser.new_page()
+        await page.goto(base)
+        async with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+            await page.evaluate(_INTRUDE)
+        assert await page.evaluate("document.body.dataset.intruded") is None
+
+
+#: Puts a script into the page, as somebody would who got markup into it.
+_INTRUDE = """() => {
+  const script = document.createElement("script");
+  script.textContent = "document.body.dataset.intruded = 'yes'";
+  document.body.append(script);
+}"""
 
 
 def test_the_package_offers_its_handlers_by_name() -> None:
