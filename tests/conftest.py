@@ -2,32 +2,36 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 
+import hypothesis
 import pytest
-import pytest_asyncio
 
 from tests.support import leaks
+from tests.support.consume import Queue, declare_queue
 from tests.support.rabbitmq import Cluster, Node
+
+# An example that is slow because the machine is busy is no failure.
+hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Node]:
     """A node that every test shares and none breaks."""
-    shared = Node()
-    asyncio.run(shared.start())
-    yield shared
-    shared.close()
+    with closing(Node()) as shared:
+        asyncio.run(shared.start())
+        yield shared
 
 
 @pytest.fixture(scope="session")
 def _breakable() -> Iterator[Node]:
-    private = Node()
-    asyncio.run(private.start())
-    yield private
-    private.close()
+    with closing(Node()) as private:
+        asyncio.run(private.start())
+        yield private
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def node(_breakable: Node) -> AsyncIterator[Node]:
     """A node that a test may stop, kill, freeze and alarm; it is mended after the test."""
     yield _breakable
@@ -35,16 +39,29 @@ async def node(_breakable: Node) -> AsyncIterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """Three nodes in a cluster; tests that break it mend it."""
-    nodes = Cluster()
-    asyncio.run(nodes.start())
-    yield nodes
-    nodes.close()
+def _breakable_cluster() -> Iterator[Cluster]:
+    with closing(Cluster()) as private:
+        asyncio.run(private.start())
+        yield private
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
+async def cluster(_breakable_cluster: Cluster) -> AsyncIterator[Cluster]:
+    """Three nodes in a cluster, which a test may break; it is mended after the test."""
+    yield _breakable_cluster
+    await _breakable_cluster.repair()
+
+
+@pytest.fixture
+async def queue(broker: Node) -> AsyncIterator[Queue]:
+    """A fresh queue on the shared node, bound to an exchange of its own."""
+    declared = await declare_queue(broker.url)
+    yield declared
+    await declared.delete()
+
+
+@pytest.fixture
 async def no_leaks() -> AsyncIterator[None]:
-    """Fail the test when it leaves a socket, thread, task or timer."""
+    """Fail the test when it leaves a descriptor, thread, task or timer."""
     async with leaks.no_leaks():
         yield

@@ -367,12 +367,12 @@ class Cluster:
     def __init__(self, *names: str, config: Mapping[str, str] | None = None) -> None:
         self.host = Host()
         names = names or ("one", "two", "three")
-        # Nodes that boot for the first time join those that are named here.
-        members = {
-            f"cluster_formation.classic_config.nodes.{number}": f"{name}@localhost"
-            for number, name in enumerate(names, 1)
+        # A node that boots for the first time joins the first one, if that has booted; or else it stays alone.
+        settings = {
+            "cluster_formation.peer_discovery_backend": "classic_config",
+            "cluster_formation.classic_config.nodes.1": f"{names[0]}@localhost",
+            **(config or {}),
         }
-        settings = {"cluster_formation.peer_discovery_backend": "classic_config", **members, **(config or {})}
         self.nodes = [Node(name, config=settings, host=self.host) for name in names]
 
     async def __aenter__(self) -> Self:
@@ -393,6 +393,10 @@ class Cluster:
 
     async def start(self) -> None:
         """Start every node that does not run, and wait until all of them see each other."""
+        first, *_ = self.nodes
+        if not (first.folder / "data").exists():
+            await first.start()
+        # Together: a node that was stopped before others waits for them.
         await asyncio.gather(*(node.start() for node in self.nodes if not node.running))
         await self._joined()
 
@@ -401,15 +405,19 @@ class Cluster:
         for node in self.nodes:
             node.resume()
         await self.start()
-        for node in self.nodes:
-            await node.repair()
+        await asyncio.gather(*(node.repair() for node in self.nodes))
 
     async def leader(self, queue: str, vhost: str = "/") -> Node:
-        """Return the node that leads a quorum queue; ask a node that runs and is not paused."""
-        asked = next(node for node in self.nodes if node.running and not node.paused)
-        rows = await asked.ctl("list_queues", "--vhost", vhost, "--no-table-headers", "name", "leader")
-        leaders = dict(line.split("\t") for line in rows.splitlines())
-        return next(node for node in self.nodes if node.name == leaders[queue])
+        """Wait until a quorum queue is led by a node that runs; return that node."""
+        serving = {node.name: node for node in self.nodes if node.running and not node.paused}
+        asked = next(iter(serving.values()))
+        async with asyncio.timeout(START_LIMIT):
+            while True:
+                rows = await asked.ctl("list_queues", "--vhost", vhost, "--no-table-headers", "name", "leader")
+                leaders = dict(line.split("\t") for line in rows.splitlines())
+                # While they elect another, the dead one is still named, or the queue is missing.
+                if (leader := leaders.get(queue, "")) in serving:
+                    return serving[leader]
 
     def close(self) -> None:
         """Kill every node and remove their folder."""

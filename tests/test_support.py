@@ -1,0 +1,520 @@
+"""What the tests stand on does what it says, on real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pika
+import pytest
+from pamqp import commands
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
+
+from tests.support import leaks
+from tests.support.certificates import Authority
+from tests.support.consume import Queue, declare_queue, on_channel
+from tests.support.proxy import Proxy
+from tests.support.rabbitmq import PORTS, Cluster, Host, Node, NodeFailed, free_port
+from tests.support.scripted import ScriptedBroker
+
+if TYPE_CHECKING:
+    from pika.adapters.blocking_connection import BlockingChannel
+    from pika.channel import Channel
+    from pika.connection import Connection
+
+#: A limit for what must happen, never a measure of speed.
+LIMIT = 30
+
+
+async def publish(queue: Queue, *bodies: bytes, url: str | None = None) -> None:
+    """Publish confirmed messages with plain pika, their ids their numbers."""
+
+    def send(channel: BlockingChannel) -> None:
+        channel.confirm_delivery()
+        for number, body in enumerate(bodies):
+            properties = pika.BasicProperties(message_id=str(number), delivery_mode=2)
+            channel.basic_publish(queue.exchange, queue.routing_key, body, properties, mandatory=True)
+
+    await on_channel(url or queue.url, send)
+
+
+def processes(folder: Path) -> list[str]:
+    """Return the command lines of all processes whose HOME is a node's folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"HOME={folder}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+async def is_gone(folder: Path) -> bool:
+    """Wait until neither the folder nor any process of it is left."""
+    await until(lambda: not folder.exists() and not processes(folder))
+    return True
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that can only be looked at."""
+    async with asyncio.timeout(LIMIT):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_node_keeps_confirmed_messages_through_kill_and_restart(node: Node) -> None:
+    """What a node has confirmed is read back after SIGKILL and a new start on the same port."""
+    queue = await declare_queue(node.url)
+    await publish(queue, b"a", b"b")
+    port = node.port
+    await node.kill()
+    assert not node.running
+    with pytest.raises(AMQPConnectionError):
+        await queue.depth()
+    await node.start()
+    assert node.port == port
+    assert await queue.depth() == 2
+    assert [message.body for message in await queue.messages()] == [b"a", b"b"]
+    assert await queue.depth() == 0
+
+
+async def test_a_node_stops_in_order_and_starts_again(node: Node) -> None:
+    """restart() gives the node another process, and its log tells that it closed down."""
+    before = node.pid
+    await node.restart()
+    assert node.pid not in (None, before)
+    assert "SIGTERM received - shutting down" in node.log
+
+
+async def test_a_paused_node_accepts_and_says_nothing(node: Node) -> None:
+    """A frozen node's port still accepts connections; its greeting comes when it goes on."""
+    node.pause()
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write(b"AMQP\x00\x00\x09\x01")
+    greeting = asyncio.ensure_future(reader.readexactly(1))
+    await until(lambda: Path(f"/proc/{node.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
+    assert not greeting.done()
+    node.resume()
+    assert await asyncio.wait_for(greeting, LIMIT) == b"\x01"
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("rabbitmqctl", "stop_app"),
+        ("rabbitmqctl", "suspend_listeners"),
+        ("rabbitmqctl", "set_vm_memory_high_watermark", "0"),
+        ("rabbitmqctl", "set_disk_free_limit", "9000GB"),
+        ("rabbitmqctl", "eval", "file_handle_cache:set_limit(5)."),
+        ("rabbitmq-upgrade", "drain"),
+    ],
+    ids=lambda fault: fault[1],
+)
+async def test_repair_undoes_what_a_test_did(node: Node, fault: tuple[str, ...]) -> None:
+    """After repair() a node accepts connections and confirms messages, and has no alarm."""
+    tool, *arguments = fault
+    await node.ctl(*arguments, tool=tool)
+    await node.repair()
+    queue = await declare_queue(node.url)
+    await publish(queue, b"")
+    assert (await node.ctl("eval", "rabbit_alarm:get_alarms().")).strip() == "[]"
+
+
+@pytest.mark.parametrize("end", ["kill", "pause"])
+async def test_repair_brings_back_a_node_that_is_dead_or_frozen(node: Node, end: str) -> None:
+    """repair() starts a node that was killed and lets one go on that was paused."""
+    if end == "kill":
+        await node.kill()
+    else:
+        node.pause()
+    await node.repair()
+    await publish(await declare_queue(node.url), b"")
+
+
+async def test_a_failed_command_says_what_it_was(broker: Node) -> None:
+    """ctl() raises with the tool, its arguments and what it printed."""
+    with pytest.raises(NodeFailed, match="rabbitmqctl delete_user nobody-here"):
+        await broker.ctl("delete_user", "nobody-here")
+
+
+async def test_a_user_of_another_vhost_can_be_added(node: Node) -> None:
+    """add_user() returns a URL whose user may declare and publish there."""
+    queue = await declare_queue(await node.add_user("somebody", vhost="a/vhost"))
+    await publish(queue, b"")
+    assert await queue.message_ids() == ["0"]
+
+
+async def test_two_nodes_run_side_by_side_and_leave_nothing(broker: Node) -> None:
+    """A second node has a process, port and folder of its own, and all of it is gone when it is closed."""
+    async with Node() as other:
+        assert (other.pid, other.port) != (broker.pid, broker.port)
+        queue = await declare_queue(other.url)
+        with pytest.raises(ChannelClosedByBroker, match="NOT_FOUND"):
+            await Queue(broker.url, queue.exchange, queue.routing_key, queue.name).depth()
+        assert len(processes(other.host.folder)) > 1
+    assert await is_gone(other.host.folder)
+    assert broker.running
+
+
+async def test_a_node_listens_on_the_loopback_only(node: Node) -> None:
+    """Neither a node's port, nor its distribution's, nor its epmd's is open on any address but 127.0.0.1."""
+    for port in (node.port, node.distribution_port, node.host.epmd_port):
+        socket.create_connection(("127.0.0.1", port), LIMIT).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), LIMIT)
+
+
+async def test_a_node_that_cannot_start_says_why() -> None:
+    """A node that ends while it starts raises with what it logged, and leaves nothing."""
+    node = Node(config={"no.such.setting": "1"})
+    with pytest.raises(NodeFailed, match=r"no\.such\.setting"):
+        await node.start()
+    node.close()
+    assert await is_gone(node.host.folder)
+
+
+async def test_a_node_dies_with_the_process_that_started_it() -> None:
+    """Even SIGKILL to the tests leaves no node, no epmd and no folder behind."""
+    script = """
+        import asyncio, sys
+        from tests.support.rabbitmq import Node
+        node = Node()
+        asyncio.run(node.start())
+        print(node.host.folder, flush=True)
+        sys.stdin.read()
+    """
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    folder = Path((await owner.stdout.readline()).decode().strip())
+    assert any("beam" in command for command in processes(folder))
+    owner.send_signal(signal.SIGKILL)
+    await owner.communicate()
+    assert await is_gone(folder)
+
+
+async def test_tls_is_verified_against_the_tests_own_authority(tmp_path: Path) -> None:
+    """A client that trusts the authority connects by TLS; one that does not is refused."""
+    authority = Authority(tmp_path)
+    async with Node(tls=authority.server()) as node:
+        for context, outcome in ((authority.context(), "open"), (Authority(tmp_path).context(), "refused")):
+            parameters = pika.ConnectionParameters(
+                "127.0.0.1", node.tls_port or 0, ssl_options=pika.SSLOptions(context, "127.0.0.1")
+            )
+            assert await asyncio.to_thread(_outcome, parameters) == outcome
+
+
+def _outcome(parameters: pika.ConnectionParameters) -> str:
+    try:
+        pika.BlockingConnection(parameters).close()
+    except ssl.SSLCertVerificationError:
+        return "refused"
+    return "open"
+
+
+async def test_a_cluster_replicates_and_survives_its_leader(cluster: Cluster) -> None:
+    """A quorum queue keeps its messages when the node that leads it is killed, and repair() brings that node back."""
+    queue = await declare_queue(cluster.urls[0], arguments={"x-queue-type": "quorum"})
+    await publish(queue, b"a")
+    leader = await cluster.leader(queue.name)
+    await leader.kill()
+    survivor = next(node for node in cluster.nodes if node.running)
+    assert await cluster.leader(queue.name) is not leader
+    await publish(queue, b"b", url=survivor.url)
+    await cluster.repair()
+    assert [message.body for message in await queue.messages()] == [b"a", b"b"]
+
+
+def test_ports_are_free_and_never_given_twice() -> None:
+    """free_port() keeps to its range and does not repeat itself, even while nobody listens yet."""
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    assert set(ports) <= set(PORTS)
+    assert not set(PORTS) & {*range(35672, 35683)}
+
+
+async def test_a_host_can_be_closed_twice() -> None:
+    """The second close() of a host finds nothing to do."""
+    host = Host()
+    host.close()
+    host.close()
+    assert await is_gone(host.folder)
+
+
+async def test_a_queue_is_read_back_whole_and_in_order(queue: Queue) -> None:
+    """messages() takes everything out, with ids and properties, and leaves the queue empty."""
+    bodies = [str(number).encode() for number in range(500)]
+    await publish(queue, *bodies)
+    assert await queue.depth() == 500
+    messages = await queue.messages()
+    assert [message.body for message in messages] == bodies
+    assert [message.message_id for message in messages] == [str(number) for number in range(500)]
+    assert {(message.exchange, message.routing_key) for message in messages} == {(queue.exchange, queue.routing_key)}
+    assert await queue.messages() == []
+
+
+async def test_the_proxy_passes_everything_until_told_otherwise(broker: Node) -> None:
+    """A connection by way of the proxy is like one to the node, and is counted."""
+    async with Proxy(broker.port) as proxy:
+        queue = await declare_queue(proxy.url())
+        await publish(queue, b"x" * 300_000)
+        assert [message.body for message in await queue.messages()] == [b"x" * 300_000]
+        assert proxy.accepted == 3
+        proxy.refuse()
+        with pytest.raises(AMQPConnectionError):
+            await queue.depth()
+        await proxy.listen()
+        assert await queue.depth() == 0
+        assert proxy.accepted == 4
+
+
+class Echo:
+    """A server that sends back what it gets, and notes how its connections end."""
+
+    def __init__(self) -> None:
+        self.endings: asyncio.Queue[str] = asyncio.Queue()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            self.endings.put_nowait("eof")
+        except ConnectionResetError:
+            self.endings.put_nowait("reset")
+        finally:
+            writer.close()
+
+
+class Line:
+    """A client's connection to an Echo by way of a Proxy."""
+
+    def __init__(self, proxy: Proxy, echo: Echo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.proxy = proxy
+        self.echo = echo
+        self.reader = reader
+        self.writer = writer
+
+    async def says(self, data: bytes, *, hears: bytes) -> None:
+        """Send something and wait until that much of it has come back."""
+        self.writer.write(data)
+        assert await asyncio.wait_for(self.reader.readexactly(len(hears)), LIMIT) == hears
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    """A connection to an echoing server by way of a proxy."""
+    echo = Echo()
+    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
+    async with Proxy(server.sockets[0].getsockname()[1]) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        line = Line(proxy, echo, reader, writer)
+        await line.says(b"hello", hears=b"hello")
+        yield line
+        writer.transport.abort()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_the_proxy_resets_both_ends(line: Line) -> None:
+    """After reset() the client and the server both see a connection reset."""
+    line.proxy.reset()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(line.reader.read(), LIMIT)
+    assert await asyncio.wait_for(line.echo.endings.get(), LIMIT) == "reset"
+
+
+async def test_the_proxy_ends_the_stream_in_order(line: Line) -> None:
+    """After eof() the client reads an end of stream, and the server does when the client closes."""
+    line.proxy.eof()
+    assert await asyncio.wait_for(line.reader.read(), LIMIT) == b""
+    line.writer.close()
+    assert await asyncio.wait_for(line.echo.endings.get(), LIMIT) == "eof"
+
+
+async def test_the_proxy_passes_on_that_a_client_is_gone(line: Line) -> None:
+    """A client that aborts does not leave its connection to the server open."""
+    line.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    line.writer.transport.abort()
+    assert await asyncio.wait_for(line.echo.endings.get(), LIMIT) == "reset"
+    assert line.proxy.open == 0
+
+
+async def test_the_proxy_swallows_what_it_is_told_to(line: Line) -> None:
+    """pass_only() lets that many bytes through, then none; heal() lets the rest through, without what was lost."""
+    line.proxy.pass_only(to_client=3)
+    await line.says(b"abcdef", hears=b"abc")
+    line.proxy.black_hole()
+    line.writer.write(b"lost")
+    await line.writer.drain()
+    await until(lambda: line.proxy.swallowed == len(b"deflost"))
+    line.proxy.heal()
+    await line.says(b"after", hears=b"after")
+
+
+async def test_the_proxy_holds_back_while_it_is_paused(line: Line) -> None:
+    """While it is paused the client can't send more than the buffers on the way hold, and nothing of it is lost."""
+    line.proxy.pause()
+    data = os.urandom(32 << 20)
+    line.writer.write(data)
+    drained = asyncio.ensure_future(line.writer.drain())
+    heard = asyncio.ensure_future(line.reader.readexactly(len(data)))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert line.proxy.passed == len(b"hellohello")
+    assert not drained.done()
+    line.proxy.heal()
+    assert await asyncio.wait_for(heard, LIMIT) == data
+    await drained
+
+
+async def test_the_proxy_delays_in_order(line: Line) -> None:
+    """What is delayed comes in the order in which it was sent."""
+    line.proxy.delay = 0.05
+    for number in range(5):
+        line.writer.write(bytes([number]))
+        await asyncio.sleep(0)
+    await line.says(b"end", hears=bytes(range(5)) + b"end")
+
+
+async def connect(broker: ScriptedBroker) -> Opened:
+    """Open a connection and a channel in confirm mode with pika's own asyncio adapter."""
+    opened = Opened(broker.url())
+    await asyncio.wait_for(opened.ready, LIMIT)
+    return opened
+
+
+class Opened:
+    """A connection of pika's and what it was told."""
+
+    def __init__(self, url: str) -> None:
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.events: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
+        self.connection = AsyncioConnection(
+            pika.URLParameters(url),
+            on_open_callback=self._opened,
+            on_open_error_callback=lambda _, error: self._note("failed", error),
+            on_close_callback=lambda _, error: self._note("closed", error),
+        )
+
+    def _note(self, what: str, about: object) -> None:
+        self.events.put_nowait((what, about))
+
+    def _opened(self, connection: Connection) -> None:
+        self.channel = connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.confirm_delivery(
+            lambda confirmed: self._note(confirmed.method.NAME, confirmed.method.delivery_tag),
+            callback=lambda _: self.ready.set_result(None),
+        )
+        channel.add_on_return_callback(lambda *returned: self._note("Basic.Return", returned[3]))
+
+    async def event(self) -> tuple[str, object]:
+        """Wait for the next thing that pika was told."""
+        return await asyncio.wait_for(self.events.get(), LIMIT)
+
+
+async def test_the_scripted_broker_confirms_as_the_test_says() -> None:
+    """A real client connects, publishes, and gets a return, an ack and a nack, in the order in which they were sent."""
+    async with ScriptedBroker() as broker:
+        client = await connect(broker)
+        peer = await broker.peer()
+        for content in (b"one", b"", b"x" * 300_000):
+            client.channel.basic_publish("an-exchange", "a-key", content, mandatory=True)
+        one, empty, big = await asyncio.wait_for(peer.messages(3), LIMIT)
+        assert [(message.tag, len(message.body)) for message in (one, empty, big)] == [(1, 3), (2, 0), (3, 300_000)]
+        assert (one.exchange, one.routing_key, one.mandatory, one.body) == ("an-exchange", "a-key", True, b"one")
+        peer.nack(2)
+        peer.give_back(one)
+        peer.ack(3, multiple=True)
+        assert await client.event() == ("Basic.Nack", 2)
+        assert await client.event() == ("Basic.Return", b"one")
+        assert await client.event() == ("Basic.Ack", 3)
+        client.connection.close()
+        assert (await client.event())[0] == "closed"
+        await asyncio.wait_for(peer.ended.wait(), LIMIT)
+
+
+async def test_the_scripted_broker_sends_byte_by_byte() -> None:
+    """A frame that is dribbled arrives whole."""
+    async with ScriptedBroker() as broker:
+        client = await connect(broker)
+        peer = await broker.peer()
+        await peer.dribble(commands.Basic.Ack(1), commands.Basic.Ack(2))
+        assert [await client.event() for _ in range(2)] == [("Basic.Ack", 1), ("Basic.Ack", 2)]
+        peer.abort()
+        assert (await client.event())[0] == "closed"
+
+
+async def test_the_scripted_broker_answers_what_it_is_told_to() -> None:
+    """An answer can be changed, to a refusal or to silence, and the client's frames are recorded all the same."""
+    async with ScriptedBroker(tune=commands.Connection.Tune(channel_max=7, frame_max=4096, heartbeat=0)) as broker:
+        broker.answers["Connection.Open"] = commands.Connection.Close(530, "no such vhost", 10, 40)
+        client = Opened(broker.url())
+        peer = await broker.peer()
+        tuned = await asyncio.wait_for(peer.received(commands.Connection.TuneOk), LIMIT)
+        assert (tuned.channel_max, tuned.frame_max) == (7, 4096)
+        what, error = await client.event()
+        assert what == "failed"
+        assert "no such vhost" in repr(error)
+        await asyncio.wait_for(peer.ended.wait(), LIMIT)
+
+
+async def test_the_scripted_broker_sends_rubbish() -> None:
+    """Bytes that are no frame reach the client as they are: here one whose last byte is wrong."""
+    async with ScriptedBroker() as broker:
+        client = await connect(broker)
+        (await broker.peer()).send_bytes(b"\x01\x00\x01\x00\x00\x00\x04ABCD\x00")
+        what, _ = await client.event()
+        assert what == "closed"
+
+
+async def test_what_is_left_behind_is_found() -> None:
+    """no_leaks() names a socket, a thread, a task and a timer that the block leaves, and passes when they are gone."""
+    loop = asyncio.get_running_loop()
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait, name="left-thread")
+    with pytest.raises(leaks.Leaked) as caught:  # noqa: PT012 - each of these is to be found
+        async with leaks.no_leaks(grace=0):
+            thread.start()
+            left_socket = socket.socket()
+            task = asyncio.create_task(asyncio.sleep(1000), name="left-task")
+            timer = loop.call_later(1000, print)
+    for name in (f"descriptor {left_socket.fileno()} -> socket:", "left-thread", "left-task", "print"):
+        assert name in str(caught.value)
+    async with leaks.no_leaks():
+        left_socket.close()
+        release.set()
+        thread.join()
+        task.cancel()
+        timer.cancel()
+
+
+async def test_what_goes_away_in_time_is_no_leak() -> None:
+    """no_leaks() waits for what is just ending."""
+    async with leaks.no_leaks():
+        asyncio.get_running_loop().call_later(0.05, int)
+
+
+async def test_an_error_in_the_block_is_not_hidden() -> None:
+    """What the block raises comes out, whatever it leaves."""
+    with pytest.raises(ZeroDivisionError):
+        async with leaks.no_leaks():
+            raise ZeroDivisionError
