@@ -136,19 +136,20 @@ class Sender:
         sending.cancel()
         await _any(self._idle, self._stop)
         await _any(self._idle, self._hurry, timeout=DRAIN_LIMIT)
-        if complete:
-            sending.result()
-        return complete
+        return complete and sending.result()
 
-    async def _send_all(self, lines: AsyncIterator[bytes]) -> None:
+    async def _send_all(self, lines: AsyncIterator[bytes]) -> bool:
         async for line in lines:
             await self._room.acquire()
+            if self._stop.is_set():
+                return False
             account = self.account
             account.sent += 1
             self._pending += 1
             self._idle.clear()
             future = self._publish(line.removesuffix(b"\n").removesuffix(b"\r"))
             future.add_done_callback(functools.partial(self._settle, account.sent, len(line)))
+        return True
 
     def _settle(self, number: int, size: int, future: "asyncio.Future[None]") -> None:
         error = future.exception()
