@@ -51,9 +51,12 @@ lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy --strict $(SOURCES)
 
-diagrams: $(VENV)/.run
+# What is drawn and written from the declaration and the tests: diagrams/, and the README's tables.
+diagrams: $(VENV)/.dev
 	@.ci/setup diagrams
 	@$(PY) -m sprockets_amqp diagram
+	@$(PY) -m tests.test_readme
+	@$(PY) -m tests.faults.matrix
 
 bench: $(VENV)/.bench
 	@.ci/setup broker compiler
