@@ -1,4 +1,4 @@
-"""The client in orders that nobody thought of, with the declaration as the oracle; and bytes that no broker sends."""
+"""The client in orders that nobody thought of, with the declaration as the oracle."""
 
 import asyncio
 import collections
@@ -80,9 +80,17 @@ class Exploration(RuleBasedStateMachine):
         timeout=st.sampled_from([0, 2, 30]),
         window=st.sampled_from([1, 3, 100]),
         nodes=st.sampled_from([1, 3]),
+        mends=st.booleans(),
     )
     def start(
-        self, confirms: bool, republish: bool, fail_on_return: bool, timeout: float, window: int, nodes: int
+        self,
+        confirms: bool,
+        republish: bool,
+        fail_on_return: bool,
+        timeout: float,
+        window: int,
+        nodes: int,
+        mends: bool,
     ) -> None:
         """Make the client."""
         self.patch = pytest.MonkeyPatch()
@@ -92,6 +100,7 @@ class Exploration(RuleBasedStateMachine):
         self.broker.unroutable.add("nowhere")
         self.republish = republish
         self.confirms = confirms
+        self.mends = mends
         self.publishes: list[Publish] = []
         self.shutdowns: list[asyncio.Task[None]] = []
         self.client = Client(
@@ -153,15 +162,36 @@ class Exploration(RuleBasedStateMachine):
         if pending:
             pending[which % len(pending)].future.cancel()
 
+    @rule(more=st.integers(1, 3))
+    def come_back(self, more: int) -> None:
+        """Let the client be ready again, if nothing of the broker's keeps it from that, and publish."""
+        if not self.client.recovers and not self.client.closing:
+            self.client.connect()
+        for _ in range(3):
+            self.broker.open()
+            self.broker.clock.advance(4)
+        self.broker.open()
+        self.publish("", "q", None, 5, more)
+
+    @precondition(lambda self: self.ups)
+    @rule(exchanges=st.lists(st.sampled_from(["", "events", "missing"]), max_size=6), which=st.integers(0, 9))
+    def publish_and_cancel(self, exchanges: list[str], which: int) -> None:
+        """Publish to several exchanges at once, and cancel one when it is on the wire or in line."""
+        for exchange in exchanges:
+            self.publish(exchange, "q", None, 5, 1)
+        self.broker.clock.turn(3)
+        self.cancel(which)
+
     @rule()
     def connect(self) -> None:
         """Ask to connect."""
         self._ask(self.client.connect)
 
-    @rule()
-    def close(self) -> None:
-        """Ask to close."""
-        self._ask(self.client.close)
+    @rule(chance=st.integers(0, 2))
+    def close(self, chance: int) -> None:
+        """Ask to close, now and then."""
+        if chance == 0:
+            self._ask(self.client.close)
 
     def _ask(self, verb: Any) -> None:
         before = self.client.state
@@ -170,10 +200,11 @@ class Exploration(RuleBasedStateMachine):
         except ConnectionStateError:
             assert self.client.state is before
 
-    @rule(timeout=st.sampled_from([0, 1, 5]))
-    def shutdown(self, timeout: float) -> None:
-        """Ask to shut down."""
-        self.shutdowns.append(self.broker.clock.loop.create_task(self.client.shutdown(timeout)))
+    @rule(timeout=st.sampled_from([None, None, None, 0, 1, 5]))
+    def shutdown(self, timeout: float | None) -> None:
+        """Ask to shut down, now and then."""
+        if timeout is not None:
+            self.shutdowns.append(self.broker.clock.loop.create_task(self.client.shutdown(timeout)))
 
     # The broker and the network
 
@@ -312,8 +343,9 @@ class Exploration(RuleBasedStateMachine):
         if not hasattr(self, "broker"):
             return
         try:
-            self._mend()
-            if self.client.recovers and not self.shutdowns:
+            if self.mends:
+                self._mend()
+            if self.mends and self.client.recovers and not any(not task.done() for task in self.shutdowns):
                 assert self.client.ready, self.client.condition
                 assert self.told[-1] is State.READY
             self._end()
