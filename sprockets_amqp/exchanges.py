@@ -40,12 +40,16 @@ class Exchanges:
     def forget(self) -> None:
         """Know nothing any more: RabbitMQ closed the publishing channel, so something has changed."""
         self._known = {""}
+        if self._asked is not None:
+            # Nobody waits for this answer any more, and none of it must be taken for the answer to the next question.
+            self._asked = self._on_answer = None
+            self._close_channel()
 
     def ask(self, message: Message, on_answer: Answer) -> None:
         """Ask RabbitMQ whether it would take the message. No answer comes when the connection is lost meanwhile."""
         self._asked, self._on_answer = message, on_answer
         if self._channel is not None and self._channel.is_open:
-            self._try_message()
+            self._try_message(self._channel)
             return
         try:
             channel = self._connection.channel(on_open_callback=self._select_transactions)
@@ -57,11 +61,11 @@ class Exchanges:
             self._channel = channel
 
     def _select_transactions(self, channel: Channel) -> None:
-        channel.tx_select(callback=lambda _frame: self._try_message())
+        channel.tx_select(callback=lambda _frame: self._try_message(channel))
 
-    def _try_message(self) -> None:
-        message, channel = self._asked, self._channel
-        if message is None or channel is None:
+    def _try_message(self, channel: Channel) -> None:
+        message = self._asked
+        if message is None or channel is not self._channel:
             return
         properties = BasicProperties(user_id=message.user_id)
         try:
@@ -69,6 +73,15 @@ class Exchanges:
             channel.tx_rollback(callback=lambda _frame: self._answer(message, None))
         except AMQPError as error:
             LOGGER.debug("asking about exchange %r: %r", message.exchange, error)
+
+    def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        try:
+            channel.close()
+        except AMQPError as error:
+            LOGGER.debug("closing %s: %r", channel, error)
 
     def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
         if channel is self._channel:

@@ -118,7 +118,7 @@ class Peer:
         self.received: dict[int, int] = {}
         self.unconfirmed: dict[int, list[int]] = {}
         self.ids: dict[tuple[int, int], str] = {}
-        self._open: set[int] = set()
+        self.open_channels: set[int] = set()
         self._buffer = b""
         self._content: dict[int, list[Any]] = {}
 
@@ -164,7 +164,7 @@ class Peer:
 
     def close_channel(self, number: int = 1, code: int = 404, text: str = "NOT_FOUND") -> None:
         """Close a channel over an error."""
-        self._open.discard(number)
+        self.open_channels.discard(number)
         self._forget(number)
         self.say(number, spec.Channel.Close(code, text, 60, 40))
 
@@ -204,7 +204,7 @@ class Peer:
         elif isinstance(decoded, frame.Method):
             answer = getattr(self, "_on_" + decoded.method.NAME.replace(".", "_").lower(), None)
             number = decoded.channel_number
-            if answer is not None and (number == 0 or number in self._open or "channel" in answer.__name__):
+            if answer is not None and (number == 0 or number in self.open_channels or "channel" in answer.__name__):
                 answer(number, decoded.method)
         elif decoded.channel_number in self._content:
             self._on_content(decoded.channel_number, decoded)
@@ -219,12 +219,12 @@ class Peer:
         self.say(0, spec.Connection.CloseOk())
 
     def _on_channel_open(self, number: int, _method: Any) -> None:
-        assert number not in self._open
-        self._open.add(number)
+        assert number not in self.open_channels
+        self.open_channels.add(number)
         self.say(number, spec.Channel.OpenOk())
 
     def _on_channel_close(self, number: int, _method: Any) -> None:
-        self._open.discard(number)
+        self.open_channels.discard(number)
         self._forget(number)
         self.say(number, spec.Channel.CloseOk())
 
