@@ -38,9 +38,9 @@ STATUSES: Final = {
     "diagram": "Exit status: 0 written, 1 a file could not be written, 2 bad usage.",
     "publish": (
         "Exit status: 0 everything was confirmed, 1 something was not (returned, nacked, refused, unknown or "
-        "unfinished), 2 bad usage or settings and nothing was sent, 130 interrupted."
+        "unfinished), 2 bad usage or settings and nothing was sent, 130 ended by Ctrl-C, 143 by SIGTERM."
     ),
-    "watch": "Exit status: 0 ended by Ctrl-C or SIGTERM, 2 bad usage or settings.",
+    "watch": "Exit status: 0 ended by Ctrl-C or SIGTERM, 1 nobody reads its output, 2 bad usage or settings.",
 }
 SETTINGS_HELP: Final = (
     "Settings come from the environment as in an application: AMQP_URL, AMQP_TIMEOUT ..., then RABBITMQ_URL ...; "
@@ -308,11 +308,11 @@ async def _publish_one(
     properties.setdefault("message_id", new_message_id())
     client = _client(settings)
     future = client.publish(options.exchange, options.routing_key, body, properties)
-    interrupted = asyncio.Event()
-    future.add_done_callback(lambda _future: interrupted.set())
-    with _signals(interrupted.set) as came:
-        await interrupted.wait()
-    await client.shutdown(1)
+    over = asyncio.Event()
+    future.add_done_callback(lambda _future: over.set())
+    with _signals(over.set) as came:
+        await over.wait()
+        await client.shutdown(1)
     error = future.exception()
     if error is None:
         print(f"confirmed: message {properties['message_id']}")

@@ -43,7 +43,7 @@ async def _tick(show: Callable[[], None], interval: float) -> None:
 
 def _lines(account: Account) -> tuple[Callable[[], None], Callable[[], None]]:
     def show() -> None:
-        sys.stderr.write(f"{account.settled} lines: {account.summary()}\n")
+        sys.stderr.write(f"line {account.sent}: {account.summary()}\n")
         sys.stderr.flush()
 
     return show, lambda: None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: Seconds that a text may take to appear; a node takes about ten to stop and start while the machine is busy.
 SHOW_LIMIT = 60.0
 POLL_INTERVAL = 0.05
+#: Seconds after which the terminal ends by itself, where the tests were killed: longer than any test may take.
+LIFE_LIMIT = 300
 
 #: Prints the command's exit status and stays; Ctrl-C is for the command, not for this shell.
 _SCRIPT = "trap : INT; {command}; echo exit status $?; exec cat"
@@ -32,6 +34,7 @@ class Terminal:
     async def __aenter__(self) -> Self:
         script = _SCRIPT.format(command=shlex.join(self._command))
         self._tmux("-f", "/dev/null", "new-session", "-d", *self._size, "sh", "-c", script)
+        self._tmux("run-shell", "-b", "-d", str(LIFE_LIMIT), "-C", "kill-server")
         return self
 
     async def __aexit__(self, *_: object) -> None:
