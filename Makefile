@@ -43,7 +43,7 @@ demo: $(VENV)/.run
 
 # Name tests with T: make test T=tests/test_client.py
 test: $(VENV)/.dev
-	@.ci/setup broker diagrams browser
+	@.ci/setup broker diagrams browser terminal
 	@$(PY) -m pytest $(T)
 
 lint: $(VENV)/.dev

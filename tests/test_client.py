@@ -65,7 +65,7 @@ async def test_publishes_before_ready_go_out_in_order(broker: Node) -> None:
     ended: list[int] = []
     futures = [client.publish("amq.topic", str(n), b"") for n in range(50)]
     for number, future in enumerate(futures):
-        future.add_done_callback(lambda _future, number=number: ended.append(number))
+        future.add_done_callback(lambda _future, number=number: ended.append(number))  # type: ignore[misc]
     assert client.waiting == 50
     await asyncio.gather(*futures)
     assert ended == list(range(50))
