@@ -248,8 +248,8 @@ class Client:
         """Publish a message; the future ends once, with None when RabbitMQ confirmed it, or with what became of it.
 
         Messages leave in the order of the calls. While the client is not ready the message waits, up to ``timeout``
-        seconds (the client's ``timeout`` by default; 0: not at all). A ready client waits up to 5 seconds for RabbitMQ's
-        word on an exchange that it uses for the first time. ``properties`` are AMQP's, by name; app_id,
+        seconds (the client's ``timeout`` by default; 0: not at all). A ready client waits up to 5 seconds for
+        RabbitMQ's word on an exchange that it uses for the first time. ``properties`` are AMQP's, by name; app_id,
         message_id and timestamp are filled in where they are not given.
 
         The future raises:
