@@ -208,6 +208,23 @@ async def test_a_node_dies_with_the_process_that_started_it() -> None:
     assert await is_gone(folder)
 
 
+@pytest.mark.parametrize("end", ["cancel", "close"])
+async def test_a_command_under_way_ends_with_its_caller_and_its_node(end: str) -> None:
+    """Nothing is left of a command that is cancelled, nor of one whose node is closed meanwhile."""
+    async with Node() as node:
+        folder = node.host.folder
+        command = asyncio.create_task(node.ctl("eval", "timer:sleep(600000)."))
+        await until(lambda: any("rabbitmqctl" in process for process in processes(folder)))
+        if end == "cancel":
+            command.cancel()
+            await until(lambda: not any("rabbitmqctl" in process for process in processes(folder)))
+        else:
+            node.close()
+        with pytest.raises((NodeFailed, asyncio.CancelledError)):
+            await command
+    assert await is_gone(folder)
+
+
 async def test_tls_is_verified_against_the_tests_own_authority(tmp_path: Path) -> None:
     """A client that trusts the authority connects by TLS; one that does not is refused."""
     authority = Authority(tmp_path)

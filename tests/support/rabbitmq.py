@@ -36,7 +36,8 @@ PORTS = range(20000, 32000)
 #: Debian's scripts without the wrapper in /usr/sbin, which turns to another user and drops the environment.
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
-_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+#: For every Erlang machine that a node or a tool starts, and those that they start: none of them leaves an epmd behind.
+_ERLANG_FLAGS = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 
 #: Ends everything in the process group $1 and removes the folder $2 as soon as nobody holds its standard input: on
 #: request, and also when this process was killed.
@@ -105,10 +106,10 @@ class Host:
         cookie.chmod(0o400)
         self._processes: list[subprocess.Popen[bytes]] = []
         # The group outlives its first process as long as there is any other in it.
-        self._group = 0
-        self._group = self.spawn("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1", environment={}).pid
+        self.group = 0
+        self.group = self.spawn("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1", environment={}).pid
         self._guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(self._group), str(self.folder)],
+            ["sh", "-c", _GUARD, "guard", str(self.group), str(self.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -121,6 +122,7 @@ class Host:
             "HOME": str(self.folder),
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_AFLAGS": _ERLANG_FLAGS,
             # No crash dumps.
             "ERL_CRASH_DUMP_SECONDS": "0",
         }
@@ -137,7 +139,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                process_group=self._group,
+                process_group=self.group,
             )
         self._processes.append(process)
         return process
@@ -267,8 +269,14 @@ class Node:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=self.host.group,
         )
-        output = (await process.communicate())[0].decode(errors="replace")
+        try:
+            output = (await process.communicate())[0].decode(errors="replace")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode:
             msg = f"{tool} {' '.join(arguments)} on {self.name} failed ({process.returncode}):\n{output}"
             raise NodeFailed(msg)
@@ -348,8 +356,6 @@ class Node:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-start_epmd false {_LOOPBACK}",
-            "RABBITMQ_CTL_ERL_ARGS": f"-start_epmd false {_LOOPBACK}",
             # Any port that is free: several tools may run at a time.
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",
             "RABBITMQ_CTL_DIST_PORT_MAX": "0",
