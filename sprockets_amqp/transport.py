@@ -21,7 +21,7 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pika import exceptions, frame, spec
@@ -34,7 +34,7 @@ from tornado.ioloop import IOLoop
 LOGGER = logging.getLogger(__name__)
 
 #: Octets of one write: larger ones cost a copy each time the socket takes only a part.
-WRITE_SIZE: Final = 256 * 1024
+WRITE_SIZE: Final = 1024 * 1024
 #: Octets that wait for the socket before it is called back pressure.
 BACK_PRESSURE_MARK: Final = 4 * 1024 * 1024
 #: Pieces of frames in one turn of the loop before it is called back pressure; a small message has six.
@@ -77,7 +77,7 @@ class Connection(TornadoConnection):
         io_loop: IOLoop,
     ) -> None:
         self._call_soon = io_loop.asyncio_loop.call_soon  # type: ignore[attr-defined]
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._lost = asyncio.Event()
         self._confirm_start = b""
         self._confirm_channel = 0
@@ -124,8 +124,9 @@ class Connection(TornadoConnection):
         if 0 < size <= self._body_max_length:
             self._pieces += (_pack_body_start(0xCE, 3, channel_number, size), body, FRAME_END)
             return
+        view = memoryview(body)
         for start in range(0, size, self._body_max_length):
-            part = body[start : start + self._body_max_length]
+            part = view[start : start + self._body_max_length]
             self._pieces += (_pack_body_start(0xCE, 3, channel_number, len(part)), part)
         self._pieces.append(FRAME_END)
 
@@ -161,15 +162,17 @@ class Connection(TornadoConnection):
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
-        if self._transport is None or not pieces:
+        if self._transport is None:
             return
-        if self._under_pressure:
-            self._under_pressure = self.congested
-        data = b"".join(pieces)
-        rest = self._send_now(data)
-        for start in range(rest, len(data), WRITE_SIZE):
-            self._transport.write(data[start : start + WRITE_SIZE])
-        if rest < len(data):
+        # What waited last time may have gone meanwhile.
+        self._under_pressure = self._under_pressure and self.congested
+        waits = False
+        for data in _joined(pieces):
+            sent = 0 if waits else self._send_now(data)
+            if sent < len(data):
+                waits = True
+                self._transport.write(data[sent:] if sent else data)
+        if waits:
             self._watch_pressure()
 
     def _send_now(self, data: bytes) -> int:
@@ -218,6 +221,18 @@ class Connection(TornadoConnection):
             on_confirm(frame.Method(channel_number, method))
         self.bytes_received += taken
         return data[taken:]
+
+
+def _joined(pieces: list[bytes | memoryview]) -> Iterator[bytes]:
+    """Join pieces into writes of about WRITE_SIZE, each octet copied once."""
+    start = size = 0
+    for end, piece in enumerate(pieces, 1):
+        size += len(piece)
+        if size >= WRITE_SIZE:
+            yield b"".join(pieces[start:end])
+            start, size = end, 0
+    if size:
+        yield b"".join(pieces[start:])
 
 
 @functools.lru_cache(maxsize=1024)
