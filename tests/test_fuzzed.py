@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import struct
 from typing import Any
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from pika import frame, spec
 
 from sprockets_amqp import AMQPException, Client, State
+
+LOGGER = logging.getLogger(__name__)
 
 
 def _greeting() -> list[bytes]:
@@ -89,11 +92,16 @@ async def _fuzz(stream: bytes, places: list[int]) -> None:
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _talk(stream, places, writer)
-        while await reader.read(1 << 16):
-            pass
-        writer.close()
-        ended.set()
+        try:
+            await _talk(stream, places, writer)
+            while await reader.read(1 << 16):
+                pass
+        except ConnectionResetError:
+            # The client closed its socket with bytes unread: that is an end as well.
+            LOGGER.debug("reset by the client")
+        finally:
+            writer.close()
+            ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -155,12 +155,12 @@ async def test_the_routes_have_the_prefix_that_they_are_given(broker: Node, pref
 
 async def test_no_answer_shows_credentials(node: Node) -> None:
     """Neither the user nor the password of the URL is on any page."""
-    await node.add_user("somebody", "s3cret")
-    async with shown(node.url_for("somebody", "s3cret")) as (base, client), events(f"{base}/events") as stream:
+    await node.add_user("web-reader", "s3cret")
+    async with shown(node.url_for("web-reader", "s3cret")) as (base, client), events(f"{base}/events") as stream:
         await client.wait_for(State.READY, 30)
         answers = [json.dumps(await anext(stream))]
         answers += [(await fetch(base + path)).body.decode() for path in ("/", "/ready", "/live")]
-        assert not [answer for answer in answers if "s3cret" in answer or "somebody" in answer]
+        assert not [answer for answer in answers if "s3cret" in answer or "web-reader" in answer]
 
 
 async def test_an_ipv6_broker_is_named_in_brackets() -> None:
