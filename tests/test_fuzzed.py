@@ -1,6 +1,7 @@
 """Bytes that no broker sends, on a real socket."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import struct
@@ -72,17 +73,18 @@ MALFORMED = st.one_of(
 )
 
 
-async def _talk(stream: bytes, places: list[int], writer: asyncio.StreamWriter) -> None:
+async def _talk(stream: bytes, places: list[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     cuts = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
-    try:
+    # The client may have had enough of it at any moment, and reset the line.
+    with contextlib.suppress(OSError):
         for start, end in itertools.pairwise(cuts):
             writer.write(stream[start:end])
             await writer.drain()
             await asyncio.sleep(0)
         writer.write_eof()
-    except OSError:
-        # The client had enough of it.
-        return
+        while await reader.read(1 << 16):
+            pass
+    writer.close()
 
 
 async def _fuzz(stream: bytes, places: list[int]) -> None:
