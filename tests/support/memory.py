@@ -96,14 +96,15 @@ class Wire:
 class Workflow:
     """Stands where pika resolves names and connects."""
 
-    def __init__(self, connection: Any, clock: Clock) -> None:
-        self._connection = connection
-        self._clock = clock
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
 
     def abort(self) -> None:
         """Stop connecting; pika hears of it in a later turn."""
-        aborted = AMQPConnectionWorkflowAborted("aborted")
-        self._clock.loop.call_soon(self._connection._on_connection_workflow_done, aborted)
+        if not self._peer.lost:
+            self._peer.lost = True
+            done = self._peer.connection._on_connection_workflow_done
+            self._peer.broker.clock.loop.call_soon(done, AMQPConnectionWorkflowAborted("aborted"))
 
 
 class Peer:
@@ -291,8 +292,8 @@ class Broker:
             """The client's connection; who connects it is the test."""
 
             def _adapter_connect_stream(self) -> None:
-                self._connection_workflow: Any = Workflow(self, broker.clock)
                 broker.peers.append(Peer(broker, self))
+                self._connection_workflow: Any = Workflow(broker.peer)
 
         monkeypatch.setattr(lifecycle, "Connection", InMemory)
 
