@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 #: Seconds that something may take to go away after it was closed: a thread that just ends, a socket's last callback.
-GRACE = 5.0
+GRACE = 15.0
 _INTERVAL = 0.01
 
 
