@@ -1,6 +1,7 @@
 """Brokers of the tests' own, started once and only where a test needs them."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 
@@ -10,6 +11,9 @@ import pytest
 from tests.support import leaks
 from tests.support.consume import Queue, declare_queue
 from tests.support.rabbitmq import Cluster, Node
+
+# A shell ignores SIGINT for what it starts in the background, and that would hold for the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example that is slow because the machine is busy is no failure.
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
