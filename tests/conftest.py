@@ -12,7 +12,7 @@ from tests.support import leaks
 from tests.support.consume import Queue, declare_queue
 from tests.support.rabbitmq import Cluster, Node
 
-# A shell ignores SIGINT for what it starts in the background, and that would hold for the programs that tests interrupt.
+# A shell ignores SIGINT for what it starts in the background; the programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example that is slow because the machine is busy is no failure.
