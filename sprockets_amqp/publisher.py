@@ -288,7 +288,8 @@ class Publisher:
                 if message in self._line:
                     self._leave(message)
                     self._fail(message, ExchangeRefused(*refusal))
-        self.send_waiting()
+        # Later: pika still holds the number of the channel that a refusal closed, and the next question needs one.
+        self._loop.call_soon(self.send_waiting)
 
     # The wire
 

@@ -156,6 +156,17 @@ async def test_missing_exchange(node: Node) -> None:
         assert stream.path == [] and not stream.errors
 
 
+@pytest.mark.fault(11)
+async def test_missing_exchanges_in_a_row_with_two_channels(node: Node) -> None:
+    """Also where RabbitMQ or the URL allows no third channel, each missing exchange is refused, and nothing else."""
+    async with streaming(node.url_for(query="channel_max=2"), admin_url=node.url) as stream:
+        missing = [stream.client.publish(f"missing {number}", "key", b"") for number in range(5)]
+        outcomes = await asyncio.gather(*missing, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [amqp.ExchangeRefused] * 5
+        await stream.confirmed()
+        assert stream.path == [] and not stream.errors
+
+
 @pytest.mark.fault(12)
 async def test_exchange_deleted_in_mid_stream(node: Node) -> None:
     """What was in flight is unknown; later publishes to the exchange are refused (404) until it is declared again."""
