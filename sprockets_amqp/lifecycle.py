@@ -166,8 +166,8 @@ class Lifecycle:
 
     def start_later(self) -> None:
         """Connect in the loop's next turn; until the loop runs, the client is idle."""
+        # An outage is watched from then on: what the application does before its loop runs is none.
         self._reconnect_timer = self._loop.call_soon(self.feed, self.connect)
-        self._watch_outage(None)
 
     def _cancel_reconnect(self, _event: EventData) -> None:
         self._reconnect_timer = _cancelled(self._reconnect_timer)
@@ -249,8 +249,9 @@ class Lifecycle:
         )
 
     def _fail_later(self, error: Exception) -> None:
-        """Pull connection_failed once the transition that met the error is complete."""
-        self._loop.call_soon(self.feed, self.connection_failed, describe(error), error)
+        """Pull connection_failed once this transition is complete, unless the attempt has ended by then."""
+        _cancelled(self._connect_timer)
+        self._connect_timer = self._loop.call_soon(self.feed, self.connection_failed, describe(error), error)
 
     # ... once ready, blocked, and in an outage
 
@@ -273,7 +274,7 @@ class Lifecycle:
     def _forget_flow(self, _event: EventData) -> None:
         self._reasons_to_block.discard("flow")
 
-    def _watch_outage(self, _event: EventData | None) -> None:
+    def _watch_outage(self, _event: EventData) -> None:
         if self._outage_timer is None and not self._persistent:
             self._outage_timer = self._loop.call_later(self._settings.timeout, self.feed, self.failure_persisted)
 

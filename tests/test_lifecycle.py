@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State
+from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State, lifecycle
 from sprockets_amqp.client import Client
 from tests.support.memory import Broker
 
@@ -40,6 +40,34 @@ def test_a_client_is_idle_until_the_loop_runs(broker: Broker) -> None:
     broker.clock.turn()
     assert outcome(future) is None
     assert told == [("IDLE", "connect", "CONNECTING"), ("CONNECTING", "channel_opened", "READY")]
+
+
+def test_a_loop_that_starts_late_is_no_outage(broker: Broker) -> None:
+    """What the application does before its loop runs counts for no failure of RabbitMQ."""
+    told: list[Client] = []
+    client = broker.client(timeout=1, on_persistent_failure_callback=told.append)
+    broker.clock.now += 100
+    broker.open()
+    assert client.ready
+    assert told == []
+
+
+def test_an_error_of_one_attempt_does_not_end_the_next(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped and connected again before the error was told, the client goes on connecting."""
+    client = broker.client()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no descriptors")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lifecycle, "Connection", fail)
+        client.connect()
+    client._lifecycle.stop()
+    client.connect()
+    told = broker.watch(client)
+    broker.open()
+    assert client.ready
+    assert "connection_failed" not in [trigger for _, trigger, _ in told]
 
 
 def test_the_delays_between_attempts_double_and_are_reset(broker: Broker) -> None:
