@@ -63,8 +63,10 @@ class PublishingMixin(_Handler):
         if not isinstance(client, Client):
             raise RuntimeError("the application has no AMQP client: call sprockets_amqp.install(application) first")
         correlation_id = getattr(self, "correlation_id", None)
-        if correlation_id:
-            properties = {"correlation_id": str(correlation_id), **(properties or {})}
+        given: object = properties
+        # Properties that are no mapping are for publish() to refuse.
+        if correlation_id and (given is None or isinstance(given, Mapping)):
+            properties = {"correlation_id": str(correlation_id), **(given or {})}
         return client.publish(exchange, routing_key, body, properties, timeout=timeout, mandatory=mandatory)
 
     # What Tornado calls: each goes on to what the handler's other bases do

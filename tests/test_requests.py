@@ -283,3 +283,19 @@ async def test_sigterm_lets_a_request_in_flight_publish(broker: Node, mode: str)
             process.kill()
     assert [message.body for message in await queue.messages()] == [b"an event"]
     await queue.delete()
+
+
+async def test_properties_that_are_no_dict_are_refused_by_the_future(broker: Node) -> None:
+    """Also where the handler has a correlation id of its own to add."""
+
+    class Correlated(PublishingMixin):
+        correlation_id = "the-request"
+
+    application = Application()
+    amqp.install(application, url=broker.url)
+    handler = object.__new__(Correlated)
+    handler.application = application
+    refused = handler.amqp_publish("amq.topic", "key", b"", [1])  # type: ignore[arg-type]
+    with pytest.raises(amqp.InvalidMessage, match="properties must be a dict"):
+        await refused
+    await application.amqp.shutdown()  # type: ignore[attr-defined]
