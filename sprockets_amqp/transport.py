@@ -100,8 +100,8 @@ class Connection(TornadoConnection):
 
         https://www.rabbitmq.com/docs/configure#config-items: 128 MiB, and 16 MiB since 4.0.
         """
-        version = (self.server_properties or {}).get("version", "")
-        return 16 * 1024**2 if str(version).partition(".")[0] >= "4" else 128 * 1024**2
+        major = str((self.server_properties or {}).get("version", "")).partition(".")[0]
+        return 16 * 1024**2 if major.isdecimal() and int(major) >= 4 else 128 * 1024**2
 
     @property
     def header_limit(self) -> int:
