@@ -249,8 +249,11 @@ class Node:
         await self.start()
 
     def pause(self) -> None:
-        """Freeze the node: connections stay open and are accepted, and nothing answers."""
+        """Freeze the node: connections stay open and are accepted, and nothing answers from now on."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        # The signal takes effect later than kill() returns: a message may be confirmed in between.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
         self.paused = True
 
     def resume(self) -> None:
