@@ -263,7 +263,8 @@ class Client:
         Raises:
             RuntimeError: it is called on another loop than the client's.
         """
-        if self._runs_elsewhere():
+        running = asyncio._get_running_loop()  # noqa: SLF001 - documented; get_running_loop() raises where there is none
+        if running is not self._loop and running is not None:
             raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
         return self._publisher.publish(exchange, routing_key, body, properties, timeout, mandatory)
 
@@ -437,10 +438,6 @@ class Client:
     def on_back_pressure_detected(obj: object) -> None:
         """Log that more waits for the socket than should; ``obj`` is the connection."""
         LOGGER.warning("RabbitMQ or the network takes messages slower than they are published: %r", obj)
-
-    def _runs_elsewhere(self) -> bool:
-        running = asyncio._get_running_loop()  # noqa: SLF001 - documented; get_running_loop() raises where there is none
-        return running is not self._loop and running is not None
 
     # The user's callbacks
 

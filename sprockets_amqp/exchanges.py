@@ -35,7 +35,7 @@ class Exchanges:
 
     def knows(self, message: Message) -> bool:
         """Tell whether RabbitMQ took a message like this before: to its exchange, in the name of its user id."""
-        return _key(message) in self._known
+        return (message.exchange if message.user_id is None else _key(message)) in self._known
 
     def forget(self) -> None:
         """Know nothing any more: RabbitMQ closed the publishing channel, so something has changed."""

@@ -99,7 +99,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._exchanges: Exchanges | None = None
         self._channel_number = 0
-        self._body_limit = 0
+        self._body_limit = self._header_limit = 0
         self._asking = False
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
@@ -149,6 +149,7 @@ class Publisher:
         self._channel_number = channel_number
         self._exchanges = exchanges
         self._body_limit = self._settings.max_message_size or connection.body_limit
+        self._header_limit = connection.header_limit
 
     def detach(self, reason: BaseException) -> None:
         """Settle what is unconfirmed: the channel is gone, and nobody knows what became of it."""
@@ -199,16 +200,18 @@ class Publisher:
         settled = self._confirms.settle(delivery_tag, multiple)
         if not settled and not self._confirms.was_issued(delivery_tag):
             LOGGER.warning("RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
+        if acked:
+            self.counters.confirmed += len(settled)
+        else:
+            self.counters.nacked += len(settled)
         for message in settled:
+            future = message.future
             if not acked:
-                self.counters.nacked += 1
                 self._fail(message, MessageNacked())
-            else:
-                self.counters.confirmed += 1
-                if message.returned is not None:
-                    self._fail(message, MessageReturned(*message.returned))
-                elif not message.future.done():
-                    message.future.set_result(None)
+            elif message.returned is not None:
+                self._fail(message, MessageReturned(*message.returned))
+            elif not future.done():
+                future.set_result(None)
         if self._line:
             self.send_waiting()
 
@@ -311,8 +314,8 @@ class Publisher:
     def _send(self, message: Message) -> None:
         connection = self._connection
         assert connection is not None
-        if len(message.body) > self._body_limit or len(message.properties) > connection.header_limit:
-            self._fail(message, self._too_large(message, connection))
+        if len(message.body) > self._body_limit or len(message.properties) > self._header_limit:
+            self._fail(message, self._too_large(message))
             return
         connection.publish(self._channel_number, message.method, message.properties, message.body)
         counters = self.counters
@@ -327,11 +330,11 @@ class Publisher:
         if self._confirm_timer is None:
             self._confirm_timer = self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)
 
-    def _too_large(self, message: Message, connection: Connection) -> InvalidMessage:
+    def _too_large(self, message: Message) -> InvalidMessage:
         if len(message.body) > self._body_limit:
             problem = f"has {len(message.body)} bytes, more than the {self._body_limit} that RabbitMQ takes"
             return InvalidMessage("body", f"{problem} (max_message_size)")
-        problem = f"take {len(message.properties)} bytes, more than the {connection.header_limit} of one frame"
+        problem = f"take {len(message.properties)} bytes, more than the {self._header_limit} of one frame"
         return InvalidMessage("properties", problem)
 
     def _expire_unconfirmed(self) -> None:

@@ -225,6 +225,9 @@ class Connection(TornadoConnection):
 
 def _joined(pieces: list[bytes | memoryview]) -> Iterator[bytes]:
     """Join pieces into writes of about WRITE_SIZE, each octet copied once."""
+    if sum(map(len, pieces)) <= WRITE_SIZE:
+        yield b"".join(pieces)
+        return
     start = size = 0
     for end, piece in enumerate(pieces, 1):
         size += len(piece)
