@@ -8,6 +8,7 @@ RabbitMQ checks the exchange, the permissions and the user id when it receives t
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from pika import BasicProperties
 from pika.channel import Channel
@@ -19,27 +20,37 @@ from .message import Message
 
 LOGGER = logging.getLogger(__name__)
 
+#: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
+NOT_ALLOWED: Final = 530
+
 #: Called with None when RabbitMQ takes such messages, else with its reply code and text.
 Answer = Callable[[tuple[int, str] | None], None]
 
 
 class Exchanges:
-    """What one connection knows of its exchanges; one question at a time."""
+    """What one connection knows of its exchanges; one question at a time. Unchecked, it takes all for granted."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, unchecked: bool = False) -> None:
         self._connection = connection
+        self._unchecked = unchecked
         self._channel: Channel | None = None
-        self._known: set[object] = {""}
+        self._opening = False
+        #: By exchange and user_id.
+        self._known: set[tuple[str, str | None]] = {("", None)}
         self._asked: Message | None = None
         self._on_answer: Answer | None = None
 
     def knows(self, message: Message) -> bool:
         """Tell whether RabbitMQ took a message like this before: to its exchange, in the name of its user id."""
-        return (message.exchange if message.user_id is None else _key(message)) in self._known
+        return (message.exchange, message.user_id) in self._known or self._unchecked
+
+    def denied_by(self, cause: BaseException | None) -> bool:
+        """Tell whether the connection was closed because RabbitMQ allows no channel for questions on it."""
+        return self._opening and getattr(cause, "reply_code", 0) == NOT_ALLOWED
 
     def forget(self) -> None:
         """Know nothing any more: RabbitMQ closed the publishing channel, so something has changed."""
-        self._known = {""}
+        self._known = {("", None)}
         if self._asked is not None:
             # Nobody waits for this answer any more, and none of it must be taken for the answer to the next question.
             self._asked = self._on_answer = None
@@ -59,8 +70,10 @@ class Exchanges:
         else:
             channel.add_on_close_callback(self._on_channel_closed)
             self._channel = channel
+            self._opening = True
 
     def _select_transactions(self, channel: Channel) -> None:
+        self._opening = False
         channel.tx_select(callback=lambda _frame: self._try_message(channel))
 
     def _try_message(self, channel: Channel) -> None:
@@ -96,9 +109,5 @@ class Exchanges:
         on_answer = self._on_answer
         self._asked = self._on_answer = None
         if refusal is None:
-            self._known.add(_key(message))
+            self._known.add((message.exchange, message.user_id))
         on_answer(refusal)
-
-
-def _key(message: Message) -> object:
-    return message.exchange if message.user_id is None else (message.exchange, message.user_id)

@@ -77,6 +77,7 @@ class Lifecycle:
         self._io_loop = io_loop
         self._loop = hooks.loop
         self._exchanges: Exchanges | None = None
+        self._unchecked = False
         self._reasons_to_block: set[str] = set()
         self._persistent = False
         self._connections = 0
@@ -193,7 +194,7 @@ class Lifecycle:
         connection, client = self.connection, self._client
         assert connection is not None
         if self._exchanges is None:
-            self._exchanges = Exchanges(connection)
+            self._exchanges = Exchanges(connection, unchecked=self._unchecked)
             self._connections += 1
             self.publisher.counters.reconnects = self._connections - 1
         self._limit_connecting(self.nodes[0])
@@ -299,7 +300,10 @@ class Lifecycle:
         if self._exchanges is not None:
             self._exchanges.forget()
 
-    def _drop_connection(self, _event: EventData) -> None:
+    def _drop_connection(self, event: EventData) -> None:
+        if self._exchanges is not None and self._exchanges.denied_by(event.kwargs.get("cause")):
+            LOGGER.warning("RabbitMQ allows this user no second channel: exchanges are used unchecked")
+            self._unchecked = True
         connection, self.connection = self.connection, None
         self.channel = self._exchanges = None
         self._reasons_to_block.clear()

@@ -260,6 +260,23 @@ async def test_limits(node: Node) -> None:
     await node.ctl("delete_user", "limited")
 
 
+async def test_a_user_of_one_channel(node: Node) -> None:
+    """RabbitMQ closes the connection over a second channel: the client goes on with one, and asks nothing."""
+    url = await node.add_user("limited", "secret", "limited")
+    await node.ctl("set_user_limits", "limited", '{"max-channels": 1}')
+    client = amqp.Client(url, reconnect_delay=0.1, max_reconnect_delay=0.2, timeout=30)
+    await client.publish("amq.topic", "key", b"")
+    await client.publish("amq.direct", "key", b"")
+    assert client.counters.reconnects == 1
+    with pytest.raises(amqp.OutcomeUnknown, match="NOT_FOUND"):
+        await client.publish("missing", "key", b"")
+    await client.publish("amq.direct", "key", b"")
+    assert client.counters.reconnects == 1
+    await client.shutdown()
+    await node.ctl("delete_vhost", "limited")
+    await node.ctl("delete_user", "limited")
+
+
 @pytest.mark.fault(17)
 async def test_queue_full(node: Node) -> None:
     """Messages that a full queue refuses are nacked, and only those."""
