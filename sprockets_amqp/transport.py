@@ -57,7 +57,7 @@ class Connection(TornadoConnection):
     """A TornadoConnection that joins the writes of one loop turn and reads confirms where they arrive.
 
     The callbacks are pika's (https://pika.readthedocs.io/en/stable/modules/adapters/tornado.html); on_back_pressure is
-    called with the connection when more than 4 MiB wait for the socket, once until they have gone.
+    called with the connection when more than 4 MiB wait for the socket, once until all of it has gone.
     """
 
     # pika's, and not in its stubs.
@@ -164,8 +164,8 @@ class Connection(TornadoConnection):
         pieces, self._pieces = self._pieces, []
         if self._transport is None:
             return
-        # What waited last time may have gone meanwhile.
-        self._under_pressure = self._under_pressure and self.congested
+        # Until all of it has gone it is the same pressure, however much waits in between.
+        self._under_pressure = self._under_pressure and self._transport.get_write_buffer_size() > 0
         waits = False
         for data in _joined(pieces):
             sent = 0 if waits else self._send_now(data)
@@ -187,10 +187,9 @@ class Connection(TornadoConnection):
             return 0
 
     def _watch_pressure(self) -> None:
-        under_pressure = self.congested
-        if under_pressure and not self._under_pressure:
+        if self.congested and not self._under_pressure:
+            self._under_pressure = True
             self._on_back_pressure(self)
-        self._under_pressure = under_pressure
 
     def _proto_connection_lost(self, error: BaseException | None) -> None:
         try:

@@ -328,6 +328,19 @@ async def test_back_pressure_is_told_once(line: Any, bodies: int) -> None:
         assert not connection.congested
 
 
+async def test_pressure_that_goes_up_and_down_is_one(line: Any) -> None:
+    """A reader that takes less than is sent is told of once, however often the mark is passed."""
+    connection, far, told = line
+    loop = asyncio.get_running_loop()
+    for _ in range(4):
+        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), bytes(BACK_PRESSURE_MARK))
+        await asyncio.sleep(0)
+        while connection.congested:
+            await loop.sock_recv(far, 1 << 20)
+    assert told == [connection]
+    await _drain(connection, far)
+
+
 async def test_everything_arrives_through_a_slow_reader(line: Any) -> None:
     """What the socket did not take at once follows in order, and nothing twice."""
     connection, far, _ = line
