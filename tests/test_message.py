@@ -165,9 +165,9 @@ def test_a_forked_process_makes_message_ids_of_its_own() -> None:
         from sprockets_amqp.message import new_message_id
         new_message_id()
         child = os.fork()
-        print(*[new_message_id() for _ in range(100)], sep="\\n", flush=True)
         if child:
             os.waitpid(child, 0)
+        print(*[new_message_id() for _ in range(100)], sep="\\n", flush=True)
     """
     made = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     assert len(made) == 200
