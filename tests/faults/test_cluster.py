@@ -39,6 +39,7 @@ async def test_leader_of_a_quorum_queue_killed(healthy: Cluster) -> None:
     """The client stays ready on another node; what was in flight is confirmed by the new leader."""
     entry = healthy.nodes[0]
     async with streaming(entry.url, arguments=QUORUM, interval=0.01) as stream:
+        await healthy.replicated(stream.queue)
         leader = await healthy.leader(stream.queue)
         if leader is entry:
             await _move_leader(entry, stream.queue, healthy.nodes[1])
@@ -74,6 +75,7 @@ async def test_node_of_the_client_killed(healthy: Cluster) -> None:
     async with streaming(url, admin_url=url, arguments=QUORUM, interval=0.01, reconnect_delay=30) as stream:
         first = node_of(stream.client, healthy)
         stream.admin_url = next(node for node in healthy.nodes if node is not first).url
+        await healthy.replicated(stream.queue)
         changes = stream.client.changes()
         await first.kill()
         assert (await asyncio.wait_for(anext(changes), 30)).dest is State.CLOSED

@@ -428,6 +428,17 @@ class Cluster:
                 if (leader := leaders.get(queue, "")) in serving:
                     return serving[leader]
 
+    async def replicated(self, queue: str) -> None:
+        """Wait until every node takes part in a quorum queue, so that it outlives any one of them."""
+        everybody = {node.name for node in self.nodes}
+        async with asyncio.timeout(START_LIMIT):
+            while True:
+                rows = await self.nodes[0].ctl("list_queues", "--no-table-headers", "name", "online")
+                row = next((row for row in rows.splitlines() if row.startswith(f"{queue}\t")), "")
+                if everybody <= set(_NODE_NAMES.findall(row)):
+                    return
+                await asyncio.sleep(POLL_INTERVAL)
+
     def close(self) -> None:
         """Kill every node and remove their folder."""
         self.host.close()
