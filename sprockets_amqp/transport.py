@@ -113,22 +113,22 @@ class Connection(TornadoConnection):
 
         ``method`` and ``properties`` are what `message.encode_method` and `message.encode_properties` return.
         """
-        size = len(body)
-        if not self._pieces:
+        size, pieces = len(body), self._pieces
+        if not pieces:
             self._call_soon(self._flush)
-        self._pieces += (
+        pieces += (
             _method_frame(channel_number, method),
             _pack_header_start(2, channel_number, len(properties) + 12, 60, 0, size),
             properties,
         )
         if 0 < size <= self._body_max_length:
-            self._pieces += (_pack_body_start(0xCE, 3, channel_number, size), body, FRAME_END)
+            pieces += (_pack_body_start(0xCE, 3, channel_number, size), body, FRAME_END)
             return
         view = memoryview(body)
         for start in range(0, size, self._body_max_length):
             part = view[start : start + self._body_max_length]
-            self._pieces += (_pack_body_start(0xCE, 3, channel_number, len(part)), part)
-        self._pieces.append(FRAME_END)
+            pieces += (_pack_body_start(0xCE, 3, channel_number, len(part)), part)
+        pieces.append(FRAME_END)
 
     def read_confirms(self, channel_number: int, callback: Callable[[frame.Method[Any]], None]) -> None:
         """Give the confirms of a channel to the callback as soon as they arrive."""
