@@ -61,6 +61,7 @@ diagrams: $(VENV)/.dev
 bench: $(VENV)/.bench
 	@.ci/setup broker compiler
 	@$(PY) -m benchmarks
+	@$(PY) -m tests.test_readme
 
 soak: $(VENV)/.dev
 	@.ci/setup broker

@@ -38,6 +38,42 @@ def render(results: Results) -> str:
     return "\n".join(f"## {heading}\n\n{section}" for heading, section in sections if section)
 
 
+def summary(results: Results) -> str:
+    """Return the README's table, of the clients that a user would choose from, and where it was measured."""
+    peers = (OURS, BASELINE, "aiormq", "aio-pika")
+    alone = ("", "", "")
+    rows = (
+        (
+            f"processor time per confirmed message ({HEADLINE.title})",
+            *(_number(results.median(HEADLINE, peer, "cpu"), "{:.1f} µs") for peer in peers),
+        ),
+        (
+            "the same, over pika by hand, in turn",
+            *(_number(results.ratio(HEADLINE, peer, BASELINE, "cpu"), "{:.2f}") for peer in peers),
+        ),
+        (
+            "the same, over pika by hand without any properties",
+            _number(results.ratio(HEADLINE, OURS, BARE, "cpu"), "{:.2f}"),
+            *alone,
+        ),
+        (
+            "messages per second, over librabbitmq in C",
+            _number(results.ratio(HEADLINE, OURS, LIBRABBITMQ, "rate"), "{:.2f}"),
+            *alone,
+        ),
+        (
+            "one at a time: latency p50",
+            *(_number(results.median(LONE, peer, "p50"), "{:.2f} ms", 1e3) for peer in peers),
+        ),
+        (
+            "what a publish adds to a Tornado request",
+            *(_number(results.median(HANDLER, peer, "adds"), "{:.0f} µs") for peer in peers),
+        ),
+    )
+    where = "Medians; {when}, RabbitMQ {RabbitMQ}, {processor}.".format(**results.machine)
+    return f"{table(('', OURS, 'pika by hand', *peers[2:]), rows)}\n{where}\n"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table with every column but the first set to the right; nothing for no rows."""
     if not rows:

@@ -30,6 +30,7 @@ from tornado.ioloop import IOLoop
 from tornado.web import Application, RequestHandler
 
 import sprockets_amqp as amqp
+from benchmarks import report, results
 from examples.application import Events
 from examples.demo import on_broker
 from sprockets_amqp import diagrams, errors
@@ -49,6 +50,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "states": diagrams.states_table,
     "transitions": diagrams.table,
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
+    "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),
 }
 
 
@@ -63,7 +65,7 @@ def generated(text: str) -> str:
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
-    """The application, the tables of states and transitions, and the diagram are those of the code."""
+    """The application, the tables of states, transitions and timings, and the diagram are those of the project."""
     assert README.read_text() == generated(README.read_text()), "run python -m tests.test_readme"
 
 
