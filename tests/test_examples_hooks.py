@@ -44,14 +44,15 @@ async def test_the_alert_comes_once_in_an_outage_and_again_when_it_is_over(node:
     for _ in range(2):
         await node.ctl("close_all_connections", "a short outage")
         await client.wait_for(State.READY, 30)
-        await node.stop()
+        await node.ctl("suspend_listeners")
+        await node.ctl("close_all_connections", "a long outage")
         alert = await asyncio.wait_for(alerts.get(), 60)
         assert alert.startswith("RabbitMQ takes no messages for 3 s: connection is C")
         failed = asyncio.Event()
         client.subscribe(lambda _change: failed.set(), [State.CLOSED])  # noqa: B023 - each round has its own
         await failed.wait()
         assert alerts.empty()
-        await node.start()
+        await node.repair()
         assert await asyncio.wait_for(alerts.get(), 60) == "RabbitMQ takes messages again"
     watching.cancel()
     await client.shutdown()
