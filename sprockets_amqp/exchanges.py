@@ -89,6 +89,7 @@ class Exchanges:
 
     def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
+        self._opening = False
         if channel is None:
             return
         try:

@@ -137,15 +137,10 @@ def _make_message_ids(count: int) -> list[str]:
     return [b"-".join(fields).decode() for fields in _ID_FIELDS.iter_unpack(octets.hex().encode())]
 
 
-def _fill(properties: Mapping[str, Any] | None, app_id: str | None) -> dict[str, Any]:
-    filled: dict[str, Any] = {"message_id": new_message_id(), "timestamp": int(time.time())}
-    if app_id is not None:
-        filled["app_id"] = app_id
-    if properties is not None:
-        if not isinstance(properties, Mapping):
-            raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
-        filled.update(properties)
-    return filled
+def _fill(properties: object, app_id: str | None) -> dict[str, Any]:
+    if not isinstance(properties, Mapping):
+        raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
+    return {"message_id": new_message_id(), "timestamp": int(time.time()), "app_id": app_id, **properties}
 
 
 def _is_hashable(value: object) -> bool:
