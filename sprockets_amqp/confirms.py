@@ -60,7 +60,7 @@ class Confirms(Generic[T]):
             # Each tag is stepped over once, so that the next multiple one does not look at it again.
             while self._lowest <= self._last and self._lowest not in self._entries:
                 self._lowest += 1
-        if not self._entries and self._when_empty is not None:
+        if settled and not self._entries and self._when_empty is not None:
             self._tell_empty()
         return settled
 

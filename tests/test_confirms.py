@@ -167,6 +167,20 @@ def test_one_slow_confirm_makes_no_look_slow() -> None:
     assert entries.touched <= 2
 
 
+def test_a_confirm_about_nothing_empties_nothing() -> None:
+    """What was settled before is not the last entry again: nobody who asked later is told."""
+    confirms: Confirms[int] = Confirms()
+    confirms.add(1)
+    confirms.settle(1, multiple=False)
+    told: list[int] = []
+    confirms.call_when_empty(lambda: told.append(1))
+    assert confirms.settle(1, multiple=False) == []
+    assert told == []
+    confirms.add(2)
+    confirms.settle(2, multiple=False)
+    assert told == [1]
+
+
 class LedgerComparison(RuleBasedStateMachine):
     """The ledger, beside one that does it the slow and simple way."""
 
