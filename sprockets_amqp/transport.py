@@ -46,8 +46,8 @@ FRAME_END: Final = b"\xce"
 _pack_method_start: Final = struct.Struct(">BHI").pack
 _pack_header_start: Final = struct.Struct(">BHIHHQ").pack
 _pack_body_start: Final = struct.Struct(">BBHI").pack
-#: Method id, delivery tag, bits and frame end of Basic.Ack and Basic.Nack, after type, channel, size and class.
-_unpack_confirm: Final = struct.Struct(">HQBB").unpack_from
+#: Type, channel, size and class; method id, delivery tag, bits and frame end of Basic.Ack and Basic.Nack.
+_unpack_confirms: Final = struct.Struct(">9sHQBB").iter_unpack
 _START_SIZE: Final = 9
 _CONFIRM_SIZE: Final = 21
 _CONFIRM_METHODS: Final = {80: spec.Basic.Ack, 120: spec.Basic.Nack}
@@ -210,10 +210,10 @@ class Connection(TornadoConnection):
     def _take_confirms(self, data: bytes, on_confirm: Callable[[frame.Method[Any]], None]) -> bytes:
         """Read the confirms that data begins with; returns the rest, for pika."""
         taken = 0
-        channel_number = self._confirm_channel
-        while data.startswith(self._confirm_start, taken) and len(data) - taken >= _CONFIRM_SIZE:
-            method_id, delivery_tag, bits, end = _unpack_confirm(data, taken + 9)
-            if end != 0xCE or method_id not in _CONFIRM_METHODS:
+        channel_number, expected = self._confirm_channel, self._confirm_start
+        whole = memoryview(data)[: len(data) // _CONFIRM_SIZE * _CONFIRM_SIZE]
+        for start, method_id, delivery_tag, bits, end in _unpack_confirms(whole):
+            if start != expected or end != 0xCE or method_id not in _CONFIRM_METHODS:
                 break
             taken += _CONFIRM_SIZE
             method = _CONFIRM_METHODS[method_id](delivery_tag, bool(bits & 1))
