@@ -224,6 +224,7 @@ class Connection(TornadoConnection):
 
 def _joined(pieces: list[bytes | memoryview]) -> Iterator[bytes]:
     """Join pieces into writes of about WRITE_SIZE, each octet copied once."""
+    # Mostly it is one write, and to look at each piece would cost more than the join.
     if sum(map(len, pieces)) <= WRITE_SIZE:
         yield b"".join(pieces)
         return

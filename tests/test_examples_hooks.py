@@ -15,6 +15,7 @@ from sprockets_amqp import Client, State
 from tests.support.consume import declare_queue
 from tests.support.http import fetch, served
 from tests.support.rabbitmq import Node
+from tests.support.waiting import until
 
 QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 0.5}
 
@@ -81,9 +82,7 @@ async def test_the_intake_pauses_while_rabbitmq_blocks(node: Node) -> None:
         assert client.waiting + client.unconfirmed == 1
         await node.ctl("set_vm_memory_high_watermark", "0.4")
         await client.wait_for(State.READY, 30)
-        async with asyncio.timeout(30):
-            while client.counters.confirmed < 3:
-                await asyncio.sleep(0.01)
+        await until(lambda: client.counters.confirmed == 3)
         assert transport.is_reading()
         assert [message.body for message in await queue.messages()] == [b"first", b"second", b"third"]
     finally:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +22,10 @@ from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue, on_channel
 from tests.support.proxy import Proxy
 from tests.support.rabbitmq import PORTS, Cluster, Host, Node, NodeFailed, free_port
+from tests.support.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
-
-#: A limit for what must happen, never a measure of speed.
-LIMIT = 30
 
 
 async def publish(queue: Queue, *bodies: bytes, url: str | None = None) -> None:
@@ -59,13 +56,6 @@ async def is_gone(folder: Path) -> bool:
     """Wait until neither the folder nor any process of it is left."""
     await until(lambda: not folder.exists() and not processes(folder))
     return True
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that can only be looked at."""
-    async with asyncio.timeout(LIMIT):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_node_keeps_confirmed_messages_through_kill_and_restart(node: Node) -> None:

@@ -15,13 +15,11 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 
 from tests.support.proxy import Proxy
 from tests.support.scripted import ScriptedBroker
+from tests.support.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from pika.channel import Channel
     from pika.connection import Connection
-
-#: A limit for what must happen, never a measure of speed.
-LIMIT = 30
 
 
 class Echo:
@@ -104,9 +102,7 @@ async def test_the_proxy_swallows_what_it_is_told_to(line: Line) -> None:
     line.proxy.black_hole()
     line.writer.write(b"lost")
     await line.writer.drain()
-    async with asyncio.timeout(LIMIT):
-        while line.proxy.swallowed != len(b"deflost"):
-            await asyncio.sleep(0.01)
+    await until(lambda: line.proxy.swallowed == len(b"deflost"))
     line.proxy.heal()
     await line.says(b"after", hears=b"after")
 

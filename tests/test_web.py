@@ -256,8 +256,8 @@ async def test_a_reader_that_leaves_leaves_nothing(broker: Node, no_leaks: None)
         async with events(f"{base}/events") as stream:
             await anext(stream)
             assert len(client._hooks._subscriptions) == before + 1
-        while asyncio.all_tasks() - tasks:
-            await asyncio.sleep(0.01)
+        if left := asyncio.all_tasks() - tasks:
+            await asyncio.wait(left)
         assert len(client._hooks._subscriptions) == before
 
 

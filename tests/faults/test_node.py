@@ -260,8 +260,9 @@ async def test_limits(node: Node) -> None:
     await node.ctl("delete_user", "limited")
 
 
+@pytest.mark.fault(16)
 async def test_a_user_of_one_channel(node: Node) -> None:
-    """RabbitMQ closes the connection over a second channel: the client goes on with one, and asks nothing."""
+    """Where one channel is all that the user may open, the client goes on with it, and exchanges are unchecked."""
     url = await node.add_user("limited", "secret", "limited")
     await node.ctl("set_user_limits", "limited", '{"max-channels": 1}')
     client = amqp.Client(url, reconnect_delay=0.1, max_reconnect_delay=0.2, timeout=30)
