@@ -41,10 +41,11 @@ demo: $(VENV)/.run
 	@[ -n "$$AMQP_URL" ] || .ci/setup broker
 	@$(PY) -m examples.demo
 
-# Name tests with T: make test T=tests/test_client.py
+# Much of the time a test waits for a broker, so that several share the machine. Those that are named with T run alone:
+# make test T=tests/test_client.py
 test: $(VENV)/.dev
 	@.ci/setup broker diagrams browser terminal
-	@$(PY) -m pytest $(T)
+	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check

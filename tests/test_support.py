@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 import signal
 import socket
 import ssl
@@ -17,7 +18,7 @@ import pika
 import pytest
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 
-from tests.support import leaks
+from tests.support import leaks, rabbitmq
 from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue, on_channel
 from tests.support.proxy import Proxy
@@ -247,6 +248,18 @@ def test_ports_are_free_and_never_given_twice() -> None:
     assert len(set(ports)) == 50
     assert set(ports) <= set(PORTS)
     assert not set(PORTS) & {*range(35672, 35683)}
+
+
+def test_workers_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two of pytest-xdist's workers hand out the same port, and each has enough of them."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "4")
+    handed_out: set[int] = set()
+    for number in range(4):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{number}")
+        ports = set(runpy.run_path(rabbitmq.__file__)["PORTS"])
+        assert len(ports) == 3000
+        assert not ports & handed_out
+        handed_out |= ports
 
 
 async def test_a_host_can_be_closed_twice() -> None:

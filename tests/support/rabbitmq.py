@@ -30,8 +30,13 @@ STOP_LIMIT = 30.0
 POLL_INTERVAL = 0.05
 
 #: Below the range from which Linux takes the ports of outgoing connections, or one of those might hold a node's port
-#: while the node is down; and away from 35672 to 35682, RabbitMQ's own tools' range.
-PORTS = range(20000, 32000)
+#: while the node is down; and away from 35672 to 35682, RabbitMQ's own tools' range. Each of pytest-xdist's workers has
+#: ports of its own, for the same reason.
+PORTS = range(
+    20000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
+    32000,
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
 
 #: Debian's scripts without the wrapper in /usr/sbin, which turns to another user and drops the environment.
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
