@@ -69,6 +69,7 @@ async def soak(minutes: float, seed: int, republish: bool) -> None:
             timeout=600,
         ) as stream,
     ):
+        await node.store_definitions()
         faults = faults_of(node, proxy)
         while loop.time() < deadline:
             name = random.choice(sorted(faults))

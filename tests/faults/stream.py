@@ -13,8 +13,15 @@ import pika
 from sprockets_amqp import Client, State, StateChange
 from tests.support.leaks import no_leaks
 
-#: Reconnecting is what is tested, not waiting for it; confirm_timeout keeps a frozen broker's test short.
-QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 1, "timeout": 60, "confirm_timeout": 60}
+#: Reconnecting is what is tested, not waiting for it; confirm_timeout keeps a frozen broker's test short. An unroutable
+#: message is confirmed and in no queue: only as a failure does it leave confirmed to mean stored.
+QUICK: dict[str, Any] = {
+    "reconnect_delay": 0.2,
+    "max_reconnect_delay": 1,
+    "timeout": 60,
+    "confirm_timeout": 60,
+    "fail_on_return": True,
+}
 
 
 class Stream:

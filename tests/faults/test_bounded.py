@@ -20,7 +20,7 @@ def resident() -> int:
 async def test_a_frozen_broker_does_not_grow_memory(node: Node) -> None:
     """max_unconfirmed go out, max_waiting wait, and the others are refused at once by a sentence that says so."""
     async with streaming(node.url, interval=0, max_waiting=MAX_WAITING, max_unconfirmed=500) as stream:
-        await stream.client.publish("amq.topic", "key", b"")
+        await stream.client.publish("amq.topic", "key", b"", mandatory=False)
         node.pause()
         accepted = await _offer(stream.client, MAX_WAITING + 500)
         assert (stream.client.unconfirmed, stream.client.waiting) == (500, MAX_WAITING)
@@ -38,7 +38,7 @@ async def _offer(client: amqp.Client, number: int) -> list["asyncio.Future[None]
     """Publish so many messages of 1 KiB; returns those that were not refused at once."""
     accepted = []
     for offered in range(number):
-        future = client.publish("amq.topic", "key", b"x" * 1024, timeout=60)
+        future = client.publish("amq.topic", "key", b"x" * 1024, timeout=60, mandatory=False)
         future.add_done_callback(lambda future: future.cancelled() or future.exception())
         if not future.done():
             accepted.append(future)

@@ -57,6 +57,7 @@ async def test_application_restart(node: Node) -> None:
 async def test_broker_killed(node: Node) -> None:
     """What was in flight is unknown; what was confirmed is in the queue after kill -9."""
     async with streaming(node.url) as stream:
+        await node.store_definitions()
         await left_ready(stream, node.kill())
         await node.start()
         await stream.confirmed()
@@ -174,7 +175,7 @@ async def test_exchange_deleted_in_mid_stream(node: Node) -> None:
         await left_ready(stream, node.ctl("eval", _delete_exchange(stream.exchange)))
         with pytest.raises(amqp.ExchangeRefused, match="NOT_FOUND"):
             await stream.publish()
-        await stream.client.publish("amq.topic", "key", b"")
+        await stream.client.publish("amq.topic", "key", b"", mandatory=False)
         assert stream.path == [S.CONNECTING, S.READY]
         assert {type(error) for error in stream.errors} <= {amqp.OutcomeUnknown, amqp.ExchangeRefused}
 
@@ -284,7 +285,7 @@ async def test_queue_full(node: Node) -> None:
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
     async with streaming(node.url, interval=0, arguments=arguments) as stream:
         refused = [stream.publish() for _ in range(20)]
-        taken = [stream.client.publish("amq.topic", "key", b"") for _ in range(20)]
+        taken = [stream.client.publish("amq.topic", "key", b"", mandatory=False) for _ in range(20)]
         await asyncio.gather(*taken)
         outcomes = await asyncio.gather(*refused, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {amqp.MessageNacked}
@@ -294,13 +295,14 @@ async def test_queue_full(node: Node) -> None:
 @pytest.mark.fault(18)
 async def test_unroutable(node: Node) -> None:
     """With fail_on_return the publish says so, and only that one; without, on_return_callback is told."""
-    async with streaming(node.url, interval=0, fail_on_return=True) as stream:
+    async with streaming(node.url, interval=0) as stream:
         others = [stream.publish() for _ in range(100)]
         with pytest.raises(amqp.MessageReturned, match="NO_ROUTE"):
             await stream.client.publish("amq.topic", "no such binding", b"")
         await asyncio.gather(*others)
     told: list[Any] = []
-    async with streaming(node.url, interval=0, on_return_callback=lambda *returned: told.append(returned)) as stream:
+    on_return: dict[str, Any] = {"fail_on_return": False, "on_return_callback": lambda *returned: told.append(returned)}
+    async with streaming(node.url, interval=0, **on_return) as stream:
         await stream.client.publish("amq.topic", "no such binding", b"the body", {"message_id": "returned"})
         await stream.publish()
         ((method, properties, body),) = told
@@ -314,7 +316,7 @@ async def test_sizes(node: Node) -> None:
         sizes = [0, 1, 131_063, 131_064, 131_065, 262_128, 16 * 1024**2]
         await asyncio.gather(*(stream.client.publish(stream.exchange, "key", b"x" * size) for size in sizes))
         limit = 128 * 1024**2
-        await stream.client.publish("amq.topic", "no binding", b"x" * limit)
+        await stream.client.publish("amq.topic", "no binding", b"x" * limit, mandatory=False)
         others = [stream.publish() for _ in range(100)]
         with pytest.raises(amqp.InvalidMessage, match="body has 134217729 bytes"):
             await stream.client.publish("amq.topic", "no binding", b"x" * (limit + 1))
@@ -390,7 +392,7 @@ async def test_callbacks_that_raise(node: Node) -> None:
 
     names = ("on_ready", "on_unavailable", "on_return", "on_persistent_failure")
     callbacks: dict[str, Any] = {f"{name}_callback": raising for name in names}
-    async with streaming(node.url, **callbacks) as stream:
+    async with streaming(node.url, fail_on_return=False, **callbacks) as stream:
         stream.client.subscribe(raising)
         await stream.client.publish("amq.topic", "no such binding", b"")
         await left_ready(stream, node.ctl("close_all_connections", "bye"))

@@ -248,6 +248,14 @@ class Node:
         self._signal(signal.SIGKILL)
         await self._ended()
 
+    async def store_definitions(self) -> None:
+        """Let what was declared outlive a kill.
+
+        RabbitMQ 3.10 may not restore a binding that was made just before: in 2 of 120 kills, 50 ms after its bind-ok,
+        it was gone, although Mnesia's log had it; in none of 200 when that log had been worked off.
+        """
+        await self.ctl("eval", "mnesia:dump_log().")
+
     async def restart(self) -> None:
         """Stop the node and start it again."""
         await self.stop()
