@@ -70,7 +70,7 @@ def summary(results: Results) -> str:
             *(_number(results.median(HANDLER, peer, "adds"), "{:.0f} µs") for peer in peers),
         ),
     )
-    where = "Medians; {when}, RabbitMQ {RabbitMQ}, {processor}.".format(**results.machine)
+    where = "Medians; {when}, RabbitMQ {RabbitMQ}, {processor}; {system}.".format(**results.machine)
     return f"{table(('', OURS, 'pika by hand', *peers[2:]), rows)}\n{where}\n"
 
 
