@@ -295,7 +295,7 @@ async def test_queue_full(node: Node) -> None:
 @pytest.mark.fault(18)
 async def test_unroutable(node: Node) -> None:
     """With fail_on_return the publish says so, and only that one; without, on_return_callback is told."""
-    async with streaming(node.url, interval=0) as stream:
+    async with streaming(node.url, interval=0, fail_on_return=True) as stream:
         others = [stream.publish() for _ in range(100)]
         with pytest.raises(amqp.MessageReturned, match="NO_ROUTE"):
             await stream.client.publish("amq.topic", "no such binding", b"")
