@@ -1,22 +1,11 @@
 """Which exchanges RabbitMQ takes messages for, asked on a channel of its own; against a broker in memory."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from sprockets_amqp import ExchangeRefused
-from tests.support.memory import Broker
+from tests.support.memory import Broker, in_memory
 
-
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """A broker in memory that lacks an exchange; at the end nothing escaped or is left."""
-    broker = Broker(monkeypatch)
-    broker.missing.add("missing")
-    yield broker
-    broker.shut_down()
-    assert broker.clock.escaped == []
-    broker.close()
+broker = in_memory
 
 
 def test_the_first_use_of_an_exchange_is_asked_about_and_the_next_is_not(broker: Broker) -> None:

@@ -96,7 +96,6 @@ class Exploration(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(client_module, "Lifecycle", Watched)
         self.broker = Broker(self.patch)
-        self.broker.missing.add("missing")
         self.broker.unroutable.add("nowhere")
         self.republish = republish
         self.confirms = confirms

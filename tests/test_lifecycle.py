@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,24 +9,9 @@ from pika import spec
 
 from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State, lifecycle
 from sprockets_amqp.client import Client
-from tests.support.memory import Broker
+from tests.support.memory import Broker, in_memory, outcome
 
-
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """A broker in memory; at the end every client is shut down, and nothing escaped or is left."""
-    broker = Broker(monkeypatch)
-    yield broker
-    broker.shut_down()
-    assert broker.clock.escaped == []
-    broker.close()
-
-
-def outcome(future: "asyncio.Future[None]") -> object:
-    """Return None for a success, else the exception's class; fails when the future did not end."""
-    assert future.done()
-    error = future.exception()
-    return type(error) if error else None
+broker = in_memory
 
 
 def test_a_client_is_idle_until_the_loop_runs(broker: Broker) -> None:

@@ -1,4 +1,4 @@
-"""A broker in memory, and a loop whose time the test moves: what a client does then is the same each time.
+"""A broker in memory, on a loop whose time the test moves: what a client does then is the same each time.
 
 The client, pika and the frames between them are real; only the sockets and the clock are not. Nothing arrives at the
 client until the test lets it.
@@ -9,69 +9,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
 from pika import BasicProperties, frame, spec
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted, AMQPConnectionWorkflowFailed
-from tornado.ioloop import IOLoop
 
 from sprockets_amqp import lifecycle
 from sprockets_amqp.client import Client
 from sprockets_amqp.transport import Connection
+from tests.support.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Iterator
 
-    import pytest
-
-#: Turns of the loop after which everything that needs no time to pass has happened.
-TURNS = 40
-
-
-class Clock:
-    """The loop, and its time, which stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now: float = 1000.0
-        loop: Any = asyncio.SelectorEventLoop()
-        loop.time = lambda: self.now
-        self.loop = loop
-        self.io_loop = IOLoop(make_current=False, asyncio_loop=self.loop)
-        #: What escaped from callbacks of the loop.
-        self.escaped: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
-
-    def turn(self, times: int = TURNS) -> None:
-        """Let the loop run what is due."""
-        for _ in range(times):
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
-
-    def timers(self) -> list[asyncio.TimerHandle]:
-        """Return the timers that are still to fire, the next one first."""
-        return sorted(timer for timer in self.loop._scheduled if not timer.cancelled())
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, and every timer fire at its time."""
-        end = self.now + seconds
-        self.turn()
-        while (timers := self.timers()) and timers[0].when() <= end:
-            self.now = max(self.now, timers[0].when())
-            self.turn()
-        self.now = end
-        self.turn()
-
-    def run(self, coroutine: Coroutine[Any, Any, Any], seconds: float = 100) -> Any:
-        """Run a coroutine to its end, while time passes in steps."""
-        task = self.loop.create_task(coroutine)
-        self.turn()
-        deadline = self.now + seconds
-        while not task.done() and self.now < deadline:
-            self.advance(0.05)
-        assert task.done(), f"{coroutine} did not end within {seconds} s"
-        return task.result()
-
-    def close(self) -> None:
-        """Close the loop."""
-        self.io_loop.close()
+    from pika.channel import Channel
 
 
 class Wire:
@@ -82,15 +32,18 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         """Send."""
-        self._peer.receive(data)
+        self._peer.held += data
+        self._peer.take()
 
     def get_write_buffer_size(self) -> int:
-        """Everything is taken at once."""
-        return 0
+        """Everything is taken at once, unless the line is slow."""
+        return len(self._peer.held)
 
     def abort(self) -> None:
-        """Drop the line; pika hears of it in a later turn."""
-        self._peer.drop_later(None)
+        """Drop the line; pika hears of it in a later turn, or when the test lets it."""
+        self._peer.aborted = True
+        if not self._peer.broker.clings:
+            self._peer.drop_later(None)
 
 
 class Workflow:
@@ -114,12 +67,19 @@ class Peer:
         self.broker = broker
         self.connection = connection
         self.outbox: list[bytes] = []
-        self.accepted = self.lost = self.stalled = False
+        self.accepted = self.lost = self.stalled = self.slow = self.aborted = False
+        #: What a slow line did not take yet, and what the client said of itself.
+        self.held = b""
+        self.client_properties: dict[str, Any] = {}
         #: Channels in confirm mode: how many messages came, and which tags are unconfirmed.
         self.received: dict[int, int] = {}
         self.unconfirmed: dict[int, list[int]] = {}
         self.ids: dict[tuple[int, int], str] = {}
         self.open_channels: set[int] = set()
+        #: The number of each channel that was opened, in order.
+        self.channels: list[int] = []
+        #: Channels for questions on which nothing is answered any more.
+        self._mute: set[int] = set()
         self._buffer = b""
         self._content: dict[int, list[Any]] = {}
 
@@ -175,6 +135,17 @@ class Peer:
         self.say(0, spec.Connection.Blocked("low on memory") if stalled else spec.Connection.Unblocked())
         self.receive(b"")
 
+    def slow_down(self, *, slow: bool) -> None:
+        """Take nothing from the line for now, be it that no alarm is told; or take what it holds."""
+        self.slow = slow
+        self.take()
+
+    def take(self) -> None:
+        """Receive what the line holds, unless it is slow."""
+        if not self.slow:
+            data, self.held = self.held, b""
+            self.receive(data)
+
     def lose(self, error: BaseException | None = None) -> None:
         """Cut the line."""
         if not self.lost:
@@ -210,8 +181,9 @@ class Peer:
         elif decoded.channel_number in self._content:
             self._on_content(decoded.channel_number, decoded)
 
-    def _on_connection_startok(self, _number: int, _method: Any) -> None:
-        self.say(0, spec.Connection.Tune(5, 4096, 0))
+    def _on_connection_startok(self, _number: int, method: Any) -> None:
+        self.client_properties = method.client_properties
+        self.say(0, self.broker.tune)
 
     def _on_connection_open(self, _number: int, _method: Any) -> None:
         self.say(0, spec.Connection.OpenOk())
@@ -222,6 +194,7 @@ class Peer:
     def _on_channel_open(self, number: int, _method: Any) -> None:
         assert number not in self.open_channels
         self.open_channels.add(number)
+        self.channels.append(number)
         self.say(number, spec.Channel.OpenOk())
 
     def _on_channel_close(self, number: int, _method: Any) -> None:
@@ -237,7 +210,8 @@ class Peer:
         self.say(number, spec.Tx.SelectOk())
 
     def _on_tx_rollback(self, number: int, _method: Any) -> None:
-        self.say(number, spec.Tx.RollbackOk())
+        if number not in self._mute:
+            self.say(number, spec.Tx.RollbackOk())
 
     def _on_basic_publish(self, number: int, method: Any) -> None:
         self._content[number] = [method, None, b""]
@@ -266,8 +240,11 @@ class Peer:
                 self.outbox.append(frame.Header(number, len(body), properties).marshal())
                 if body:
                     self.outbox.append(frame.Body(number, body).marshal())
+        elif method.exchange in self.broker.unanswered:
+            self._mute.add(number)
 
     def _forget(self, number: int) -> None:
+        self._mute.discard(number)
         self.received.pop(number, None)
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
@@ -280,9 +257,16 @@ class Broker:
         self.clock = Clock()
         self.peers: list[Peer] = []
         self.clients: list[Client] = []
-        #: Exchanges that do not exist, and routing keys that no queue is bound with.
-        self.missing: set[str] = set()
+        #: Exchanges that do not exist, those that questions about are never answered, and routing keys of no queue.
+        self.missing = {"missing"}
+        self.unanswered: set[str] = set()
         self.unroutable: set[str] = set()
+        #: The limits that it proposes: channels, octets of a frame, seconds between heartbeats.
+        self.tune = spec.Connection.Tune(5, 4096, 0)
+        #: What pika raises when it is asked for a channel, if anything.
+        self.channel_error: Exception | None = None
+        #: Whether a line that the client drops stays until the test cuts it.
+        self.clings = False
         #: The ids of messages as they came, and those that were acknowledged.
         self.messages: list[str] = []
         self.acked: set[str] = set()
@@ -295,12 +279,17 @@ class Broker:
                 broker.peers.append(Peer(broker, self))
                 self._connection_workflow: Any = Workflow(broker.peer)
 
+            def channel(self, *args: Any, **kwargs: Any) -> Channel:
+                if broker.channel_error is not None:
+                    raise broker.channel_error
+                return super().channel(*args, **kwargs)
+
         monkeypatch.setattr(lifecycle, "Connection", InMemory)
 
-    def client(self, **settings: Any) -> Client:
+    def client(self, url: str = "amqp://broker", **settings: Any) -> Client:
         """Make a client of this broker; it connects when the loop turns."""
         settings = {"reconnect_delay": 1, "max_reconnect_delay": 4, **settings}
-        client = Client("amqp://broker", io_loop=self.clock.io_loop, **settings)
+        client = Client(url, io_loop=self.clock.io_loop, **settings)
         self.clients.append(client)
         return client
 
@@ -319,9 +308,9 @@ class Broker:
                 peer.deliver()
         return self
 
-    def ready(self, **settings: Any) -> Client:
+    def ready(self, url: str = "amqp://broker", **settings: Any) -> Client:
         """Make a client, and make it ready."""
-        client = self.client(**settings)
+        client = self.client(url, **settings)
         self.open()
         assert client.ready, client.condition
         return client
@@ -356,3 +345,20 @@ class Broker:
     def close(self) -> None:
         """Close the loop."""
         self.clock.close()
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A broker in memory; at the end every client is shut down, and nothing escaped or is left."""
+    broker = Broker(monkeypatch)
+    yield broker
+    broker.shut_down()
+    assert broker.clock.escaped == []
+    broker.close()
+
+
+def outcome(future: asyncio.Future[None]) -> object:
+    """Return None for a success, else the exception's class; fails when the future did not end."""
+    assert future.done()
+    error = future.exception()
+    return type(error) if error else None
