@@ -1,9 +1,7 @@
 """What goes over the wire: pika's bytes, in fewer writes, and confirms that pika would have told of alike."""
 
-import asyncio
 import inspect
 import itertools
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 from pika.adapters import base_connection, tornado_connection
 from pika.adapters.base_connection import BaseConnection
-from pika.adapters.utils import io_services_utils
 from pika.connection import Connection as PikaConnection
 from pika.exceptions import InvalidFrameError
 from pika.heartbeat import HeartbeatChecker
@@ -24,15 +21,13 @@ from sprockets_amqp.exchanges import Exchanges
 from sprockets_amqp.message import encode_method, encode_properties
 from sprockets_amqp.publisher import Publisher
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.transport import BACK_PRESSURE_MARK, Connection
+from sprockets_amqp.transport import Connection
 from tests.support.wire import (
     BODY_MAX,
     FRAME_MAX,
-    Unconnected,
     feed,
     method,
     open_channel,
-    open_connection,
     ours,
     pikas,
 )
@@ -257,118 +252,6 @@ def test_aborting_stops_everything(io_loop: IOLoop) -> None:
     assert told == []
 
 
-# On a real socket
-
-
-@pytest.fixture
-async def line() -> Any:
-    """Our connection on one end of a socket pair, the other end, and what was told of back pressure."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    told: list[object] = []
-    connection: Any = Unconnected(IOLoop.current(), told.append)
-    shim = base_connection._StreamingProtocolShim(connection)
-    transport = io_services_utils._AsyncPlaintextTransport(near, shim, connection._nbio)
-    open_connection(connection, transport)
-    await asyncio.sleep(0)
-    far.recv(1 << 16)
-    yield connection, far, told
-    connection.abort()
-    await connection.wait_closed()
-    far.close()
-
-
-async def test_a_lone_publish_leaves_in_the_same_turn(line: Any) -> None:
-    """One step of the loop after publish(), and before it looks at any socket, the message has left."""
-    connection, far, _ = line
-    connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"alone")
-    await asyncio.sleep(0)
-    assert far.recv(1 << 16).endswith(b"alone\xce")
-
-
-async def test_one_turn_is_one_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that a turn publishes leaves in one write, and the next turn's in another."""
-    connection, _, _ = line
-    writes: list[int] = []
-    monkeypatch.setattr(connection, "_send_now", lambda data: [len(data), writes.append(len(data))][0])
-    for _ in range(2):
-        for _ in range(100):
-            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"x")
-        await asyncio.sleep(0)
-    assert len(writes) == 2
-    assert writes[0] == writes[1]
-
-
-async def _drain(connection: Any, far: socket.socket) -> int:
-    """Read all that was sent; returns how many octets."""
-    loop = asyncio.get_running_loop()
-    read = 0
-    while connection._transport.get_write_buffer_size() or connection._pieces:
-        read += len(await loop.sock_recv(far, 1 << 20))
-    while True:
-        try:
-            read += len(far.recv(1 << 20))
-        except BlockingIOError:
-            return read
-
-
-@pytest.mark.parametrize("bodies", [1, 12])
-async def test_back_pressure_is_told_once(line: Any, bodies: int) -> None:
-    """More than 4 MiB behind a reader that does not read is told once; when they are gone and more come, again."""
-    connection, far, told = line
-    body = bytes(3 * BACK_PRESSURE_MARK // bodies)
-    for times in (1, 2):
-        for _ in range(bodies):
-            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
-            await asyncio.sleep(0)
-        assert connection.congested
-        assert told == [connection] * times
-        assert await _drain(connection, far) > 3 * BACK_PRESSURE_MARK
-        assert not connection.congested
-
-
-async def test_pressure_that_goes_up_and_down_is_one(line: Any) -> None:
-    """A reader that takes less than is sent is told of once, however often the mark is passed."""
-    connection, far, told = line
-    loop = asyncio.get_running_loop()
-    for _ in range(4):
-        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), bytes(BACK_PRESSURE_MARK))
-        await asyncio.sleep(0)
-        while connection.congested:
-            await loop.sock_recv(far, 1 << 20)
-    assert told == [connection]
-    await _drain(connection, far)
-
-
-async def test_everything_arrives_through_a_slow_reader(line: Any) -> None:
-    """What the socket did not take at once follows in order, and nothing twice."""
-    connection, far, _ = line
-    bodies = [bytes([number]) * 300_000 for number in range(20)]
-    for body in bodies:
-        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
-        await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
-    data, arrived = b"", b""
-    while len(arrived) < len(b"".join(bodies)):
-        data += await loop.sock_recv(far, 50_000)
-        consumed, decoded = frame.decode_frame(data)
-        while decoded:
-            data = data[consumed:]
-            arrived += decoded.fragment if isinstance(decoded, frame.Body) else b""
-            consumed, decoded = frame.decode_frame(data)
-    assert arrived == b"".join(bodies)
-
-
-async def test_the_end_of_the_line_is_awaited(line: Any) -> None:
-    """wait_closed() returns when pika let go of the socket."""
-    connection, far, _ = line
-    far.close()
-    await connection.wait_closed()
-    assert connection.is_closed
-    assert connection._transport is None
-
-
 # What of pika it leans on
 
 
@@ -423,12 +306,3 @@ def test_pika_splits_bodies_where_ours_does(io_loop: IOLoop) -> None:
     connection, _ = ours(io_loop)
     assert connection._body_max_length == BODY_MAX
     assert "self._body_max_length" in body_of(PikaConnection._send_message)  # type: ignore[attr-defined]
-
-
-async def test_pikas_plain_transport_holds_a_socket(line: Any) -> None:
-    """The transport of a plain connection has the socket, a write buffer that can be asked, and abort()."""
-    transport = line[0]._transport
-    assert type(transport._sock) is socket.socket
-    assert transport.get_write_buffer_size() == 0
-    assert parameters_of(transport.write) == ["data"]
-    assert callable(transport.abort)

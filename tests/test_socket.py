@@ -1,0 +1,167 @@
+"""What goes over a real socket: at once, in one write a turn, and all of it, however slow the other end."""
+
+import asyncio
+import inspect
+import socket
+from typing import Any
+
+import pytest
+from pika import frame
+from pika.adapters import base_connection
+from pika.adapters.utils import io_services_utils
+from tornado.ioloop import IOLoop
+
+from sprockets_amqp.message import encode_method, encode_properties
+from sprockets_amqp.transport import BACK_PRESSURE_MARK
+from tests.support.wire import Unconnected, open_connection
+
+
+@pytest.fixture
+async def line() -> Any:
+    """Our connection on one end of a socket pair, the other end, and what was told of back pressure."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    told: list[object] = []
+    connection: Any = Unconnected(IOLoop.current(), told.append)
+    shim = base_connection._StreamingProtocolShim(connection)
+    transport = io_services_utils._AsyncPlaintextTransport(near, shim, connection._nbio)
+    open_connection(connection, transport)
+    await asyncio.sleep(0)
+    far.recv(1 << 16)
+    yield connection, far, told
+    connection.abort()
+    await connection.wait_closed()
+    far.close()
+
+
+async def test_a_lone_publish_leaves_in_the_same_turn(line: Any) -> None:
+    """One step of the loop after publish(), and before it looks at any socket, the message has left."""
+    connection, far, _ = line
+    connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"alone")
+    await asyncio.sleep(0)
+    assert far.recv(1 << 16).endswith(b"alone\xce")
+
+
+async def test_one_turn_is_one_write(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a turn publishes leaves in one write, and the next turn's in another."""
+    connection, _, _ = line
+    writes: list[int] = []
+    monkeypatch.setattr(connection, "_send_now", lambda data: [len(data), writes.append(len(data))][0])
+    for _ in range(2):
+        for _ in range(100):
+            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"x")
+        await asyncio.sleep(0)
+    assert len(writes) == 2
+    assert writes[0] == writes[1]
+
+
+async def _drain(connection: Any, far: socket.socket) -> int:
+    """Read all that was sent; returns how many octets."""
+    loop = asyncio.get_running_loop()
+    read = 0
+    while connection._transport.get_write_buffer_size() or connection._pieces:
+        read += len(await loop.sock_recv(far, 1 << 20))
+    while True:
+        try:
+            read += len(far.recv(1 << 20))
+        except BlockingIOError:
+            return read
+
+
+@pytest.mark.parametrize("bodies", [1, 12])
+async def test_back_pressure_is_told_once(line: Any, bodies: int) -> None:
+    """More than 4 MiB behind a reader that does not read is told once; when they are gone and more come, again."""
+    connection, far, told = line
+    body = bytes(3 * BACK_PRESSURE_MARK // bodies)
+    for times in (1, 2):
+        for _ in range(bodies):
+            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
+            await asyncio.sleep(0)
+        assert connection.congested
+        assert told == [connection] * times
+        assert await _drain(connection, far) > 3 * BACK_PRESSURE_MARK
+        assert not connection.congested
+
+
+async def test_pressure_that_goes_up_and_down_is_one(line: Any) -> None:
+    """A reader that takes less than is sent is told of once, however often the mark is passed."""
+    connection, far, told = line
+    loop = asyncio.get_running_loop()
+    for _ in range(4):
+        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), bytes(BACK_PRESSURE_MARK))
+        await asyncio.sleep(0)
+        while connection.congested:
+            await loop.sock_recv(far, 1 << 20)
+    assert told == [connection]
+    await _drain(connection, far)
+
+
+async def arrived(far: socket.socket, size: int) -> bytes:
+    """Return the bodies that arrive, as soon as they are so many octets."""
+    data, bodies = b"", b""
+    while len(bodies) < size:
+        data += await asyncio.get_running_loop().sock_recv(far, 50_000)
+        consumed, decoded = frame.decode_frame(data)
+        while decoded:
+            data = data[consumed:]
+            bodies += decoded.fragment if isinstance(decoded, frame.Body) else b""
+            consumed, decoded = frame.decode_frame(data)
+    return bodies
+
+
+async def test_everything_arrives_through_a_slow_reader(line: Any) -> None:
+    """What the socket did not take at once follows in order, and nothing twice."""
+    connection, far, _ = line
+    bodies = [bytes([number]) * 300_000 for number in range(20)]
+    for body in bodies:
+        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
+        await asyncio.sleep(0)
+    assert await arrived(far, 6_000_000) == b"".join(bodies)
+
+
+def fill(near: socket.socket) -> int:
+    """Fill a socket to the last octet, as if much had been sent; returns how many octets that took."""
+    filled = 0
+    for size in (1 << 16, 1 << 8, 1):
+        while True:
+            try:
+                filled += near.send(bytes(size))
+            except BlockingIOError:
+                break
+    return filled
+
+
+@pytest.mark.parametrize("room", [0, 1 << 12, 1 << 16], ids=["no room", "little room", "more room"])
+async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
+    """It takes nothing or a part of what is sent, with nothing else waiting: the rest follows in order, and only once."""
+    connection, far, _ = line
+    filled = fill(connection._transport._sock)
+    filled -= len(far.recv(room))
+    assert connection._transport.get_write_buffer_size() == 0
+    bodies = [bytes([number]) * 100_000 for number in range(1, 4)]
+    for body in bodies:
+        connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
+        await asyncio.sleep(0)
+    assert connection._transport.get_write_buffer_size() > 0
+    while filled:
+        filled -= len(await asyncio.get_running_loop().sock_recv(far, filled))
+    assert await arrived(far, 300_000) == b"".join(bodies)
+
+
+async def test_the_end_of_the_line_is_awaited(line: Any) -> None:
+    """wait_closed() returns when pika let go of the socket."""
+    connection, far, _ = line
+    far.close()
+    await connection.wait_closed()
+    assert connection.is_closed
+    assert connection._transport is None
+
+
+async def test_pikas_plain_transport_holds_a_socket(line: Any) -> None:
+    """The transport of a plain connection has the socket, a write buffer that can be asked, and abort()."""
+    transport = line[0]._transport
+    assert type(transport._sock) is socket.socket
+    assert transport.get_write_buffer_size() == 0
+    assert list(inspect.signature(transport.write).parameters) == ["data"]
+    assert callable(transport.abort)
