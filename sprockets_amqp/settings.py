@@ -86,9 +86,15 @@ def _flag(value: object) -> bool:
 
 
 def _text(value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        return None
+    if not isinstance(value, str):
         raise ValueError("must be a str")
-    if value is not None and len(value.encode(errors="replace")) > SHORT_STRING_LIMIT:
+    try:
+        octets = value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be a str that UTF-8 can hold, without lone surrogates") from None
+    if len(octets) > SHORT_STRING_LIMIT:
         raise ValueError(f"must have {SHORT_STRING_LIMIT} octets at the most")
     return value
 

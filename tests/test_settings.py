@@ -141,7 +141,7 @@ BAD: list[tuple[str, Any]] = [
         for name in ("enable_confirmations", "fail_on_return", "republish_unconfirmed")
         for value in ("maybe", 2, "", None, "y e s", "2")
     ],
-    *[("default_app_id", value) for value in (1, b"app", "x" * 256, "ä" * 128)],
+    *[("default_app_id", value) for value in (1, b"app", "x" * 256, "ä" * 128, "\ud800")],
 ]
 
 
