@@ -171,6 +171,23 @@ async def test_a_failed_publish_is_one_line_in_the_log(broker: Node, caplog: pyt
         assert "Traceback" in caplog.text
 
 
+class Greeter(PublishingMixin, RequestHandler):
+    """Publishes nothing."""
+
+    def get(self) -> None:
+        """Say hello."""
+        self.write("hello")
+
+
+async def test_a_handler_that_publishes_nothing_needs_no_client(caplog: pytest.LogCaptureFixture) -> None:
+    """In an application without install() it answers as any other; publishing is an error that says what to call."""
+    async with served(Application([("/", Greeter), ("/event", Handler)])) as base:
+        response = await fetch(f"{base}/")
+        assert (response.code, response.body) == (200, b"hello")
+        assert (await fetch(f"{base}/event", "POST", "{}")).code == 500
+        assert "call sprockets_amqp.install(application) first" in caplog.text
+
+
 class Gated(PublishingMixin, RequestHandler):
     """Publishes when the test lets it."""
 
@@ -243,11 +260,23 @@ class Echo(PublishingMixin, WebSocketHandler):
 
 async def test_websockets_are_not_waited_for(broker: Node) -> None:
     """They last as long as their peers like."""
-    async with application(broker.url, ("/", Echo)) as (base, client):
-        socket = await websocket_connect(base.replace("http", "ws"))
+    settings = gated()
+    async with application(broker.url, ("/", Gated), ("/echo", Echo), settings=settings) as (base, client):
+        await client.wait_for(State.READY, 30)
+        socket = await websocket_connect(base.replace("http", "ws") + "/echo")
+        request = asyncio.create_task(post(base))
+        await settings["arrived"].wait()
+        # Of the two that are open, the request is waited for.
+        stopping = asyncio.create_task(client.shutdown(60))
         await socket.write_message("hello")
         assert await socket.read_message() == "hello"
-        assert not client.in_flight
+        assert (client.ready, stopping.done(), len(client.in_flight)) == (True, False, 1)
+        settings["gate"].set()
+        assert (await request).body == b"published"
+        await asyncio.wait_for(stopping, 30)
+        assert client.closed
+        await socket.write_message("still open")
+        assert await socket.read_message() == "still open"
         socket.close()
         assert await socket.read_message() is None
 
