@@ -134,7 +134,7 @@ def fill(near: socket.socket) -> int:
 
 @pytest.mark.parametrize("room", [0, 1 << 12, 1 << 16], ids=["no room", "little room", "more room"])
 async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
-    """It takes nothing or a part of what is sent, with nothing else waiting: the rest follows in order, and only once."""
+    """It takes nothing or a part of what is sent, with nothing else waiting: the rest follows in order, and once."""
     connection, far, _ = line
     filled = fill(connection._transport._sock)
     filled -= len(far.recv(room))
@@ -143,7 +143,9 @@ async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
     for body in bodies:
         connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), body)
         await asyncio.sleep(0)
-    assert connection._transport.get_write_buffer_size() > 0
+        assert connection._transport.get_write_buffer_size() > 0
+        # Room for the next one, which has to let the rest of this one go first.
+        filled -= len(far.recv(min(filled, 1 << 14)))
     while filled:
         filled -= len(await asyncio.get_running_loop().sock_recv(far, filled))
     assert await arrived(far, 300_000) == b"".join(bodies)
