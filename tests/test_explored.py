@@ -56,18 +56,19 @@ class Watched(Lifecycle):
 
 
 class Publish:
-    """One publish, and how often it ended."""
+    """One publish, and what was so when it ended."""
 
-    def __init__(self, message_id: str, future: "asyncio.Future[None]") -> None:
+    def __init__(self, message_id: str, future: "asyncio.Future[None]", broker: Broker) -> None:
         self.message_id = message_id
         self.future = future
-        self.ended = 0
+        #: How often the message had been sent, and with what the publish ended; None until it does.
+        self.at_end: tuple[int, str] | None = None
+        self._broker = broker
         future.add_done_callback(self._on_end)
 
     def _on_end(self, future: "asyncio.Future[None]") -> None:
-        self.ended += 1
-        if not future.cancelled():
-            future.exception()
+        error = None if future.cancelled() else future.exception()
+        self.at_end = (self._broker.sent[self.message_id], repr(error))
 
 
 class Exploration(RuleBasedStateMachine):
@@ -116,13 +117,9 @@ class Exploration(RuleBasedStateMachine):
             max_reconnect_delay=4,
             on_return_callback=lambda *_args: None,
         )
-        self.told = [State.IDLE]
-        self.client.subscribe(self._on_change)
+        self.told: list[Any] = []
+        self.client.subscribe(self.told.append)
         self.window = window
-
-    def _on_change(self, change: Any) -> None:
-        assert change.source is self.told[-1]
-        self.told.append(change.dest)
 
     @property
     def ups(self) -> list[Peer]:
@@ -145,14 +142,14 @@ class Exploration(RuleBasedStateMachine):
             future = self.client.publish(
                 exchange, routing_key, bytes(size), {"message_id": message_id}, timeout=timeout
             )
-            self.publishes.append(Publish(message_id, future))
+            self.publishes.append(Publish(message_id, future, self.broker))
 
     @rule(bad=st.sampled_from([{"priority": 300}, {"headers": {"a": 1.5}}, {"headers": {"a": "x" * 5000}}]))
     def publish_nonsense(self, bad: dict[str, Any]) -> None:
         """Publish what cannot be sent."""
         message_id = f"m{len(self.publishes)}"
         future = self.client.publish("", "q", b"", {"message_id": message_id, **bad})
-        self.publishes.append(Publish(message_id, future))
+        self.publishes.append(Publish(message_id, future, self.broker))
 
     @rule(which=st.integers(0, 5))
     def cancel(self, which: int) -> None:
@@ -293,13 +290,23 @@ class Exploration(RuleBasedStateMachine):
         assert self.broker.clock.escaped == []
 
     @invariant()
-    def every_publish_ends_at_most_once(self) -> None:
-        """And with what the contract names."""
+    def what_ended_is_over(self) -> None:
+        """A publish ends with what the contract names, in an error of its own, and is not sent any more after that."""
         for publish in self.publishes:
-            assert publish.ended <= 1
-            if publish.future.done() and not publish.future.cancelled():
-                error = publish.future.exception()
-                assert error is None or isinstance(error, AMQPException)
+            if publish.at_end is None:
+                continue
+            error = None if publish.future.cancelled() else publish.future.exception()
+            assert error is None or isinstance(error, AMQPException)
+            assert error is None or error.message_id == publish.message_id
+            assert publish.at_end == (self.broker.sent[publish.message_id], repr(error))
+
+    @invariant()
+    def changes_are_told_one_after_the_other(self) -> None:
+        """Each begins where the one before ended, the first where the client began, and none is missing."""
+        state = State.IDLE
+        for change in self.told:
+            assert change.source is state
+            state = change.dest
 
     @invariant()
     def the_limits_hold(self) -> None:
@@ -346,7 +353,7 @@ class Exploration(RuleBasedStateMachine):
                 self._mend()
             if self.mends and self.client.recovers and not any(not task.done() for task in self.shutdowns):
                 assert self.client.ready, self.client.condition
-                assert self.told[-1] is State.READY
+                assert self.told[-1].dest is State.READY
             self._end()
         finally:
             for task in asyncio.all_tasks(self.broker.clock.loop):
@@ -373,13 +380,16 @@ class Exploration(RuleBasedStateMachine):
         client = self.client
         assert (client.closed, client.recovers, client.connection) == (True, False, None)
         assert (client.unconfirmed, client.waiting) == (0, 0)
-        assert [publish.ended for publish in self.publishes] == [1] * len(self.publishes)
+        assert [publish for publish in self.publishes if publish.at_end is None] == []
         assert all(task.done() and task.exception() is None for task in self.shutdowns)
         assert self.broker.clock.timers() == []
         assert asyncio.all_tasks(self.broker.clock.loop) == set()
         self.nothing_escapes()
         self.each_message_tells_the_truth()
-        assert self.told[-1] is State.CLOSED
+        self.what_ended_is_over()
+        self.changes_are_told_one_after_the_other()
+        assert tuple(self.told[-len(client.history) :]) == client.history
+        assert self.told[-1].dest is State.CLOSED
         client.publish("", "q", b"late").exception()
 
 

@@ -7,6 +7,7 @@ client until the test lets it.
 from __future__ import annotations
 
 import asyncio
+import collections
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -32,12 +33,11 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         """Send."""
-        self._peer.held += data
-        self._peer.take()
+        self._peer.receive(data)
 
     def get_write_buffer_size(self) -> int:
         """Everything is taken at once, unless the line is slow."""
-        return len(self._peer.held)
+        return sum(size for _, size in self._peer.line) if self._peer.slow else 0
 
     def abort(self) -> None:
         """Drop the line; pika hears of it in a later turn, or when the test lets it."""
@@ -68,8 +68,8 @@ class Peer:
         self.connection = connection
         self.outbox: list[bytes] = []
         self.accepted = self.lost = self.stalled = self.slow = self.aborted = False
-        #: What a slow line did not take yet, and what the client said of itself.
-        self.held = b""
+        #: Frames on their way, with their sizes, and what the client said of itself.
+        self.line: collections.deque[tuple[Any, int]] = collections.deque()
         self.client_properties: dict[str, Any] = {}
         #: Channels in confirm mode: how many messages came, and which tags are unconfirmed.
         self.received: dict[int, int] = {}
@@ -133,7 +133,7 @@ class Peer:
         """Block, and take nothing from the socket any more; or take it back."""
         self.stalled = stalled
         self.say(0, spec.Connection.Blocked("low on memory") if stalled else spec.Connection.Unblocked())
-        self.receive(b"")
+        self.take()
 
     def slow_down(self, *, slow: bool) -> None:
         """Take nothing from the line for now, be it that no alarm is told; or take what it holds."""
@@ -141,10 +141,9 @@ class Peer:
         self.take()
 
     def take(self) -> None:
-        """Receive what the line holds, unless it is slow."""
-        if not self.slow:
-            data, self.held = self.held, b""
-            self.receive(data)
+        """Read what is on its way, unless the line is slow or the broker is not reading."""
+        while self.line and not self.slow and not self.stalled and not self.lost:
+            self._take(self.line.popleft()[0])
 
     def lose(self, error: BaseException | None = None) -> None:
         """Cut the line."""
@@ -161,13 +160,16 @@ class Peer:
     # What the broker does
 
     def receive(self, data: bytes) -> None:
-        """Read what the client sent."""
+        """Take note of what the client sends, and read it."""
         self._buffer += data
-        while self._buffer and not self.stalled and not self.lost:
-            consumed, decoded = frame.decode_frame(self._buffer)
-            assert decoded is not None, "a frame was torn, in memory"
+        consumed, decoded = frame.decode_frame(self._buffer)
+        while decoded is not None:
             self._buffer = self._buffer[consumed:]
-            self._take(decoded)
+            self.line.append((decoded, consumed))
+            if isinstance(decoded, frame.Header):
+                self.broker.sent.update([str(decoded.properties.message_id)])
+            consumed, decoded = frame.decode_frame(self._buffer)
+        self.take()
 
     def _take(self, decoded: Any) -> None:
         if isinstance(decoded, frame.ProtocolHeader):
@@ -267,6 +269,8 @@ class Broker:
         self.channel_error: Exception | None = None
         #: Whether a line that the client drops stays until the test cuts it.
         self.clings = False
+        #: How often each message was sent, the broker reading or not; None stands for those that only ask.
+        self.sent: collections.Counter[str] = collections.Counter()
         #: The ids of messages as they came, and those that were acknowledged.
         self.messages: list[str] = []
         self.acked: set[str] = set()
