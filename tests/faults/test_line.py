@@ -19,6 +19,7 @@ async def came_back(stream: Stream) -> None:
         await asyncio.wait_for(anext(stream.client.changes()), 60)
     await stream.confirmed()
     assert stream.path[:1] + stream.path[-1:] == [State.CLOSED, State.READY]
+    assert stream.errors
     assert all(isinstance(error, amqp.OutcomeUnknown) and error.__cause__ for error in stream.errors)
 
 
@@ -26,6 +27,8 @@ async def came_back(stream: Stream) -> None:
 async def test_tcp_reset(broker: Node) -> None:
     """What was in flight is unknown; the client reconnects."""
     async with Proxy(broker.port) as proxy, streaming(proxy.url(), admin_url=broker.url) as stream:
+        proxy.delay = 0.1
+        stream.publish()
         proxy.reset()
         await came_back(stream)
         assert stream.path == RECONNECTED
@@ -35,6 +38,8 @@ async def test_tcp_reset(broker: Node) -> None:
 async def test_end_of_stream(broker: Node) -> None:
     """What was in flight is unknown; the client reconnects."""
     async with Proxy(broker.port) as proxy, streaming(proxy.url(), admin_url=broker.url) as stream:
+        proxy.delay = 0.1
+        stream.publish()
         proxy.eof()
         await came_back(stream)
         assert stream.path == RECONNECTED

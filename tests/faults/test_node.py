@@ -2,7 +2,8 @@
 
 import asyncio
 import select
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import sprockets_amqp as amqp
 from sprockets_amqp import State
 from tests.faults.stream import Stream, streaming
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import Node
 
 S = State
@@ -26,8 +28,20 @@ async def left_ready(stream: Stream, cause: Awaitable[object]) -> None:
     subscription.cancel()
 
 
+@asynccontextmanager
+async def far_away(url: str, node: Node, **settings: Any) -> AsyncIterator[Stream]:
+    """A stream to a node behind a slow line: whenever the fault comes, some of it is in flight."""
+    async with Proxy(node.port) as proxy:
+        near = url.replace(f":{node.port}/", f":{proxy.port}/")
+        assert near != url
+        async with streaming(near, admin_url=node.url, **settings) as stream:
+            proxy.delay = 0.1
+            yield stream
+
+
 def only_unknown(stream: Stream, words: str = "") -> None:
-    """What was not confirmed may have arrived, and says why nobody knows."""
+    """What was not confirmed may have arrived, and says why nobody knows; there is some."""
+    assert stream.errors
     assert all(isinstance(error, amqp.OutcomeUnknown) for error in stream.errors), stream.errors[:3]
     assert all(words in str(error) and error.__cause__ is not None for error in stream.errors), stream.errors[:3]
 
@@ -35,7 +49,7 @@ def only_unknown(stream: Stream, words: str = "") -> None:
 @pytest.mark.fault(1)
 async def test_forced_close(node: Node) -> None:
     """What was in flight is unknown (320); the client reconnects and goes on."""
-    async with streaming(node.url) as stream:
+    async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("close_all_connections", "bye"))
         await stream.confirmed()
         assert stream.path == RECONNECTED
@@ -45,7 +59,7 @@ async def test_forced_close(node: Node) -> None:
 @pytest.mark.fault(2)
 async def test_application_restart(node: Node) -> None:
     """What was in flight is unknown; new publishes wait for the broker."""
-    async with streaming(node.url) as stream:
+    async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("stop_app"))
         await node.ctl("start_app")
         await stream.confirmed()
@@ -58,6 +72,8 @@ async def test_broker_killed(node: Node) -> None:
     """What was in flight is unknown; what was confirmed is in the queue after kill -9."""
     async with streaming(node.url) as stream:
         await node.store_definitions()
+        node.pause()
+        stream.publish()
         await left_ready(stream, node.kill())
         await node.start()
         await stream.confirmed()
@@ -67,7 +83,7 @@ async def test_broker_killed(node: Node) -> None:
 @pytest.mark.fault(4)
 async def test_maintenance(node: Node) -> None:
     """A drained node closes its connections (320); publishes wait until it is revived."""
-    async with streaming(node.url) as stream:
+    async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("drain", tool="rabbitmq-upgrade"))
         await node.ctl("revive", tool="rabbitmq-upgrade")
         await stream.confirmed()
@@ -116,7 +132,8 @@ async def test_close_while_blocked(node: Node) -> None:
         await node.ctl("set_vm_memory_high_watermark", "0.4")
         assert stream.path == [S.BLOCKED, S.CLOSING, S.CLOSED]
         assert not stream.client.recovers
-        assert {type(error) for error in stream.errors} <= {amqp.OutcomeUnknown, amqp.NotReadyError}
+        # RabbitMQ confirms nothing under an alarm, but what came before it noticed.
+        assert {type(error) for error in stream.errors} == {amqp.OutcomeUnknown}
 
 
 @pytest.mark.fault(9)
@@ -171,13 +188,13 @@ async def test_missing_exchanges_in_a_row_with_two_channels(node: Node) -> None:
 @pytest.mark.fault(12)
 async def test_exchange_deleted_in_mid_stream(node: Node) -> None:
     """What was in flight is unknown; later publishes to the exchange are refused (404) until it is declared again."""
-    async with streaming(node.url) as stream:
+    async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("eval", _delete_exchange(stream.exchange)))
         with pytest.raises(amqp.ExchangeRefused, match="NOT_FOUND"):
             await stream.publish()
         await stream.client.publish("amq.topic", "key", b"", mandatory=False)
         assert stream.path == [S.CONNECTING, S.READY]
-        assert {type(error) for error in stream.errors} <= {amqp.OutcomeUnknown, amqp.ExchangeRefused}
+        assert {type(error) for error in stream.errors} == {amqp.OutcomeUnknown, amqp.ExchangeRefused}
 
 
 @pytest.mark.fault(13)
@@ -185,7 +202,7 @@ async def test_permission_revoked(node: Node) -> None:
     """RabbitMQ keeps to what it granted a channel; on the next connection publishes are refused (403), each alone."""
     await node.ctl("add_user", "revoked", "secret")
     await node.ctl("set_permissions", "revoked", ".*", ".*", ".*")
-    async with streaming(node.url_for("revoked", "secret"), admin_url=node.url) as stream:
+    async with far_away(node.url_for("revoked", "secret"), node) as stream:
         await node.ctl("clear_permissions", "revoked")
         await stream.confirmed()
         await node.ctl("set_permissions", "revoked", "none", "none", "none")
@@ -195,7 +212,7 @@ async def test_permission_revoked(node: Node) -> None:
             await stream.publish()
         await node.ctl("set_permissions", "revoked", ".*", ".*", ".*")
         await stream.confirmed()
-        assert {type(error) for error in stream.errors} <= {amqp.OutcomeUnknown, amqp.ExchangeRefused}
+        assert {type(error) for error in stream.errors} == {amqp.OutcomeUnknown, amqp.ExchangeRefused}
     await node.ctl("delete_user", "revoked")
 
 
@@ -229,7 +246,7 @@ async def test_user_or_vhost_deleted(node: Node, caplog: pytest.LogCaptureFixtur
 async def test_password_changed(node: Node) -> None:
     """The login is refused, and tried again, slower, until the password is right."""
     url = await node.add_user("changing", "before")
-    async with streaming(url, admin_url=node.url) as stream:
+    async with far_away(url, node) as stream:
         await node.ctl("change_password", "changing", "after")
         await left_ready(stream, node.ctl("close_all_connections", "bye"))
         changes = stream.client.changes()
@@ -372,13 +389,17 @@ async def test_what_rabbitmq_would_refuse(node: Node) -> None:
 @pytest.mark.fault(38)
 async def test_cancelled_futures(node: Node) -> None:
     """Cancelling a publish harms no other, whatever happens to it afterwards."""
-    async with streaming(node.url, interval=0) as stream:
-        for cause in (_nothing, lambda: node.ctl("close_all_connections", "bye")):
+    async with Proxy(node.port) as proxy, streaming(proxy.url(), admin_url=node.url, interval=0) as stream:
+        for lost in (False, True):
+            proxy.delay = 0.1
             futures = [stream.publish() for _ in range(100)]
+            await asyncio.sleep(0)
             for future in futures[::2]:
                 future.cancel()
-            await cause()
+            if lost:
+                proxy.reset()
             await asyncio.wait(futures)
+            assert [future.exception() is None for future in futures[1::2]] == [not lost] * 50
             await stream.confirmed()
         only_unknown(stream)
 
@@ -392,7 +413,7 @@ async def test_callbacks_that_raise(node: Node) -> None:
 
     names = ("on_ready", "on_unavailable", "on_return", "on_persistent_failure")
     callbacks: dict[str, Any] = {f"{name}_callback": raising for name in names}
-    async with streaming(node.url, fail_on_return=False, **callbacks) as stream:
+    async with far_away(node.url, node, fail_on_return=False, **callbacks) as stream:
         stream.client.subscribe(raising)
         await stream.client.publish("amq.topic", "no such binding", b"")
         await left_ready(stream, node.ctl("close_all_connections", "bye"))
@@ -436,10 +457,6 @@ async def test_blocked_event_loop(node: Node) -> None:
         await stream.confirmed()
         assert stream.path[0] is S.CLOSED
         only_unknown(stream)
-
-
-async def _nothing() -> None:
-    """Cause no fault."""
 
 
 def _stand_still(seconds: float) -> None:

@@ -79,10 +79,13 @@ async def test_tls_and_its_faults(secure: Node, certificates: Certificates) -> N
     """Each ends the attempt with its reason, and never falls back to plain text; cut in mid-stream, it reconnects."""
     async with Proxy(secure.tls_port or 0) as proxy:
         async with streaming(certificates.url(proxy.port), admin_url=secure.url) as stream:
+            proxy.delay = 0.1
+            stream.publish()
             proxy.reset()
             while State.CLOSED not in stream.path:
                 await asyncio.wait_for(anext(stream.client.changes()), 60)
             await stream.confirmed()
+            assert stream.errors
             assert all(isinstance(error, amqp.OutcomeUnknown) for error in stream.errors)
         proxy.black_hole()
         assert "imeout" in await refused(certificates.url(proxy.port))
