@@ -20,10 +20,11 @@ import pika
 
 from .check import Step, check_node
 from .client import Client
+from .defaults import new_message_id
+from .encoding import PROPERTY_NAMES, encode_method, encode_properties
 from .errors import AMQPException, InvalidMessage
 from .hooks import StateChange
 from .lines import OUTCOMES, Account, Sender, read_lines
-from .message import PROPERTY_NAMES, encode_method, encode_properties, new_message_id
 from .progress import shown
 from .settings import DEFAULT_URL, Settings, from_environment, node_parameters
 

@@ -1,43 +1,13 @@
-"""A message: default properties, validation, and the bytes of its content header.
-
-What RabbitMQ would refuse, and with it close the channel under every other message in flight, is refused here where it
-can be known here. What is accepted is encoded at once, byte for byte as pika encodes it (AMQP 0-9-1, sections 4.2.5 and
-4.2.6): that costs less than pika's general encoder, and keeps less in memory while a message waits.
-"""
+"""A message: its default properties, and what goes on the wire."""
 
 import asyncio
-import functools
-import os
-import struct
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
-from pika import data
-from pika.delivery_mode import DeliveryMode
-
+from .defaults import around_message_id, new_message_id
+from .encoding import encode_body, encode_method, encode_properties, unhashable
 from .errors import InvalidMessage
-
-Encoder = Callable[[Any], bytes]
-
-#: AMQP 0-9-1, section 4.2.5.3: a short string has at most 255 octets.
-SHORT_STRING_LIMIT: Final = 255
-#: RabbitMQ closes the channel over an expiration above 2^32 - 1 milliseconds.
-EXPIRATION_LIMIT: Final = 4_294_967_295
-
-_OCTETS: Final = [bytes((n,)) for n in range(256)]
-#: Made ahead of their use: the system gives the randomness of many as fast as that of one.
-_message_ids: list[str] = []
-# A child process would send what its parent sends too.
-os.register_at_fork(after_in_child=_message_ids.clear)
-#: The octets that carry the version (4) and the variant (binary 10) of a UUID, with these bits set.
-_WITH_VERSION: Final = bytes(octet & 0x0F | 0x40 for octet in range(256))
-_WITH_VARIANT: Final = bytes(octet & 0x3F | 0x80 for octet in range(256))
-#: Where the digits of a UUID stand between its hyphens.
-_DIGIT_PLACES: Final = (*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36))
-_pack_method: Final = struct.Struct(">HHH").pack
-_pack_flags: Final = struct.Struct(">H").pack
-_pack_timestamp: Final = struct.Struct(">Q").pack
 
 
 class Message:
@@ -78,13 +48,12 @@ class Message:
         self.message_id: str | None = None
         #: Only RabbitMQ can judge it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
         self.user_id: str | None = None
-        filled: dict[str, Any] = {}
         try:
             #: The property flags and list of the content header, encoded.
             self.properties: bytes
             if properties is None:
                 self.message_id = new_message_id()
-                before, after = _around_message_id(int(time.time()), app_id)
+                before, after = around_message_id(int(time.time()), app_id)
                 self.properties = before + self.message_id.encode() + after
             else:
                 filled = _fill(properties, app_id)
@@ -93,21 +62,16 @@ class Message:
                 self.properties = encode_properties(filled)
             #: The arguments of Basic.Publish, encoded.
             self.method = encode_method(exchange, routing_key, mandatory)
-            self.body = body if type(body) is bytes else _encode_body(body)
+            self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
             error.about(self.message_id, exchange, routing_key)
             raise
         except TypeError:
-            # The caches of what was encoded cannot look up what is not hashable.
-            given = {
-                **filled,
-                "headers": None,
-                "exchange": exchange,
-                "routing_key": routing_key,
-                "mandatory": mandatory,
-            }
-            name = next((name for name, value in given.items() if not _is_hashable(value)), "properties")
-            refused = InvalidMessage(name, f"cannot be {given.get(name)!r:.80}")
+            # What was encoded before is looked up, and what is not hashable can't be. Any other is a defect of ours.
+            arguments = {"exchange": exchange, "routing_key": routing_key, "mandatory": mandatory}
+            refused = unhashable({**(properties or {}), "headers": None, **arguments})
+            if refused is None:
+                raise
             raise refused.about(self.message_id, exchange, routing_key) from None
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
@@ -121,182 +85,7 @@ class Message:
         return f"<Message {self.message_id} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
 
 
-def new_message_id() -> str:
-    """Make a version 4 UUID (RFC 9562), as ``str(uuid.uuid4())`` does, in a tenth of the time."""
-    try:
-        return _message_ids.pop()
-    except IndexError:
-        first, *others = _make_message_ids(256)
-        _message_ids.extend(others)
-        return first
-
-
-def _make_message_ids(count: int) -> list[str]:
-    octets = bytearray(os.urandom(16 * count))
-    octets[6::16] = octets[6::16].translate(_WITH_VERSION)
-    octets[8::16] = octets[8::16].translate(_WITH_VARIANT)
-    digits = octets.hex().encode()
-    text = bytearray(b"-" * 36 + b" ") * count
-    for digit, place in enumerate(_DIGIT_PLACES):
-        text[place::37] = digits[digit::32]
-    return text.decode().split()
-
-
 def _fill(properties: object, app_id: str | None) -> dict[str, Any]:
     if not isinstance(properties, Mapping):
         raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
     return {"message_id": new_message_id(), "timestamp": int(time.time()), "app_id": app_id, **properties}
-
-
-def _is_hashable(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-def encode_properties(properties: dict[str, Any]) -> bytes:
-    """Encode properties as the flags and list of a content header; those that are None are left out."""
-    flags, plan = _plan(tuple(properties))
-    pieces = [flags]
-    for name, encode in plan:
-        value = properties[name]
-        if value is None:
-            return encode_properties({name: value for name, value in properties.items() if value is not None})
-        pieces.append(encode(value))
-    return b"".join(pieces)
-
-
-@functools.lru_cache(maxsize=16)
-def _around_message_id(timestamp: int, app_id: str | None) -> tuple[bytes, bytes]:
-    """Encode the properties that a message gets when none are given, as far as messages of one second share them."""
-    sample = new_message_id()
-    filled = {"message_id": sample, "timestamp": timestamp, "app_id": app_id}
-    before, _, after = encode_properties(filled).partition(sample.encode())
-    return before, after
-
-
-@functools.lru_cache(maxsize=1024)
-def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    """Encode the arguments of Basic.Publish, class 60, method 40; reserved-1 is 0 (section 1.8.3.7)."""
-    return b"".join(
-        (
-            _pack_method(60, 40, 0),
-            _encode_short_string("exchange", exchange),
-            _encode_short_string("routing_key", routing_key),
-            b"\x01" if mandatory else b"\x00",
-        )
-    )
-
-
-def _encode_body(body: object) -> bytes:
-    if isinstance(body, bytes):
-        return bytes(body)
-    if not isinstance(body, str):
-        raise InvalidMessage("body", f"must be bytes or str, not {type(body).__name__}: encode it first")
-    try:
-        return body.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidMessage("body", f"cannot be sent as UTF-8: {error.reason}") from None
-
-
-def _encode_short_string(name: str, value: object) -> bytes:
-    if not isinstance(value, str):
-        raise InvalidMessage(name, f"must be a str, not {value!r:.80}")
-    try:
-        octets = value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidMessage(name, f"cannot be sent as UTF-8: {error.reason}") from None
-    if len(octets) > SHORT_STRING_LIMIT:
-        raise InvalidMessage(
-            name, f"has {len(octets)} octets, more than AMQP's {SHORT_STRING_LIMIT}: {value[:40]!r}..."
-        )
-    return _OCTETS[len(octets)] + octets
-
-
-def _encode_headers(value: object) -> bytes:
-    if not isinstance(value, dict):
-        raise InvalidMessage("headers", f"must be a dict, not {type(value).__name__}")
-    pieces: list[bytes] = []
-    try:
-        data.encode_table(pieces, value)
-    except Exception as error:
-        # pika raises whatever its packing met; each of them means a key or value that AMQP tables cannot hold.
-        problem = str(error) or type(error).__name__
-        raise InvalidMessage("headers", f"hold what an AMQP table cannot: {problem:.200}") from error
-    return b"".join(pieces)
-
-
-def _encode_delivery_mode(value: object) -> bytes:
-    if isinstance(value, DeliveryMode):
-        value = value.value
-    if value not in (1, 2) or not isinstance(value, int):
-        raise InvalidMessage("delivery_mode", f"must be 1 (transient) or 2 (persistent), not {value!r:.80}")
-    return _OCTETS[value]
-
-
-def _encode_priority(value: object) -> bytes:
-    if not isinstance(value, int) or not 0 <= value <= 255:
-        raise InvalidMessage("priority", f"must be an int from 0 to 255, not {value!r:.80}")
-    return _OCTETS[value]
-
-
-def _encode_expiration(value: object) -> bytes:
-    # int() raises for thousands of digits.
-    number = int(value) if isinstance(value, str) and _is_short_decimal(value) else -1
-    if not 0 <= number <= EXPIRATION_LIMIT:
-        raise InvalidMessage(
-            "expiration", f"must be a str of milliseconds from '0' to '{EXPIRATION_LIMIT}', not {value!r:.80}"
-        )
-    return _encode_short_string("expiration", value)
-
-
-def _is_short_decimal(value: str) -> bool:
-    return value.isascii() and value.isdecimal() and len(value) <= SHORT_STRING_LIMIT
-
-
-@functools.lru_cache(maxsize=16, typed=True)
-def _encode_timestamp(value: object) -> bytes:
-    if not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise InvalidMessage("timestamp", f"must be an int of seconds since 1970, not {value!r:.80}")
-    return _pack_timestamp(value)
-
-
-def _short_string(name: str) -> Encoder:
-    return functools.partial(_encode_short_string, name)
-
-
-def _repeated_string(name: str) -> Encoder:
-    """Make the encoder of a property that has few values in one application."""
-    return functools.lru_cache(maxsize=256)(_short_string(name))
-
-
-#: The properties of class basic in the order of section 1.8.3: the first has the highest flag.
-_ENCODERS: Final[dict[str, Encoder]] = {
-    "content_type": _repeated_string("content_type"),
-    "content_encoding": _repeated_string("content_encoding"),
-    "headers": _encode_headers,
-    "delivery_mode": _encode_delivery_mode,
-    "priority": _encode_priority,
-    "correlation_id": _short_string("correlation_id"),
-    "reply_to": _repeated_string("reply_to"),
-    "expiration": _encode_expiration,
-    "message_id": _short_string("message_id"),
-    "timestamp": _encode_timestamp,
-    "type": _repeated_string("type"),
-    "user_id": _repeated_string("user_id"),
-    "app_id": _repeated_string("app_id"),
-    "cluster_id": _repeated_string("cluster_id"),
-}
-PROPERTY_NAMES: Final = tuple(_ENCODERS)
-
-
-@functools.lru_cache(maxsize=256)
-def _plan(names: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, Encoder], ...]]:
-    """Order the encoders of a set of properties, and encode its flags, once for each set that is used."""
-    for name in names:
-        if name not in _ENCODERS:
-            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP knows {', '.join(PROPERTY_NAMES)}")
-    flags = sum(1 << (15 - index) for index, name in enumerate(PROPERTY_NAMES) if name in names)
-    return _pack_flags(flags), tuple((name, encode) for name, encode in _ENCODERS.items() if name in names)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pika
 
-from .message import SHORT_STRING_LIMIT
+from .encoding import SHORT_STRING_LIMIT
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"

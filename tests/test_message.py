@@ -21,8 +21,10 @@ from pika import BasicProperties
 from pika.delivery_mode import DeliveryMode
 from pika.spec import Basic
 
+from sprockets_amqp.defaults import new_message_id
+from sprockets_amqp.encoding import PROPERTY_NAMES, encode_method, encode_properties
 from sprockets_amqp.errors import InvalidMessage, PublishingFailure
-from sprockets_amqp.message import PROPERTY_NAMES, Message, encode_method, encode_properties, new_message_id
+from sprockets_amqp.message import Message
 
 short_strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=255).filter(lambda s: len(s.encode()) <= 255)
 #: What pika's encoder writes into a table; keys are short strings.
@@ -162,7 +164,7 @@ def test_a_forked_process_makes_message_ids_of_its_own() -> None:
     """What was made ahead is not used by parent and child both, as under Tornado's fork_processes()."""
     program = """if True:
         import os, sys
-        from sprockets_amqp.message import new_message_id
+        from sprockets_amqp.defaults import new_message_id
         new_message_id()
         child = os.fork()
         if child:
@@ -287,6 +289,22 @@ def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEvent
         Message(loop.create_future(), "", "", b"", None, None, mandatory=[])  # type: ignore[arg-type]
     with pytest.raises(InvalidMessage, match=r"^type "):
         make(loop, properties={"type": ("x", [])})
+
+
+def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TypeError that no value explains goes on as what it is."""
+
+    def broken(_value: object) -> bytes:
+        raise TypeError("a defect")
+
+    monkeypatch.setattr("sprockets_amqp.message.encode_body", broken)
+    with pytest.raises(TypeError, match="a defect"):
+        make(loop, body="text")
+    monkeypatch.setattr("sprockets_amqp.message.encode_properties", broken)
+    with pytest.raises(TypeError, match="a defect"):
+        make(loop, properties={"type": "event"})
 
 
 def test_headers_that_hold_themselves_are_refused(loop: asyncio.AbstractEventLoop) -> None:

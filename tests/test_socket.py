@@ -11,7 +11,7 @@ from pika.adapters import base_connection
 from pika.adapters.utils import io_services_utils
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.message import encode_method, encode_properties
+from sprockets_amqp.encoding import encode_method, encode_properties
 from sprockets_amqp.transport import BACK_PRESSURE_MARK
 from tests.support.wire import Unconnected, open_connection
 

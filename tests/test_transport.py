@@ -16,9 +16,9 @@ from pika.exceptions import InvalidFrameError
 from pika.heartbeat import HeartbeatChecker
 from tornado.ioloop import IOLoop
 
+from sprockets_amqp.encoding import encode_method, encode_properties
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.exchanges import Exchanges
-from sprockets_amqp.message import encode_method, encode_properties
 from sprockets_amqp.publisher import Publisher
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.transport import Connection
