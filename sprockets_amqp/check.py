@@ -18,6 +18,7 @@ from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationErr
 from tornado.ioloop import IOLoop
 
 from .errors import describe
+from .pika_insides import broker_words
 from .transport import Connection
 
 if TYPE_CHECKING:
@@ -201,9 +202,8 @@ async def _resolve(host: str, port: int) -> list[Any]:
 def _detail(error: Exception, limit: float) -> str:
     if isinstance(error, TimeoutError) and not error.args:
         return f"no answer within {limit:g} s"
-    if isinstance(error, (ProbableAuthenticationError, ProbableAccessDeniedError)) and error.args:
-        # pika quotes the exception that has RabbitMQ's words: ConnectionClosedByBroker: (403) '...'
-        return str(error.args[0]).partition(": ")[2] or str(error.args[0])
+    if (words := broker_words(error)) is not None:
+        return words
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, socket.gaierror):

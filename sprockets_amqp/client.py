@@ -18,6 +18,7 @@ from .errors import ConnectionStateError, channel_lost, connection_lost, describ
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
+from .pika_insides import send_flow_ok
 from .publisher import Counters
 from .settings import Settings, hide_password
 from .states import DESCRIPTIONS, PublishOutcome, State
@@ -388,8 +389,7 @@ class Client:
     def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
         """Take note that RabbitMQ stops or resumes the flow, and acknowledge it (AMQP 0-9-1, channel.flow)."""
         if self.channel is not None and self.channel.is_open:
-            # pika has no public way to send FlowOk, and sends none.
-            self.channel._send_method(ChannelMethods.FlowOk(method.active))  # type: ignore[attr-defined] # noqa: SLF001
+            send_flow_ok(self.channel, bool(method.active))
         if method.active:
             self._lifecycle.feed(self._lifecycle.flow_resumed)
         else:

@@ -4,17 +4,11 @@ The names that existing code catches are `AMQPException`, `ConnectionStateError`
 `PublishingFailure`; the others say more, under one of these.
 """
 
-from collections.abc import Iterator
 from typing import ClassVar, Self
 
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
-from pika.exceptions import (
-    AMQPConnectionError,
-    ChannelClosedByBroker,
-    ConnectionClosedByBroker,
-    ConnectionClosedByClient,
-    StreamLostError,
-)
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ConnectionClosedByClient, StreamLostError
+
+from .pika_insides import causes
 
 
 class AMQPException(Exception):
@@ -166,20 +160,6 @@ def describe(error: BaseException) -> str:
     code = getattr(error, "reply_code", 0)
     if code:
         return f"({code}) {getattr(error, 'reply_text', '')}"
-    cause = list(_causes(error))[-1]
+    cause = list(causes(error))[-1]
     text = " ".join(str(cause).split())
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    # pika wraps: AMQPConnectionError(AMQPConnectionWorkflowFailed([AMQPConnector...Error(OSError)])).
-    yield error
-    inner: object = None
-    if isinstance(error, AMQPConnectionWorkflowFailed):
-        inner = error.exceptions[-1] if error.exceptions else None
-    elif isinstance(error, AMQPConnectionError):
-        inner = error.args[0] if error.args else None
-    else:
-        inner = getattr(error, "exception", None)
-    if isinstance(inner, BaseException):
-        yield from _causes(inner)

@@ -15,14 +15,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pika
 
 from .encoding import SHORT_STRING_LIMIT
+from .pika_insides import url_options
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
 
 #: pika's; see `node_parameters`.
-URL_OPTIONS: Final = frozenset(
-    name.removeprefix("_set_url_") for name in dir(pika.URLParameters) if name.startswith("_set_url_")
-)
+URL_OPTIONS: Final = url_options()
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})

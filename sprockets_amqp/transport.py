@@ -4,15 +4,7 @@ pika writes each frame of a message with a system call of its own, and takes eac
 and callback manager. This module sends all that one turn of the loop has to say in one write, and reads Basic.Ack and
 Basic.Nack where they arrive. Everything else is pika's. The bytes on the wire are those that pika would send.
 
-What it leans on in pika beyond the documented API; ``tests/test_transport.py`` holds the installed pika against it:
-
-- ``BaseConnection._adapter_emit_data(data)`` is where every byte leaves pika for its transport, in order;
-- ``BaseConnection._proto_data_received(data)`` is where every byte comes in, and ``_proto_connection_lost(error)``
-  where the transport's end is told, just before it closes its socket;
-- ``Connection._frame_buffer`` holds a frame that is not complete yet, ``bytes_received`` what heartbeats look at;
-- ``BaseConnection._transport`` is a stream transport with ``write()``, ``abort()`` and ``get_write_buffer_size()``;
-- ``Connection._body_max_length`` is the largest body of one frame, as negotiated;
-- ``Connection._terminate_stream(error)`` drops the connection without asking the broker.
+What it uses of pika's insides is listed in `pika_insides.py`.
 """
 
 import asyncio

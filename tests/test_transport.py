@@ -1,6 +1,5 @@
 """What goes over the wire: pika's bytes, in fewer writes, and confirms that pika would have told of alike."""
 
-import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,11 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
-from pika.adapters import base_connection, tornado_connection
-from pika.adapters.base_connection import BaseConnection
-from pika.connection import Connection as PikaConnection
 from pika.exceptions import InvalidFrameError
-from pika.heartbeat import HeartbeatChecker
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.encoding import encode_method, encode_properties
@@ -250,59 +245,3 @@ def test_aborting_stops_everything(io_loop: IOLoop) -> None:
     feed(connection, method(1, spec.Basic.Ack(1, multiple=False)))
     assert b"late" not in wire.taken()
     assert told == []
-
-
-# What of pika it leans on
-
-
-def parameters_of(function: Any) -> list[str]:
-    """Name the parameters of a function."""
-    return list(inspect.signature(function).parameters)
-
-
-def body_of(function: Any) -> str:
-    """Return the source of a function, comments and docstrings apart."""
-    lines = inspect.getsource(function).replace(function.__doc__ or "\0", "").splitlines()[1:]
-    return "\n".join(code for line in lines if (code := line.partition("#")[0].strip()) and code != '""""""')
-
-
-@pytest.mark.parametrize(
-    ("function", "parameters", "body"),
-    [
-        (BaseConnection._adapter_emit_data, ["self", "data"], "self._transport.write(data)"),  # type: ignore[attr-defined]
-        (BaseConnection._proto_data_received, ["self", "data"], "self._on_data_available(data)"),  # type: ignore[attr-defined]
-        (BaseConnection._proto_connection_lost, ["self", "error"], None),  # type: ignore[attr-defined]
-        (BaseConnection._proto_connection_made, ["self", "transport"], None),  # type: ignore[attr-defined]
-        (PikaConnection._terminate_stream, ["self", "error"], None),  # type: ignore[attr-defined]
-    ],
-    ids=["emit", "received", "lost", "made", "terminate"],
-)
-def test_pika_has_the_methods_that_ours_stand_in_for(function: Any, parameters: list[str], body: str | None) -> None:
-    """What is overridden or called exists, takes what it took, and where it is replaced, does what it did."""
-    assert parameters_of(function) == parameters
-    assert body is None or body_of(function) == body
-
-
-def test_pika_has_one_way_out_and_one_way_in() -> None:
-    """No other code of pika's writes to the transport, and the transport is given no other way to tell of data."""
-    everything = inspect.getsource(base_connection) + inspect.getsource(tornado_connection)
-    assert everything.count("_transport.write(") == 1
-    assert "_transport" not in inspect.getsource(PikaConnection)
-    shim = inspect.getsource(base_connection._StreamingProtocolShim)
-    assert "self.data_received = conn._proto_data_received" in shim
-    assert "self.connection_lost = conn._proto_connection_lost" in shim
-    assert "_transport = None" in body_of(BaseConnection._proto_connection_lost)  # type: ignore[attr-defined]
-
-
-def test_pika_keeps_incomplete_frames_and_counts_octets_where_ours_looks() -> None:
-    """The frame buffer holds what is incomplete, and bytes_received is counted when a frame is read."""
-    assert "self._frame_buffer += data_in" in body_of(PikaConnection._on_data_available)  # type: ignore[attr-defined]
-    assert "self.bytes_received += byte_count" in body_of(PikaConnection._trim_frame_buffer)  # type: ignore[attr-defined]
-    assert "return self._connection.bytes_received" in body_of(HeartbeatChecker.bytes_received_on_connection.fget)  # type: ignore[attr-defined]
-
-
-def test_pika_splits_bodies_where_ours_does(io_loop: IOLoop) -> None:
-    """The body of a frame is as long as was negotiated, less eight octets around it."""
-    connection, _ = ours(io_loop)
-    assert connection._body_max_length == BODY_MAX
-    assert "self._body_max_length" in body_of(PikaConnection._send_message)  # type: ignore[attr-defined]

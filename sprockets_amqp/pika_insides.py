@@ -1,0 +1,79 @@
+"""What is used of pika beyond its documented API: all of it is listed here.
+
+It is used here and in `transport.py`; headers are encoded in `encoding.py`. ``tests/test_pika_insides.py`` holds the
+installed pika against the list, and finds such names elsewhere.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
+from pika.channel import Channel
+from pika.exceptions import AMQPConnectionError, ProbableAccessDeniedError, ProbableAuthenticationError
+from pika.spec import Channel as ChannelMethods
+
+#: Where it stands in pika, what it is called, and what it is used for.
+INSIDES: Final = (
+    ("pika.adapters.base_connection.BaseConnection", "_adapter_emit_data", "every octet leaves pika here, in order"),
+    ("pika.adapters.base_connection.BaseConnection", "_proto_data_received", "every octet comes in here"),
+    ("pika.adapters.base_connection.BaseConnection", "_proto_connection_lost", "is told of the transport's end"),
+    ("pika.adapters.base_connection.BaseConnection", "_transport", "is what the octets are written to"),
+    ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "_sock", "is the socket, where there is no TLS"),
+    ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "get_write_buffer_size", "is what waits for it"),
+    ("pika.connection.Connection", "_body_max_length", "is the largest body of one frame, as negotiated"),
+    ("pika.connection.Connection", "_frame_buffer", "holds a frame that is not complete yet"),
+    ("pika.connection.Connection", "_terminate_stream", "drops the connection without asking the broker"),
+    ("pika.connection.Connection", "bytes_received", "is what heartbeats look at"),
+    ("pika.connection.URLParameters", "_set_url_*", "are named after the options that a URL may have"),
+    ("pika.channel.Channel", "_send_method", "sends Channel.FlowOk, for which pika has no method"),
+    ("pika.data", "encode_table", "encodes headers"),
+    ("pika.exceptions.ProbableAccessDeniedError", "args", "quote RabbitMQ's words behind the name of an exception"),
+    (
+        "pika.adapters.utils.connection_workflow",
+        "AMQPConnectionWorkflowFailed",
+        "wraps why no connection could be made",
+    ),
+    ("pika.adapters.utils.connection_workflow", "AMQPConnectorException", "wraps the exception of one step"),
+    ("pika.adapters.utils.nbio_interface", "AbstractIOReference", "is what a look-up of a host returns"),
+    ("pika.adapters.utils.selector_ioloop_adapter", "SelectorIOServicesAdapter", "is pika's view of the loop"),
+)
+
+URL_OPTION: Final = "_set_url_"
+
+
+def url_options() -> frozenset[str]:
+    """Name the options that a URL may have after its question mark."""
+    return frozenset(name.removeprefix(URL_OPTION) for name in dir(pika.URLParameters) if name.startswith(URL_OPTION))
+
+
+def send_flow_ok(channel: Channel, active: bool) -> None:
+    """Acknowledge channel.flow, as AMQP 0-9-1 asks for and pika does not."""
+    channel._send_method(ChannelMethods.FlowOk(active))  # type: ignore[attr-defined] # noqa: SLF001
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, and what pika wrapped in it, the innermost last.
+
+    It wraps: AMQPConnectionError(AMQPConnectionWorkflowFailed([AMQPConnector...Error(OSError)])).
+    """
+    yield error
+    inner: object = None
+    if isinstance(error, AMQPConnectionWorkflowFailed):
+        inner = error.exceptions[-1] if error.exceptions else None
+    elif isinstance(error, AMQPConnectionError):
+        inner = error.args[0] if error.args else None
+    else:
+        inner = getattr(error, "exception", None)
+    if isinstance(inner, BaseException):
+        yield from causes(inner)
+
+
+def broker_words(error: Any) -> str | None:
+    """Return RabbitMQ's words for a login that it refused, or None where the error is about something else.
+
+    pika quotes the exception that has them: ``ConnectionClosedByBroker: (403) 'ACCESS_REFUSED - ...'``.
+    """
+    if isinstance(error, (ProbableAuthenticationError, ProbableAccessDeniedError)) and error.args:
+        return str(error.args[0]).partition(": ")[2] or str(error.args[0])
+    return None

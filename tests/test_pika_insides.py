@@ -1,0 +1,211 @@
+"""What is used of pika's insides: it is there, does what ours rely on, and is used nowhere else."""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pika
+import pytest
+from pika.adapters import base_connection, tornado_connection
+from pika.adapters.base_connection import BaseConnection
+from pika.connection import Connection as PikaConnection
+from pika.exceptions import (
+    AMQPConnectionError,
+    ConnectionClosedByBroker,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+from pika.heartbeat import HeartbeatChecker
+from tornado.ioloop import IOLoop
+
+from sprockets_amqp.pika_insides import INSIDES, broker_words, causes, url_options
+from tests.support.wire import BODY_MAX, ours
+
+PACKAGE: Final = Path(__file__).parent.parent / "sprockets_amqp"
+PIKA: Final = Path(pika.__file__).parent
+#: Where pika's insides may be used, by what of them.
+USERS: Final = {"pika_insides.py", "transport.py"}
+LISTED: Final = {name for _, name, _ in INSIDES}
+#: Modules of pika that are not documented.
+UNDOCUMENTED: Final = ("pika.adapters.utils", "pika.data", "pika.callback", "pika.heartbeat", "pika.tcp_socket_opts")
+
+
+def body_of(function: Any) -> str:
+    """Return the code of a function, comments and docstring apart."""
+    [definition] = ast.parse(inspect.cleandoc("\n" + inspect.getsource(function))).body
+    assert isinstance(definition, ast.FunctionDef)
+    has_docstring = ast.get_docstring(definition) is not None
+    return "\n".join(map(ast.unparse, definition.body[has_docstring:]))
+
+
+def found(place: str, name: str) -> bool:
+    """Tell whether a module or class of pika has an attribute, be it that its instances get it."""
+    try:
+        thing: Any = importlib.import_module(place)
+    except ModuleNotFoundError:
+        module, _, attribute = place.rpartition(".")
+        thing = getattr(importlib.import_module(module), attribute)
+    if name.endswith("*"):
+        return any(each.startswith(name[:-1]) for each in dir(thing))
+    bases = [base for base in getattr(thing, "__mro__", ()) if base.__module__.startswith("pika")]
+    return hasattr(thing, name) or any(f"self.{name} =" in inspect.getsource(base) for base in bases)
+
+
+@pytest.mark.parametrize(("place", "name"), [(place, name) for place, name, _ in INSIDES])
+def test_the_installed_pika_has_what_is_listed(place: str, name: str) -> None:
+    """Another version of pika that lacks something fails here, by its name."""
+    assert found(place, name)
+
+
+def test_a_name_that_pika_lacks_is_noticed() -> None:
+    """The check looks."""
+    assert not found("pika.connection.Connection", "_no_such_thing")
+    assert not found("pika.connection.URLParameters", "_no_such_*")
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "body"),
+    [
+        (BaseConnection._adapter_emit_data, ["self", "data"], "self._transport.write(data)"),  # type: ignore[attr-defined]
+        (BaseConnection._proto_data_received, ["self", "data"], "self._on_data_available(data)"),  # type: ignore[attr-defined]
+        (BaseConnection._proto_connection_lost, ["self", "error"], None),  # type: ignore[attr-defined]
+        (PikaConnection._terminate_stream, ["self", "error"], None),  # type: ignore[attr-defined]
+        (pika.channel.Channel._send_method, ["self", "method", "content"], None),  # type: ignore[attr-defined]
+    ],
+    ids=["emit", "received", "lost", "terminate", "send"],
+)
+def test_pika_has_the_methods_that_ours_stand_in_for(function: Any, parameters: list[str], body: str | None) -> None:
+    """What is overridden or called takes what it took and, where it is replaced, does what it did."""
+    assert list(inspect.signature(function).parameters) == parameters
+    assert body is None or body_of(function) == body
+
+
+def test_pika_has_one_way_out_and_one_way_in() -> None:
+    """No other code of pika's writes to the transport, and the transport is given no other way to tell of data."""
+    everything = inspect.getsource(base_connection) + inspect.getsource(tornado_connection)
+    assert everything.count("_transport.write(") == 1
+    assert "_transport" not in inspect.getsource(PikaConnection)
+    shim = inspect.getsource(base_connection._StreamingProtocolShim)
+    assert "self.data_received = conn._proto_data_received" in shim
+    assert "self.connection_lost = conn._proto_connection_lost" in shim
+    assert "_transport = None" in body_of(BaseConnection._proto_connection_lost)  # type: ignore[attr-defined]
+
+
+def test_pika_keeps_incomplete_frames_and_counts_octets_where_ours_looks() -> None:
+    """The frame buffer holds what is incomplete, and bytes_received is counted when a frame is read."""
+    assert "self._frame_buffer += data_in" in body_of(PikaConnection._on_data_available)  # type: ignore[attr-defined]
+    assert "self.bytes_received += byte_count" in body_of(PikaConnection._trim_frame_buffer)  # type: ignore[attr-defined]
+    assert "return self._connection.bytes_received" in inspect.getsource(
+        HeartbeatChecker.bytes_received_on_connection.fget  # type: ignore[attr-defined]
+    )
+
+
+def test_pika_splits_bodies_where_ours_does() -> None:
+    """The body of a frame is as long as was negotiated, less eight octets around it."""
+    io_loop = IOLoop(make_current=False)
+    connection, _ = ours(io_loop)
+    assert connection._body_max_length == BODY_MAX
+    assert "self._body_max_length" in body_of(PikaConnection._send_message)  # type: ignore[attr-defined]
+    io_loop.close()
+
+
+def test_the_options_of_a_url_are_pikas() -> None:
+    """Those that pika documents are among them."""
+    assert {"heartbeat", "ssl_options", "client_properties", "channel_max"} <= url_options()
+
+
+def test_the_innermost_cause_comes_last() -> None:
+    """An error that wraps nothing is its own."""
+    inner = OSError(111, "refused")
+    workflow = pika.adapters.utils.connection_workflow.AMQPConnectionWorkflowFailed(
+        [ValueError(), pika.adapters.utils.connection_workflow.AMQPConnectorSocketConnectError(inner)]
+    )
+    outer = AMQPConnectionError(workflow)
+    assert [*causes(outer)][-1] is inner
+    assert [*causes(inner)] == [inner]
+    assert [*causes(AMQPConnectionError())][1:] == []
+
+
+@pytest.mark.parametrize("refusal", [ProbableAuthenticationError, ProbableAccessDeniedError])
+def test_rabbitmqs_words_are_found_in_a_refusal(refusal: Any) -> None:
+    """As pika makes it, of the repr of the exception that ended the connection; other errors have none."""
+    source = inspect.getsource(PikaConnection)
+    assert f"{refusal.__name__}(\n" in source or f"{refusal.__name__}(" in source
+    broker = ConnectionClosedByBroker(403, "ACCESS_REFUSED - no")
+    assert broker_words(refusal(repr(broker))) == "(403) 'ACCESS_REFUSED - no'"
+    assert broker_words(OSError("no")) is None
+
+
+# And nowhere else
+
+
+def private_names() -> set[str]:
+    """Collect the names with an underscore that pika defines or assigns."""
+    names = set()
+    for path in PIKA.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr)
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def uses(tree: ast.AST, private: set[str]) -> Iterator[str]:
+    """Yield what the code uses of pika's insides: names on other objects, and undocumented modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in private:
+            if not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}):
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            yield from (module for module in modules if module.startswith(UNDOCUMENTED))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in private:
+            yield node.value
+
+
+def test_no_other_module_uses_pikas_insides() -> None:
+    """A private name of pika's, or one of its undocumented modules, is used in its own place only."""
+    private = private_names()
+    others = {
+        path.name: used
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in USERS and (used := set(uses(ast.parse(path.read_text()), private)))
+    }
+    assert {name: used - {"_close_connection"} for name, used in others.items()} == {
+        "declared.py": set(),
+        "encoding.py": {"pika.data"},
+    }
+
+
+def test_what_is_used_is_listed() -> None:
+    """In the modules that may use pika's insides, each such name is one of the list."""
+    private = private_names()
+    for name in USERS:
+        tree = ast.parse((PACKAGE / name).read_text())
+        used = {each for each in uses(tree, private) if each in private}
+        ours_too = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in private
+        }
+        assert used - ours_too <= LISTED, name
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("connection._transport.abort()", {"_transport"}),
+        ("getattr(connection, '_transport')", {"_transport"}),
+        ("from pika.adapters.utils.io_services_utils import x", {"pika.adapters.utils.io_services_utils"}),
+        ("from pika import data", {"pika.data"}),
+        ("self._transport = None", set()),
+    ],
+)
+def test_the_scan_finds_such_names(code: str, found: set[str]) -> None:
+    """Each way to use them is seen; names of our own objects are ours."""
+    used = set(uses(ast.parse(code), private_names()))
+    assert {name for name in used if name != "pika.adapters.utils.io_services_utils.x"} == found
