@@ -1,6 +1,6 @@
 """Connecting step by step, to say which step fails and what to do: DNS, TCP, TLS, login, vhost, channel, confirms.
 
-The first three steps are taken by hand; the others are pika's, on the connection that a client would open.
+The first three steps are taken by hand; the others are pika's, on the link that a client would open.
 """
 
 import asyncio
@@ -11,18 +11,15 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pika
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 from tornado.ioloop import IOLoop
 
 from .errors import describe
+from .link import Events, Link
 from .pika_insides import broker_words
-from .transport import Connection
-
-if TYPE_CHECKING:
-    from pika.channel import Channel
 
 #: Seconds that a clean end may take.
 CLOSE_LIMIT: Final = 2.0
@@ -57,7 +54,7 @@ async def check_node(parameters: pika.URLParameters, limit: float) -> AsyncItera
         await attempt.end()
 
 
-class _Attempt:
+class _Attempt(Events):
     """One attempt to come as far as a client that publishes."""
 
     def __init__(self, parameters: pika.URLParameters) -> None:
@@ -67,10 +64,9 @@ class _Attempt:
         self._addresses: list[tuple[Any, ...]] = []
         self._socket: socket.socket | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._connection: Connection | None = None
-        self._channel: Channel | None = None
+        self._link = Link(self, IOLoop.current(), confirm=False)
         self._denied: BaseException | None = None
-        self._answer: asyncio.Future[Any] = self._loop.create_future()
+        self._answer: asyncio.Future[None] = self._loop.create_future()
 
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
         """Return the steps in their order; TLS only where the URL asks for it."""
@@ -81,14 +77,13 @@ class _Attempt:
     async def end(self) -> None:
         """Close what was opened."""
         await self._close_probe()
-        if self._connection is None:
-            return
-        if self._connection.is_open:
-            self._connection.close()
+        connection = self._link.connection
+        if connection is not None and connection.is_open:
+            self._link.close_connection()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_LIMIT):
-                    await self._connection.wait_closed()
-        self._connection.abort()
+                    await connection.wait_closed()
+        self._link.drop_connection()
 
     async def _look_up(self) -> str:
         records = await _resolve(self._parameters.host, self._parameters.port)
@@ -118,14 +113,7 @@ class _Attempt:
 
     async def _log_in(self) -> str:
         await self._close_probe()
-        self._connection = Connection(
-            self._parameters,
-            on_open_callback=self._succeed,
-            on_open_error_callback=self._fail,
-            on_close_callback=self._fail,
-            on_back_pressure=lambda _connection: None,
-            io_loop=IOLoop.current(),
-        )
+        self._link.open_connection(self._parameters)
         try:
             await self._answer
         except ProbableAccessDeniedError as error:
@@ -139,20 +127,17 @@ class _Attempt:
         return repr(self._parameters.virtual_host)
 
     async def _open_channel(self) -> str:
-        assert self._connection is not None
         self._answer = self._loop.create_future()
-        self._channel = self._connection.channel(on_open_callback=self._succeed)
-        self._channel.add_on_close_callback(self._fail)
+        self._link.open_channel()
         await self._answer
         return "opened"
 
     async def _select_confirms(self) -> str:
-        assert self._channel is not None
         self._answer = self._loop.create_future()
-        self._channel.confirm_delivery(lambda _frame: None, callback=self._succeed)
+        self._link.select_confirms()
         await self._answer
-        assert self._connection is not None
-        server = self._connection.server_properties or {}
+        assert self._link.connection is not None
+        server = self._link.connection.server_properties or {}
         return f"offered by {server.get('product', 'the server')} {server.get('version', '')}".rstrip()
 
     async def _close_probe(self) -> None:
@@ -163,13 +148,35 @@ class _Attempt:
             self._writer.transport.abort()
         self._socket = self._writer = None
 
-    def _succeed(self, result: object) -> None:
-        if not self._answer.done():
-            self._answer.set_result(result)
+    # What the link tells
 
-    def _fail(self, _source: object, error: BaseException) -> None:
+    def on_connection_open(self, _connection: object) -> None:
+        """Take the next step."""
+        self._succeed()
+
+    def on_channel_open(self, _channel: object) -> None:
+        """Take the next step."""
+        self._succeed()
+
+    def on_connection_open_error(self, _connection: object, error: BaseException) -> None:
+        """Fail the step."""
+        self._fail(error)
+
+    def on_connection_closed(self, _connection: object, _reply_code: int, _reply_text: str) -> None:
+        """Fail the step."""
+        self._fail(self._link.error)
+
+    def on_channel_closed(self, _channel: object, _reply_code: int, _reply_text: str) -> None:
+        """Fail the step."""
+        self._fail(self._link.error)
+
+    def _succeed(self) -> None:
         if not self._answer.done():
-            self._answer.set_exception(error)
+            self._answer.set_result(None)
+
+    def _fail(self, error: BaseException | None) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error or ConnectionError())
 
 
 async def _resolve(host: str, port: int) -> list[Any]:

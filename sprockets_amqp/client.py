@@ -2,9 +2,10 @@
 
 import asyncio
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import pika
 from pika.channel import Channel
@@ -14,20 +15,22 @@ from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 from transitions import MachineError
 
+from .core import Core
 from .errors import ConnectionStateError, channel_lost, connection_lost, describe
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
-from .pika_insides import send_flow_ok
+from .link import Events
+from .message import Options
 from .publisher import Counters
 from .settings import Settings, hide_password
-from .states import DESCRIPTIONS, PublishOutcome, State
+from .states import DESCRIPTIONS, DOCUMENTED, TRANSITIONS, PublishOutcome, State, Substate
 from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
 
-class Client:
+class Client(Events):
     """One persistent connection and channel to RabbitMQ, and the way to publish on them.
 
     It starts to connect at once, or when the loop starts, and goes on for ever until it is closed on request. The
@@ -83,17 +86,13 @@ class Client:
         self.on_return = on_return_callback
         self.on_persistent_failure = on_persistent_failure_callback
         self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
-        #: The requests that handlers with `PublishingMixin` are answering.
-        self.in_flight = InFlight()
-        self._stopping = False
+        #: How many calls of `shutdown()` are under way.
+        self._shutdowns = 0
         self._hooks = Hooks(self._loop)
         self._hooks.subscribe(self._tell_availability)
-        self._lifecycle = Lifecycle(self, self.settings, self._hooks, self.io_loop)
-        self._publisher = self._lifecycle.publisher
-        if self._loop.is_running():
-            self._lifecycle.connect()
-        else:
-            self._lifecycle.start_later()
+        tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
+        self._core = Core(self.settings, self, self._hooks.announce, tell, self.io_loop)
+        self._lifecycle.start()
 
     def __repr__(self) -> str:
         return f"<Client {self.state_description} {hide_password(self.url)}>"
@@ -108,17 +107,17 @@ class Client:
     @property
     def parameters(self) -> pika.URLParameters:
         """pika's parameters of the node that is connected, or tried next."""
-        return self._lifecycle.nodes[0]
+        return self._lifecycle.attempts.node
 
     @property
     def connection(self) -> Connection | None:
         """pika's connection, or None."""
-        return self._lifecycle.connection
+        return self._core.link.connection
 
     @property
     def channel(self) -> Channel | None:
         """pika's channel, or None. Messages published on it directly would upset the ledger of confirms."""
-        return self._lifecycle.channel
+        return self._core.link.channel
 
     @property
     def default_app_id(self) -> str | None:
@@ -145,12 +144,17 @@ class Client:
     @property
     def state(self) -> State:
         """Where the connection is in its life."""
+        return self._lifecycle.documented
+
+    @property
+    def substate(self) -> Substate:
+        """How far the connection has come within its state; the state itself where it has no substates."""
         return self._lifecycle.state
 
     @property
     def state_description(self) -> str:
         """The state for people, such as 'Ready'."""
-        return DESCRIPTIONS[self._lifecycle.state]
+        return DESCRIPTIONS[self.state]
 
     @property
     def idle(self) -> bool:
@@ -210,29 +214,37 @@ class Client:
     @property
     def publish_outcome(self) -> PublishOutcome:
         """What becomes of a publish now: it goes out, waits, or is refused."""
-        if self._lifecycle.publishable:
-            return "goes out"
-        return "waits" if self._lifecycle.awaitable else "is refused"
+        return self._lifecycle.publish_outcome
 
     @property
     def stopping(self) -> bool:
         """Whether `shutdown()` is under way, be it that the client is still ready for requests in flight."""
-        return self._stopping
+        return self._shutdowns > 0
+
+    @property
+    def in_flight(self) -> InFlight:
+        """The requests that handlers with `PublishingMixin` are answering."""
+        return self._core.in_flight
 
     @property
     def unconfirmed(self) -> int:
         """How many messages are on the wire, neither confirmed nor lost."""
-        return self._publisher.unconfirmed
+        return self._core.publisher.unconfirmed
 
     @property
     def waiting(self) -> int:
         """How many messages wait for the client to be ready, or for room among the unconfirmed."""
-        return self._publisher.waiting
+        return self._core.publisher.waiting
 
     @property
     def counters(self) -> Counters:
         """How many messages there were so far, and are now: a copy."""
-        return dataclasses.replace(self._publisher.counters, unconfirmed=self.unconfirmed, waiting=self.waiting)
+        return dataclasses.replace(
+            self._core.publisher.counters,
+            reconnects=max(0, self._core.link.opened - 1),
+            unconfirmed=self.unconfirmed,
+            waiting=self.waiting,
+        )
 
     # Verbs
 
@@ -242,9 +254,7 @@ class Client:
         routing_key: str,
         body: bytes | str,
         properties: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        mandatory: bool = True,
+        **options: Unpack[Options],
     ) -> "asyncio.Future[None]":
         """Publish a message; the future ends once, with None when RabbitMQ confirmed it, or with what became of it.
 
@@ -267,7 +277,7 @@ class Client:
         running = asyncio._get_running_loop()  # noqa: SLF001 - documented; get_running_loop() raises where there is none
         if running is not self._loop and running is not None:
             raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
-        return self._publisher.publish(exchange, routing_key, body, properties, timeout, mandatory)
+        return self._core.publisher.publish(exchange, routing_key, body, properties, options)
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and recover from then on; returns pika's connection.
@@ -275,7 +285,7 @@ class Client:
         Raises:
             ConnectionStateError: it is connected or connecting already, or closing.
         """
-        self._pull(self._lifecycle.connect)
+        self._pull("connect")
         return self.connection
 
     def close(self) -> None:
@@ -287,7 +297,7 @@ class Client:
         Raises:
             ConnectionStateError: the client is not closable.
         """
-        self._pull(self._lifecycle.close)
+        self._pull("close")
 
     async def shutdown(self, timeout: float = DRAIN_LIMIT) -> None:
         """Stop from any state: let requests in flight finish, wait for confirmations, close, and leave nothing.
@@ -297,18 +307,17 @@ class Client:
         (those of handlers with `PublishingMixin`) were answered, the client publishes as before.
         """
         deadline = self._loop.time() + timeout
-        self._stopping = True
+        self._shutdowns += 1
         try:
             await self.in_flight.finish(timeout - min(CLOSE_LIMIT, timeout / 2))
             await self._stop(deadline)
             # What was refused is being answered now.
             await self.in_flight.finish(deadline - self._loop.time())
         finally:
-            self._stopping = False
+            self._shutdowns -= 1
 
     async def _stop(self, deadline: float) -> None:
-        lifecycle = self._lifecycle
-        connection = lifecycle.connection
+        lifecycle, connection = self._lifecycle, self._core.link.connection
         if lifecycle.closable:
             lifecycle.close(limit=max(0.0, round(deadline - self._loop.time(), 2)))
         else:
@@ -359,54 +368,49 @@ class Client:
     # pika's events, in the order of a connection's life
 
     def on_connection_open(self, connection: Connection) -> None:
-        """Take note that RabbitMQ accepted the connection."""
-        if connection is not self.connection:
-            return
-        connection.add_on_connection_blocked_callback(lambda _connection, frame: self.on_connection_blocked(frame))
-        connection.add_on_connection_unblocked_callback(lambda _connection, frame: self.on_connection_unblocked(frame))
-        self._lifecycle.feed(self._lifecycle.connection_opened)
+        """Called by pika when RabbitMQ has accepted the connection."""
+        if connection is self.connection:
+            self._lifecycle.feed(self._lifecycle.connection_opened)
 
     def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
-        """Take note that no connection could be made."""
+        """Called by pika when no connection could be made."""
         if connection is self.connection:
             self._lifecycle.feed(self._lifecycle.connection_failed, describe(error), error)
 
     def on_channel_open(self, channel: Channel) -> None:
-        """Take note that the channel is open and, where confirms are used, in confirm mode."""
+        """Called by pika when the channel is open and, where confirms are used, in confirm mode."""
         if channel is self.channel:
-            self._lifecycle.feed(self._lifecycle.channel_opened)
+            self._lifecycle.feed(self._lifecycle.channel_opened, self._core.link.blocking)
 
     def on_connection_blocked(self, method_frame: Method[Any]) -> None:
-        """Take note that RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
+        """Called by pika when RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
         reason = str(getattr(method_frame.method, "reason", ""))
         LOGGER.warning("RabbitMQ blocks publishing: %s", reason)
         self._lifecycle.feed(self._lifecycle.connection_blocked, reason)
 
     def on_connection_unblocked(self, _method_frame: Method[Any]) -> None:
-        """Take note that RabbitMQ is no longer short of anything."""
+        """Called by pika when RabbitMQ is no longer short of anything."""
         self._lifecycle.feed(self._lifecycle.connection_unblocked)
 
     def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
-        """Take note that RabbitMQ stops or resumes the flow, and acknowledge it (AMQP 0-9-1, channel.flow)."""
-        if self.channel is not None and self.channel.is_open:
-            send_flow_ok(self.channel, bool(method.active))
+        """Called by pika when RabbitMQ stops or resumes the flow (AMQP 0-9-1, channel.flow); it was acknowledged."""
         if method.active:
-            self._lifecycle.feed(self._lifecycle.flow_resumed)
+            self._lifecycle.feed(self._lifecycle.connection_unblocked)
         else:
             LOGGER.warning("RabbitMQ stops the channel's flow")
-            self._lifecycle.feed(self._lifecycle.flow_stopped, "channel.flow")
+            self._lifecycle.feed(self._lifecycle.connection_blocked, "channel.flow")
 
     def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
-        """Settle what an ack or nack is about."""
+        """Called by pika with each ack and nack: settle what it is about."""
         method = method_frame.method
-        self._publisher.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
+        self._core.publisher.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
 
     def on_basic_return(
         self, _channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes
     ) -> None:
-        """Hand a message that RabbitMQ returned to on_return, or log it as critical."""
+        """Called by pika with each returned message: hand it to on_return, or log it as critical."""
         reply = (method.reply_code or 0, method.reply_text)
-        self._publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties.message_id)
+        self._core.publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties.message_id)
         if self.on_return is not None:
             callback = self.on_return
             self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))
@@ -421,22 +425,21 @@ class Client:
             )
 
     def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
-        """Take note that RabbitMQ closed the channel over an error."""
-        # Where the connection goes too, its own event follows and says more.
-        if channel is self.channel and channel.connection.is_open:
+        """Called by pika when RabbitMQ has closed the channel over an error."""
+        if channel is self.channel:
             LOGGER.warning("RabbitMQ closed the channel: (%s) %s", reply_code, reply_text)
-            cause = channel_lost(reply_code, reply_text)
+            cause = self._core.link.cause(reply_code, reply_text) or channel_lost(reply_code, reply_text)
             self._lifecycle.feed(self._lifecycle.channel_closed, describe(cause), cause)
 
     def on_connection_closed(self, connection: Connection, reply_code: int, reply_text: str) -> None:
-        """Take note that the connection is gone."""
+        """Called by pika when the connection is gone."""
         if connection is self.connection:
-            cause = connection_lost(reply_code, reply_text)
+            cause = self._core.link.cause(reply_code, reply_text) or connection_lost(reply_code, reply_text)
             self._lifecycle.feed(self._lifecycle.connection_closed, describe(cause), cause)
 
     @staticmethod
     def on_back_pressure_detected(obj: object) -> None:
-        """Log that more waits for the socket than should; ``obj`` is the connection."""
+        """Called when more waits for the socket than should: log it; ``obj`` is the connection."""
         LOGGER.warning("RabbitMQ or the network takes messages slower than they are published: %r", obj)
 
     # The user's callbacks
@@ -448,13 +451,23 @@ class Client:
             return self.on_unavailable and self.on_unavailable(self)
         return None
 
-    def tell_persistent_failure(self) -> None:
+    def _tell_persistent_failure(self) -> None:
         """Call on_persistent_failure, if there is one."""
         if self.on_persistent_failure is not None:
             self._hooks.start(self.on_persistent_failure, self)
 
-    def _pull(self, trigger: Callable[..., bool]) -> None:
+    # What it stands on
+
+    @property
+    def _lifecycle(self) -> Lifecycle:
+        return self._core.lifecycle
+
+    def _pull(self, name: str) -> None:
         try:
-            trigger()
-        except MachineError as error:
-            raise ConnectionStateError(f"{self.condition}: {error}") from None
+            getattr(self._lifecycle, name)()
+        except MachineError:
+            sources = [
+                DESCRIPTIONS[DOCUMENTED[each]] for row in TRANSITIONS if row.trigger == name for each in row.source
+            ]
+            known = " or ".join(dict.fromkeys(sources))
+            raise ConnectionStateError(f"{self.condition}; {name}() is for a connection that is {known}") from None

@@ -1,53 +1,74 @@
-"""The declaration as diagrams and tables need it: its rows bundled into arrows, its names in words."""
+"""The declaration as diagrams and tables need it: its rows bundled into arrows, its names in words.
 
-import inspect
-import re
+A state is a documented one or a substate, wherever nothing else is said.
+"""
+
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from .states import PUBLISH_OUTCOMES, REFUSED, TRANSITIONS, Row, State
+from .states import (
+    DESCRIPTIONS,
+    DOCUMENTED,
+    PUBLISH_OUTCOMES,
+    STATES,
+    TRANSITIONS,
+    Connecting,
+    Declared,
+    Outage,
+    Row,
+    State,
+)
 
-#: What the declared callbacks do, for people; tests/test_diagrams.py holds the names equal to the declaration's.
+#: What the declared actions do, for people; tests/test_diagrams.py holds the names equal to the declaration's.
 PHRASES: Final = {
-    "_cancel_reconnect": "cancels the scheduled attempt",
-    "_close_connection": "closes the connection",
-    "_drain": "waits for the unconfirmed, within a limit",
-    "_drop_connection": "lets go of the connection",
-    "_end_closing": "ends the limit for closing",
-    "_end_connecting": "ends the limit for connecting",
-    "_end_outage": "ends the outage",
-    "_forget_alarm": "forgets the alarm",
-    "_forget_flow": "forgets that flow was stopped",
-    "_open_channel": "opens a channel",
-    "_open_connection": "opens a connection, within a limit",
-    "_refuse_waiting": "refuses what waits",
-    "_remember_alarm": "remembers the alarm",
-    "_remember_failure": "tells of the persistent failure",
-    "_remember_flow": "remembers that flow was stopped",
-    "_reopen_channel": "opens a channel again, backing off",
-    "_schedule_reconnect": "schedules the next attempt",
-    "_send_waiting": "sends what waits, in order",
-    "_settle_unconfirmed": "settles the unconfirmed",
-    "_watch_outage": "starts the clock of the outage",
+    "close_connection": "asks RabbitMQ to close the connection",
+    "drain": "waits for what is unconfirmed",
+    "drop_channel": "lets go of the channel and settles what was unconfirmed",
+    "drop_connection": "lets go of the connection and settles what was unconfirmed",
+    "open_channel": "opens a channel",
+    "open_connection": "opens a connection to the node whose turn it is",
+    "refuse_waiting": "refuses what waits",
+    "send_waiting": "sends what waits, in order",
+    "tell_persistent_failure": "tells of the persistent failure",
+}
+
+#: How long the declared timeouts are, for people; held equal like the actions.
+TIMES: Final = {
+    "answer_limit": "the time that RabbitMQ has to answer",
+    "attempt_delay": "the back-off between attempts",
+    "attempt_limit": "the time that pika may take for one node",
+    "channel_delay": "the back-off between channels",
+    "closing_limit": "the time that is left for closing",
+    "patience": "the setting `timeout`",
 }
 
 #: The way to ready that everybody hopes for.
-HAPPY: Final = frozenset({(State.IDLE, State.CONNECTING), (State.CONNECTING, State.READY)})
+HAPPY: Final[frozenset[tuple[enum.Enum, enum.Enum]]] = frozenset(
+    {
+        (State.IDLE, Connecting.OPENING_CONNECTION),
+        (Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL),
+        (Connecting.OPENING_CHANNEL, State.READY),
+    }
+)
+
+#: Stands before a trigger that a timer pulls, too.
+TIMER: Final = "◷"
 
 
 @dataclass(frozen=True)
 class Arrow:
     """All rows that lead from one state to another; each trigger stands with its guard, or with an empty one."""
 
-    source: State
-    dest: State
+    source: enum.Enum
+    dest: enum.Enum
     triggers: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
-        """Name the arrow in documents: ``arrow-idle-connecting``."""
-        return f"arrow-{name(self.source)}-{name(self.dest)}"
+        """Name the arrow in documents: ``arrow-idle-connecting-opening-the-connection``."""
+        return f"arrow-{slug(self.source)}-{slug(self.dest)}"
 
     @property
     def happy(self) -> bool:
@@ -61,49 +82,75 @@ class Arrow:
         return [line for guard in guards for line in self._guarded(guard)]
 
     def _guarded(self, guard: str) -> Iterator[str]:
-        yield from (trigger for trigger, its_guard in self.triggers if its_guard == guard)
+        timed = timers(self.source)
+        for trigger, its_guard in self.triggers:
+            if its_guard == guard:
+                yield f"{TIMER} {trigger}" if trigger in timed else trigger
         if guard:
             yield f"[{guard}]"
 
 
 def arrows() -> list[Arrow]:
-    """Bundle the rows that may change the state by source and dest, in the order of the declaration."""
-    found: dict[tuple[State, State], Arrow] = {}
+    """Bundle the rows by source and dest, in the order of the declaration."""
+    found: dict[tuple[enum.Enum, enum.Enum], Arrow] = {}
     for row in TRANSITIONS:
-        dest = row["dest"]
-        if dest is None:
-            continue
-        for source in row["source"]:
-            arrow = found.setdefault((source, dest), Arrow(source, dest))
-            arrow.triggers.append((row["trigger"], guard(row)))
+        for source in row.source:
+            arrow = found.setdefault((source, row.dest), Arrow(source, row.dest))
+            arrow.triggers.append((row.trigger, guard(row)))
     return list(found.values())
+
+
+def states() -> dict[enum.Enum, Declared]:
+    """Return what is declared of each documented state, each followed by its substates."""
+    return {each.state: each for declared in STATES for each in (declared, *declared.substates)}
+
+
+def substates(state: enum.Enum) -> list[enum.Enum]:
+    """List the substates of a documented state; others have none."""
+    found = states().get(state)
+    return [each.state for each in found.substates] if found else []
+
+
+def timers(state: enum.Enum) -> set[str]:
+    """Name the triggers that a timer may pull while the connection is in the state."""
+    around = {state, DOCUMENTED.get(state, state), *substates(state)}
+    return {each.on_timeout for known, each in states().items() if known in around and each.timeout}
 
 
 def guard(row: Row) -> str:
     """Say when the row applies: ``if blocking``, ``unless blocking``, or nothing where it always does."""
-    if "conditions" in row:
-        return f"if {row['conditions']}"
-    return f"unless {row['unless']}" if "unless" in row else ""
+    if row.conditions:
+        return f"if {row.conditions}"
+    return f"unless {row.unless}" if row.unless else ""
 
 
-def callbacks(row: Row) -> list[str]:
-    """List the names of what the row calls, in the order in which it does."""
-    named = [row.get("prepare", []), row.get("before", []), row.get("after", [])]
-    return [callback for names in named for callback in ([names] if isinstance(names, str) else names)]
+def name(state: enum.Enum) -> str:
+    """Name a documented state as properties of the client do; others have words of their own."""
+    return state.name.lower() if isinstance(state, State) else str(state.value)
 
 
-def name(state: State) -> str:
-    """Name the state as properties of the client and identifiers in documents do."""
-    return state.name.lower()
+def label(state: enum.Enum) -> str:
+    """Name a state as existing code shows it to people."""
+    return DESCRIPTIONS[state] if isinstance(state, State) else name(state)
 
 
-def outcome(state: State) -> str:
-    """Say what becomes of a publish in this state."""
-    usual = PUBLISH_OUTCOMES[state]
-    return f"{usual} or is refused" if state in REFUSED and usual == "waits" else usual
+def substate_name(state: enum.Enum) -> str:
+    """Name the substate; the empty string for a documented state."""
+    return "" if isinstance(state, State) else name(state)
 
 
-def meanings() -> dict[State, str]:
-    """Read what the states mean from the comments of the declaration, where they are documented."""
-    found = re.findall(r"((?:^ *#: .*\n)+) *(\w+) = ", inspect.getsource(State), re.MULTILINE)
-    return {State[member]: " ".join(re.findall(r"#: (.*)", comment)).replace("``", "`") for comment, member in found}
+def full_name(state: enum.Enum) -> str:
+    """Name the state and, in brackets, the substate: ``closed (retrying)``."""
+    documented = DOCUMENTED.get(state, state)
+    return name(state) if state is documented else f"{name(documented)} ({name(state)})"
+
+
+def slug(state: enum.Enum) -> str:
+    """Name the state in identifiers: ``closed-retrying``."""
+    return full_name(state).replace(" (", "-").replace(" ", "-").rstrip(")")
+
+
+def outcome(state: enum.Enum) -> str:
+    """Say what usually becomes of a publish in the state, and in each of its substates."""
+    found = [PUBLISH_OUTCOMES[each] for each in (substates(state) or [state]) if each in PUBLISH_OUTCOMES]
+    return " or ".join(dict.fromkeys(outcomes[Outage.CALM] for outcomes in found))

@@ -1,21 +1,46 @@
 """The declared lifecycle as Mermaid, DOT, SVG and PNG, and as tables for people.
 
-Everything is drawn from `states/connection.py`; `diagrams/` holds what `write` made of it. A page that shows the
-picture inline puts `svg(client.state)` into its HTML and serves `STYLE` as a style sheet.
+Everything is drawn from `states/`; `diagrams/` holds what `write` made of it. A page that shows the picture inline puts
+`svg(client.substate)` into its HTML and serves `STYLE` as a style sheet.
 """
 
-from collections.abc import Iterable
+import enum
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .declared import PHRASES, Arrow, arrows, callbacks, guard, meanings, name, outcome
+from .declared import TIMER, Arrow, arrows, label, outcome, slug, states, substates
 from .picture import STYLE, describe, png, svg, svg_file
-from .states import DESCRIPTIONS, PUBLISH_OUTCOMES, TRANSITIONS, PublishOutcome, Row, State
+from .states import Declared, State
+from .tables import (
+    actions_table,
+    outage_actions_table,
+    outage_began,
+    outage_table,
+    outages_table,
+    outcomes_table,
+    states_table,
+    substates_table,
+    table,
+)
 
-__all__ = ["STYLE", "describe", "dot", "mermaid", "page", "png", "states_table", "svg", "svg_file", "table", "write"]
+__all__ = [
+    "STYLE",
+    "describe",
+    "dot",
+    "mermaid",
+    "page",
+    "png",
+    "states_table",
+    "substates_table",
+    "svg",
+    "svg_file",
+    "table",
+    "write",
+]
 
 #: Fill and line by what becomes of a publish, readable with dark text on light and dark pages.
-COLOURS: Final[dict[PublishOutcome, tuple[str, str]]] = {
+COLOURS: Final[dict[str, tuple[str, str]]] = {
     "goes out": ("#d2f5da", "#1a7f37"),
     "waits": ("#fff3b8", "#9a6700"),
     "is refused": ("#ffe3e0", "#cf222e"),
@@ -49,78 +74,120 @@ def mermaid() -> str:
             f"    classDef {_identifier(kind)} fill:{fill},stroke:{line},stroke-width:2px,color:{INK}"
             for kind, (fill, line) in COLOURS.items()
         ),
-        *(f"    {name(state)} : {DESCRIPTIONS[state]}<br/>publish {outcome(state)}" for state in State),
-        f"    [*] --> {name(State.IDLE)}",
-        *(f"    {name(arrow.source)} --> {name(arrow.dest)} : {'<br/>'.join(arrow.lines)}" for arrow in in_order),
-        *(f"    class {name(state)} {_identifier(PUBLISH_OUTCOMES[state])}" for state in State),
-    )
-
-
-def dot() -> str:
-    """Draw the lifecycle in Graphviz's language."""
-    return _lines(
-        "digraph lifecycle {",
-        '    graph [rankdir=LR, nodesep=0.6, ranksep=1.2, fontname="sans-serif"]',
-        '    node [shape=box, style="rounded,filled", penwidth=2, fontname="sans-serif"]',
-        '    edge [fontname="monospace", fontsize=11, color="#6e7781"]',
-        *(_dot_node(state) for state in State),
-        *(_dot_edge(arrow) for arrow in arrows()),
-        "}",
-    )
-
-
-def table() -> str:
-    """Write each declared row in a Markdown table; where ``to`` says so, the state stays."""
-    return _table(("trigger", "from", "to", "guard", "does"), map(_row, TRANSITIONS))
-
-
-def states_table() -> str:
-    """Write the states in a Markdown table: their value, their meaning, and what becomes of a publish."""
-    meaning = meanings()
-    return _table(
-        ("state", "value", "meaning", "a publish"),
-        ((f"`{name(state)}`", str(state.value), meaning[state], outcome(state)) for state in State),
+        *(line for state, each in states().items() if isinstance(state, State) for line in _mermaid_state(each)),
+        f"    [*] --> {_node(State.IDLE)}",
+        *(f"    {_node(arrow.source)} --> {_node(arrow.dest)} : {'<br/>'.join(arrow.lines)}" for arrow in in_order),
+        *(
+            f"    class {_node(state)} {_identifier(outcome(state))}"
+            for state, each in states().items()
+            if not each.substates
+        ),
     )
 
 
 def page() -> str:
     """Write the lifecycle as a page of Markdown: the picture, the tables, and the Mermaid diagram."""
-    return (
-        "# The life of the connection\n\n"
-        "Generated from `states/connection.py` by `python -m sprockets_amqp diagram`: change that, not this.\n\n"
-        f"![{describe()}](lifecycle.svg)\n\n"
-        f"{states_table()}\nAn event that has no row for the present state changes nothing.\n\n"
-        f"{table()}\n```mermaid\n{mermaid()}```\n"
+    return f"""\
+# The life of the connection
+
+Generated from `states/` by `python -m sprockets_amqp diagram`: change that, not this.
+
+![{describe()}](lifecycle.svg)
+
+## States
+
+{states_table()}
+Inside, three of them have substates:
+
+{substates_table()}
+What is done whenever a state is entered or left; leaving a state stops its timer:
+
+{actions_table()}
+## Transitions
+
+A state stands for all of its substates. An event that has no row for the present state changes nothing. What stands in
+the last column belongs to the event, rather than to a state.
+
+{table()}
+## Outages
+
+Entering one of these states begins an outage, entering any other ends it: {outage_began()}.
+
+{outages_table()}
+{outage_actions_table()}
+{outage_table()}
+What becomes of a publish, by the state of the connection and of the outage:
+
+{outcomes_table()}
+## As a Mermaid diagram
+
+{TIMER} marks what a timer pulls, too.
+
+```mermaid
+{mermaid()}```
+"""
+
+
+def _mermaid_state(declared: Declared, indent: str = "    ") -> Iterator[str]:
+    if declared.substates:
+        yield f'{indent}state "{label(declared.state)}" as {_node(declared.state)} {{'
+        for each in declared.substates:
+            yield from _mermaid_state(each, indent * 2)
+        yield f"{indent}}}"
+    else:
+        yield f"{indent}{_node(declared.state)} : {label(declared.state)}<br/>publish {outcome(declared.state)}"
+
+
+def dot() -> str:
+    """Draw the lifecycle in Graphviz's language: a state with substates is a cluster."""
+    return _lines(
+        "digraph lifecycle {",
+        '    graph [rankdir=LR, compound=true, nodesep=0.6, ranksep=1.2, fontname="sans-serif"]',
+        '    node [shape=box, style="rounded,filled", penwidth=2, fontname="sans-serif"]',
+        '    edge [fontname="monospace", fontsize=11, color="#6e7781"]',
+        *(line for state, each in states().items() if isinstance(state, State) for line in _dot_state(each)),
+        *(_dot_edge(arrow) for arrow in arrows()),
+        "}",
     )
 
 
-def _dot_node(state: State) -> str:
-    fill, line = COLOURS[PUBLISH_OUTCOMES[state]]
-    label = f"{DESCRIPTIONS[state]}\\npublish {outcome(state)}"
-    return f'    {name(state)} [label="{label}", fillcolor="{fill}", color="{line}", fontcolor="{INK}"]'
+def _dot_state(declared: Declared, indent: str = "    ") -> Iterator[str]:
+    node, words = _node(declared.state), label(declared.state)
+    if declared.substates:
+        yield f"{indent}subgraph cluster_{node} {{"
+        yield f'{indent * 2}label="{words}"; style=rounded; color="#6e7781"'
+        for each in declared.substates:
+            yield from _dot_state(each, indent * 2)
+        yield f"{indent}}}"
+    else:
+        fill, line = COLOURS[outcome(declared.state)]
+        words = f"{words}\\npublish {outcome(declared.state)}"
+        yield f'{indent}{node} [label="{words}", fillcolor="{fill}", color="{line}", fontcolor="{INK}"]'
 
 
 def _dot_edge(arrow: Arrow) -> str:
-    happy = ', penwidth=3, color="#1a7f37", weight=10' if arrow.happy else ""
-    label = "\\n".join(arrow.lines)
-    return f'    {name(arrow.source)} -> {name(arrow.dest)} [label="{label}"{happy}]'
+    """Draw an arrow; Graphviz wants a node for each end, and cuts the line where it leaves the cluster."""
+    source, dest = arrow.source, arrow.dest
+    tail = next((each for each in substates(source) if each is not dest), source)
+    head = next(iter(substates(dest)), dest)
+    marks = {"label": "\\n".join(arrow.lines)}
+    if tail is not source and dest not in substates(source):
+        marks["ltail"] = f"cluster_{_node(source)}"
+    if head is not dest:
+        marks["lhead"] = f"cluster_{_node(dest)}"
+    if arrow.happy:
+        marks |= {"penwidth": "3", "color": "#1a7f37", "weight": "10"}
+    written = ", ".join(f'{key}="{mark}"' for key, mark in marks.items())
+    return f"    {_node(tail)} -> {_node(head)} [{written}]"
 
 
-def _row(row: Row) -> tuple[str, ...]:
-    dest = f"`{name(row['dest'])}`" if row["dest"] is not None else "stays"
-    does = ", ".join(PHRASES.get(callback, callback) for callback in callbacks(row))
-    when = guard(row).replace("blocking", "`blocking`")
-    return f"`{row['trigger']}`", ", ".join(f"`{name(source)}`" for source in row["source"]), dest, when, does
+def _node(state: enum.Enum) -> str:
+    return _identifier(slug(state))
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    ruled = [head, ("---",) * len(head), *rows]
-    return _lines(*("| " + " | ".join(cells) + " |" for cells in ruled))
+def _identifier(words: str) -> str:
+    return words.replace(" ", "_").replace("-", "_")
 
 
 def _lines(*lines: str) -> str:
     return "\n".join(lines) + "\n"
-
-
-def _identifier(kind: PublishOutcome) -> str:
-    return kind.replace(" ", "_")

@@ -1,20 +1,33 @@
-"""A message: its default properties, and what goes on the wire."""
+"""A message: its default properties, its options, and what goes on the wire."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, TypedDict
 
 from .defaults import around_message_id, new_message_id
 from .encoding import encode_body, encode_method, encode_properties, unhashable
 from .errors import InvalidMessage
 
 
+class Options(TypedDict, total=False):
+    """How one message is delivered: keyword arguments of each ``publish``."""
+
+    #: Seconds that it may wait for the client to be ready, instead of the client's ``timeout``; 0: not at all.
+    timeout: float | None
+    #: Whether RabbitMQ returns it where no queue takes it; without, it is dropped silently. True by default.
+    mandatory: bool
+
+
+OPTIONS: Final = frozenset(Options.__annotations__)
+
+
 class Message:
     """One publish: what goes on the wire, the future that tells its end, and how far it came.
 
     Raises:
-        InvalidMessage: an argument or property cannot be sent, or RabbitMQ would refuse it.
+        TypeError: there is no such option.
     """
 
     __slots__ = (
@@ -24,10 +37,12 @@ class Message:
         "message_id",
         "method",
         "properties",
+        "refusal",
         "refusals",
         "returned",
         "routing_key",
         "sent_at",
+        "timeout",
         "timer",
         "user_id",
     )
@@ -40,7 +55,7 @@ class Message:
         body: bytes | str,
         properties: Mapping[str, Any] | None,
         app_id: str | None,
-        mandatory: bool,
+        options: Options,
     ) -> None:
         self.future = future
         self.exchange = exchange
@@ -48,9 +63,16 @@ class Message:
         self.message_id: str | None = None
         #: Only RabbitMQ can judge it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
         self.user_id: str | None = None
+        #: Why it is not to be sent: an argument, property or option cannot be, or RabbitMQ would refuse it.
+        self.refusal: InvalidMessage | None = None
+        #: Seconds that it may wait; None: as long as the client's ``timeout``.
+        self.timeout: float | None = None
+        #: The arguments of Basic.Publish, and the flags and list of the content header's properties, encoded.
+        self.method = self.properties = self.body = b""
+        mandatory = True
         try:
-            #: The property flags and list of the content header, encoded.
-            self.properties: bytes
+            if options:
+                self.timeout, mandatory = _checked(options)
             if properties is None:
                 self.message_id = new_message_id()
                 before, after = around_message_id(int(time.time()), app_id)
@@ -60,19 +82,23 @@ class Message:
                 self.message_id = filled["message_id"]
                 self.user_id = filled.get("user_id")
                 self.properties = encode_properties(filled)
-            #: The arguments of Basic.Publish, encoded.
             self.method = encode_method(exchange, routing_key, mandatory)
             self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
-            error.about(self.message_id, exchange, routing_key)
-            raise
+            self.refusal = error
         except TypeError:
             # What was encoded before is looked up, and what is not hashable can't be. Any other is a defect of ours.
-            arguments = {"exchange": exchange, "routing_key": routing_key, "mandatory": mandatory}
-            refused = unhashable({**(properties or {}), "headers": None, **arguments})
-            if refused is None:
+            self.refusal = unhashable(
+                {
+                    **(properties or {}),
+                    "headers": None,
+                    "exchange": exchange,
+                    "routing_key": routing_key,
+                    "mandatory": mandatory,
+                }
+            )
+            if self.refusal is None:
                 raise
-            raise refused.about(self.message_id, exchange, routing_key) from None
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
         #: How often RabbitMQ closed the channel while this was unconfirmed.
@@ -83,6 +109,15 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message {self.message_id} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
+
+
+def _checked(options: Options) -> tuple[float | None, bool]:
+    for name in options.keys() - OPTIONS:
+        raise TypeError(f"publish() has no option {name!r}; there are {', '.join(sorted(OPTIONS))}")
+    timeout: object = options.get("timeout")
+    if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
+        raise InvalidMessage("timeout", f"must be a number of seconds, not {timeout!r:.80}")
+    return timeout, options.get("mandatory", True)
 
 
 def _fill(properties: object, app_id: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
@@ -13,6 +13,7 @@ from tornado.websocket import WebSocketHandler
 from .answers import answer
 from .client import Client
 from .inflight import InFlight
+from .message import Options
 
 LOGGER = logging.getLogger(__name__)
 
@@ -50,9 +51,7 @@ class PublishingMixin(_Handler):
         routing_key: str,
         body: bytes | str,
         properties: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        mandatory: bool = True,
+        **options: Unpack[Options],
     ) -> "asyncio.Future[None]":
         """Publish a message, as `Client.publish` does, with the handler's ``correlation_id`` where it has one.
 
@@ -67,7 +66,7 @@ class PublishingMixin(_Handler):
         # Properties that are no mapping are for publish() to refuse.
         if correlation_id and (given is None or isinstance(given, Mapping)):
             properties = {"correlation_id": str(correlation_id), **(given or {})}
-        return client.publish(exchange, routing_key, body, properties, timeout=timeout, mandatory=mandatory)
+        return client.publish(exchange, routing_key, body, properties, **options)
 
     # What Tornado calls: each goes on to what the handler's other bases do
 

@@ -1,13 +1,14 @@
 """The way of a message: the line in which it waits, its limits and deadlines, the wire, and its one end.
 
-Whether a message may go out, may wait or is refused, the lifecycle is asked; nothing of that is decided here.
+Whether a message may go out, may wait or is refused, the lifecycle is asked; nothing of that is decided here. What is
+decided here is the flow of messages while the connection is ready: how many are unconfirmed (`max_unconfirmed`), one
+question about an exchange at a time, and one suspect at a time.
 """
 
 import asyncio
 import dataclasses
 import functools
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -26,9 +27,9 @@ from .errors import (
     describe,
 )
 from .exchanges import Exchanges
-from .message import Message
+from .link import Link
+from .message import Message, Options
 from .settings import Settings
-from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
@@ -86,21 +87,17 @@ class Counters:
 class Publisher:
     """Takes messages in, sends them in order while the lifecycle lets it, and ends each exactly once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, settings: Settings) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Link, settings: Settings) -> None:
         self.counters = Counters()
         self._loop = loop
         self._gate = gate
+        self._link = link
         self._settings = settings
-        self._window = settings.max_unconfirmed
+        self._exchanges = Exchanges(link)
         self._line: OrderedDict[Message, None] = OrderedDict()
         self._confirms: Confirms[Message] = Confirms()
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
         self._suspects = 0
-        self._connection: Connection | None = None
-        self._exchanges: Exchanges | None = None
-        self._channel_number = 0
-        self._body_limit = self._header_limit = 0
-        self._asking = False
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
 
@@ -122,55 +119,40 @@ class Publisher:
         routing_key: str,
         body: bytes | str,
         properties: Mapping[str, Any] | None,
-        timeout: float | None,
-        mandatory: bool,
+        options: Options,
     ) -> "asyncio.Future[None]":
         """Send a message, or put it in line; see `Client.publish`."""
         future = self._loop.create_future()
-        try:
-            limit = self._settings.timeout if timeout is None else _checked_limit(timeout)
-            message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, mandatory)
-        except InvalidMessage as error:
-            self.counters.failed += 1
-            future.set_exception(error)
-            return future
-        exchanges = self._exchanges
-        if not self._line and self._may_send() and exchanges is not None and exchanges.knows(message):
+        message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
+        if message.refusal is not None:
+            self._end(message, message.refusal)
+        elif not self._line and self._may_send() and self._exchanges.knows(message):
             self._send(message)
         else:
-            self._wait(message, limit)
+            self._wait(message)
         return future
 
     # What the declared transitions do
 
-    def attach(self, connection: Connection, channel_number: int, exchanges: Exchanges) -> None:
-        """Send on this channel from now on."""
-        self._connection = connection
-        self._channel_number = channel_number
-        self._exchanges = exchanges
-        self._body_limit = self._settings.max_message_size or connection.body_limit
-        self._header_limit = connection.header_limit
-
-    def detach(self, reason: BaseException) -> None:
-        """Settle what is unconfirmed: the channel is gone, and nobody knows what became of it."""
-        self._connection = self._exchanges = None
-        self._asking = False
+    def settle_unconfirmed(self, cause: BaseException) -> None:
+        """End what is unconfirmed, or keep it to be sent again: its channel is gone, and nobody knows of it."""
+        self._exchanges.forget()
         for timer in (self._confirm_timer, self._congestion_timer):
             if timer is not None:
                 timer.cancel()
         self._confirm_timer = self._congestion_timer = None
         lost = [message for message in self._confirms.clear() if not message.future.done()]
-        keep = self._kept(lost, reason) if self._settings.republish_unconfirmed and self._gate.awaitable else []
+        keep = self._kept(lost, cause) if self._settings.republish_unconfirmed and self._gate.awaitable else {}
         for message in lost:
             if message not in keep:
-                self._fail(message, OutcomeUnknown(describe(reason)), reason)
+                self._end(message, OutcomeUnknown(describe(cause)), cause)
         for message in reversed(list(keep)):
             self._enter(message, self._settings.timeout)
             self._line.move_to_end(message, last=False)
 
     def send_waiting(self) -> None:
         """Send what waits, in order, as far as the lifecycle, the limits and RabbitMQ's word on exchanges let it."""
-        while self._line and not self._asking and self._may_send() and self._exchanges is not None:
+        while self._line and self._exchanges.asking is None and self._may_send():
             message = next(iter(self._line))
             if not message.future.done() and not self._exchanges.knows(message):
                 self._ask(message)
@@ -184,14 +166,12 @@ class Publisher:
         while self._line:
             self._give_up(next(iter(self._line)), self._gate.condition)
 
-    def call_when_drained(self, callback: Callable[[], object] | None) -> None:
-        """Call back in a turn of the loop after the last message was settled; None takes the request back."""
-        if callback is None:
-            self._confirms.call_when_empty(None)
-        elif self._confirms:
-            self._confirms.call_when_empty(functools.partial(self._loop.call_soon, callback))
+    def call_when_drained(self, callback: Callable[[], object]) -> None:
+        """Call back once when nothing is unconfirmed: at once, or when the last message is settled."""
+        if self._confirms:
+            self._confirms.call_when_empty(callback)
         else:
-            self._loop.call_soon(callback)
+            callback()
 
     # What RabbitMQ says
 
@@ -205,13 +185,12 @@ class Publisher:
         else:
             self.counters.nacked += len(settled)
         for message in settled:
-            future = message.future
             if not acked:
-                self._fail(message, MessageNacked())
+                self._end(message, MessageNacked())
             elif message.returned is not None:
-                self._fail(message, MessageReturned(*message.returned))
-            elif not future.done():
-                future.set_result(None)
+                self._end(message, MessageReturned(*message.returned))
+            else:
+                self._end(message)
         if self._line:
             self.send_waiting()
 
@@ -232,16 +211,18 @@ class Publisher:
 
     # The line
 
-    def _wait(self, message: Message, timeout: float) -> None:
-        ready = self._gate.publishable
+    def _wait(self, message: Message) -> None:
+        timeout = self._settings.timeout if message.timeout is None else message.timeout
+        may_send = self._may_send()
         if not self._gate.awaitable:
             self._give_up(message, self._gate.condition)
         elif len(self._line) >= self._settings.max_waiting:
             self._give_up(message, f"{len(self._line)} messages are waiting already (max_waiting)")
-        elif timeout <= 0 and not (ready and self._may_send()):
+        elif timeout <= 0 and not may_send:
             self._give_up(message, self._reason_to_wait())
         else:
-            self._enter(message, max(timeout, PROBE_LIMIT) if ready and self._may_send() else timeout)
+            # Ready, it waits for no more than RabbitMQ's word on an exchange.
+            self._enter(message, max(timeout, PROBE_LIMIT) if may_send else timeout)
             self.send_waiting()
 
     def _enter(self, message: Message, timeout: float) -> None:
@@ -251,33 +232,37 @@ class Publisher:
 
     def _leave(self, message: Message) -> None:
         self._line.pop(message, None)
+        if message is self._exchanges.asking:
+            # Without an answer, those behind it would never have their turn.
+            self._exchanges.give_up()
+            self._loop.call_soon(self.send_waiting)
         if message.timer is not None:
             message.timer.cancel()
             message.timer = None
 
     def _expire(self, message: Message) -> None:
-        self._give_up(message, f"{self._reason_to_wait()}, and did not become ready in time")
+        late = "" if self._gate.publishable else ", and did not become ready in time"
+        self._give_up(message, f"{self._reason_to_wait()}{late}")
         self.send_waiting()
 
     def _reason_to_wait(self) -> str:
         if not self._gate.publishable:
             return self._gate.condition
-        if len(self._confirms) >= self._window:
+        if len(self._confirms) >= self._settings.max_unconfirmed:
             return f"{len(self._confirms)} messages are unconfirmed (max_unconfirmed)"
+        asking = self._exchanges.asking
+        if asking is not None:
+            return f"RabbitMQ has not answered whether it takes messages for exchange {asking.exchange!r}"
         return "connection is Ready, but the messages before this one had not gone out"
 
     def _give_up(self, message: Message, why: str) -> None:
         self._leave(message)
         if message.sent_at:
-            self._fail(message, OutcomeUnknown(f"it was sent and the connection lost; then {why}"))
+            self._end(message, OutcomeUnknown(f"it was sent and the connection lost; then {why}"))
         else:
-            self._fail(
-                message, NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503")
-            )
+            self._end(message, NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503"))
 
     def _ask(self, message: Message) -> None:
-        assert self._exchanges is not None
-        self._asking = True
         # What is published after the question may know better than the answer: it gets a question of its own.
         alike = [
             other for other in self._line if other.exchange == message.exchange and other.user_id == message.user_id
@@ -285,25 +270,23 @@ class Publisher:
         self._exchanges.ask(message, functools.partial(self._on_answer, alike))
 
     def _on_answer(self, alike: list[Message], refusal: tuple[int, str] | None) -> None:
-        self._asking = False
         if refusal is not None:
             for message in alike:
                 if message in self._line:
                     self._leave(message)
-                    self._fail(message, ExchangeRefused(*refusal))
-        # Later: pika still holds the number of the channel that a refusal closed, and the next question needs one.
-        self._loop.call_soon(self.send_waiting)
+                    self._end(message, ExchangeRefused(*refusal))
+        self.send_waiting()
 
     # The wire
 
     def _may_send(self) -> bool:
-        if not self._gate.publishable or len(self._confirms) >= (1 if self._suspects else self._window):
+        settings = self._settings
+        if not self._gate.publishable or len(self._confirms) >= (1 if self._suspects else settings.max_unconfirmed):
             return False
-        return self._settings.enable_confirmations or not self._congested()
+        return settings.enable_confirmations or not self._congested()
 
     def _congested(self) -> bool:
-        assert self._connection is not None
-        if self._connection.congested and self._congestion_timer is None:
+        if self._link.congested and self._congestion_timer is None:
             self._congestion_timer = self._loop.call_later(CONGESTION_INTERVAL, self._look_again)
         return self._congestion_timer is not None
 
@@ -312,30 +295,22 @@ class Publisher:
         self.send_waiting()
 
     def _send(self, message: Message) -> None:
-        connection = self._connection
-        assert connection is not None
-        if len(message.body) > self._body_limit or len(message.properties) > self._header_limit:
-            self._fail(message, self._too_large(message))
+        link = self._link
+        if len(message.body) > link.body_limit or len(message.properties) > link.header_limit:
+            self._end(message, _too_large(message, link.body_limit, link.header_limit))
             return
-        connection.publish(self._channel_number, message.method, message.properties, message.body)
+        link.publish(message.method, message.properties, message.body)
         counters = self.counters
         counters.published += 1
         if message.sent_at:
             counters.republished += 1
         message.sent_at = self._loop.time()
         if not self._settings.enable_confirmations:
-            message.future.set_result(None)
+            self._end(message)
             return
         self._confirms.add(message)
         if self._confirm_timer is None:
             self._confirm_timer = self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)
-
-    def _too_large(self, message: Message) -> InvalidMessage:
-        if len(message.body) > self._body_limit:
-            problem = f"has {len(message.body)} bytes, more than the {self._body_limit} that RabbitMQ takes"
-            return InvalidMessage("body", f"{problem} (max_message_size)")
-        problem = f"take {len(message.properties)} bytes, more than the {self._header_limit} of one frame"
-        return InvalidMessage("properties", problem)
 
     def _expire_unconfirmed(self) -> None:
         """End what was unconfirmed for confirm_timeout; the ledger keeps it, so that max_unconfirmed holds."""
@@ -348,7 +323,7 @@ class Publisher:
             if remaining > 0:
                 self._confirm_timer = self._loop.call_later(remaining, self._expire_unconfirmed)
                 return
-            self._fail(message, OutcomeUnknown(f"no confirmation within {limit:g} s"))
+            self._end(message, OutcomeUnknown(f"no confirmation within {limit:g} s"))
 
     # The end
 
@@ -373,15 +348,22 @@ class Publisher:
         self._suspects -= 1
         self.send_waiting()
 
-    def _fail(self, message: Message, error: AMQPException, cause: BaseException | None = None) -> None:
+    def _end(self, message: Message, error: AMQPException | None = None, cause: BaseException | None = None) -> None:
+        """End a publish, unless its caller cancelled it: whatever becomes of a message passes here."""
         if message.future.done():
+            return
+        if error is None:
+            message.future.set_result(None)
             return
         self.counters.failed += 1
         error.__cause__ = cause
         message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
 
 
-def _checked_limit(timeout: object) -> float:
-    if not isinstance(timeout, (int, float)) or math.isnan(timeout):
-        raise InvalidMessage("timeout", f"must be a number of seconds, not {timeout!r:.80}")
-    return timeout
+def _too_large(message: Message, body_limit: int, header_limit: int) -> InvalidMessage:
+    size = len(message.body)
+    if size > body_limit:
+        problem = f"has {size} bytes, more than the {body_limit} that RabbitMQ takes (max_message_size)"
+        return InvalidMessage("body", problem)
+    size = len(message.properties)
+    return InvalidMessage("properties", f"take {size} bytes, more than the {header_limit} of one frame")

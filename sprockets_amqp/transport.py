@@ -72,7 +72,7 @@ class Connection(TornadoConnection):
         self._pieces: list[bytes | memoryview] = []
         self._lost = asyncio.Event()
         self._confirm_start = b""
-        self._confirm_channel = 0
+        self._channel_number = 0
         self._torn = b""
         self._on_confirm: Callable[[frame.Method[Any]], None] | None = None
         self._on_back_pressure = on_back_pressure
@@ -100,12 +100,19 @@ class Connection(TornadoConnection):
         """The most octets of properties that fit one content header frame, as negotiated; they cannot be split."""
         return self._body_max_length - 12
 
-    def publish(self, channel_number: int, method: bytes, properties: bytes, body: bytes) -> None:
-        """Send a message; it leaves with all else that this turn of the loop sends.
+    def use_channel(self, channel_number: int, on_confirm: Callable[[frame.Method[Any]], None] | None) -> None:
+        """Publish on this channel from now on, and give its confirms, if it has any, to the callback as they arrive."""
+        self._channel_number = channel_number
+        self._on_confirm = on_confirm
+        # Method frames (type 1) of 13 octets and class basic (60) on the channel: Basic.Ack, Basic.Nack, Basic.Reject.
+        self._confirm_start = struct.pack(">BHIH", 1, channel_number, 13, 60)
 
-        ``method`` and ``properties`` are what `message.encode_method` and `message.encode_properties` return.
+    def publish(self, method: bytes, properties: bytes, body: bytes) -> None:
+        """Send a message on the channel that is used; it leaves with all else that this turn of the loop sends.
+
+        ``method`` and ``properties`` are what `encoding.encode_method` and `encoding.encode_properties` return.
         """
-        size, pieces = len(body), self._pieces
+        size, pieces, channel_number = len(body), self._pieces, self._channel_number
         if not pieces:
             self._call_soon(self._flush)
         pieces += (
@@ -121,13 +128,6 @@ class Connection(TornadoConnection):
             part = view[start : start + self._body_max_length]
             pieces += (_pack_body_start(0xCE, 3, channel_number, len(part)), part)
         pieces.append(FRAME_END)
-
-    def read_confirms(self, channel_number: int, callback: Callable[[frame.Method[Any]], None]) -> None:
-        """Give the confirms of a channel to the callback as soon as they arrive."""
-        # Method frames (type 1) of 13 octets and class basic (60) on the channel: Basic.Ack, Basic.Nack, Basic.Reject.
-        self._confirm_start = struct.pack(">BHIH", 1, channel_number, 13, 60)
-        self._confirm_channel = channel_number
-        self._on_confirm = callback
 
     def abort(self) -> None:
         """Drop the connection now, whatever the broker does or fails to do; pika's callbacks may come later."""
@@ -202,7 +202,7 @@ class Connection(TornadoConnection):
     def _take_confirms(self, data: bytes, on_confirm: Callable[[frame.Method[Any]], None]) -> bytes:
         """Read the confirms that data begins with; returns the rest, for pika."""
         taken = 0
-        channel_number, expected = self._confirm_channel, self._confirm_start
+        channel_number, expected = self._channel_number, self._confirm_start
         whole = memoryview(data)[: len(data) // _CONFIRM_SIZE * _CONFIRM_SIZE]
         for start, method_id, delivery_tag, bits, end in _unpack_confirms(whole):
             if start != expected or end != 0xCE or method_id not in _CONFIRM_METHODS:

@@ -10,6 +10,7 @@ reach them: where that is everybody, keep their prefix from the outside, as one 
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import time
@@ -25,6 +26,7 @@ from tornado.template import Loader
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from .client import Client
+from .declared import substate_name
 from .hooks import StateChange
 from .picture import STYLE, svg
 from .states import State
@@ -48,6 +50,9 @@ POLICY: Final = (
 
 # With a loader of its own, the page is escaped whatever the application's settings are.
 _TEMPLATES: Final = Loader(str(STATIC), autoescape="xhtml_escape")
+
+# There are as many pictures as there are substates to light.
+_picture: Final = functools.cache(svg)
 
 
 def routes(prefix: str = "/amqp") -> list[Any]:
@@ -135,7 +140,7 @@ class Page(_Handler):
                 status=snapshot(client),
                 changes=[describe_change(change) for change in reversed(client.history)],
                 labels=COUNTERS,
-                picture=svg(client.state),
+                picture=_picture(client.substate),
             )
         )
 
@@ -229,6 +234,7 @@ def describe(client: Client) -> dict[str, Any]:
     history, counters = client.history, client.counters
     return {
         "state": client.state.name.lower(),
+        "substate": substate_name(client.substate),
         "since": _iso(client.state_since),
         "ready": client.ready and not client.stopping,
         "live": client.recovers or client.closing,

@@ -1,25 +1,25 @@
-"""The declared lifecycle: the one place that decides what may happen when."""
+"""The declared lifecycle: the one place that decides what may happen to the connection when."""
 
-from .connection import (
-    CLOSABLE,
-    DESCRIPTIONS,
-    PUBLISH_OUTCOMES,
-    PUBLISHABLE,
-    REFUSED,
-    TRANSITIONS,
-    PublishOutcome,
-    Row,
-    State,
-)
+from .connection import DESCRIPTIONS, DOCUMENTED, STATES, TRANSITIONS, Closed, Closing, Connecting, State, Substate
+from .outage import OUT, OUTAGE_STATES, OUTAGE_TRANSITIONS, PUBLISH_OUTCOMES, Outage, PublishOutcome
+from .vocabulary import Declared, Row
 
 __all__ = [
-    "CLOSABLE",
     "DESCRIPTIONS",
-    "PUBLISHABLE",
+    "DOCUMENTED",
+    "OUT",
+    "OUTAGE_STATES",
+    "OUTAGE_TRANSITIONS",
     "PUBLISH_OUTCOMES",
-    "REFUSED",
+    "STATES",
     "TRANSITIONS",
+    "Closed",
+    "Closing",
+    "Connecting",
+    "Declared",
+    "Outage",
     "PublishOutcome",
     "Row",
     "State",
+    "Substate",
 ]

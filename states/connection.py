@@ -1,203 +1,172 @@
 """The life of the connection to RabbitMQ, declared.
 
-Rule 1: everything that decides what may happen when stands in this file. A trigger that has no row for a state does
-nothing in that state. `Lifecycle` in `sprockets_amqp/lifecycle.py` is the model that these rows drive: guards and
-callbacks are names of its methods.
+Rule 1: everything that decides what may happen to the connection stands in this folder. A trigger that has no row for
+a state does nothing in that state. To change behaviour, change the declaration: the model that it drives, the tables
+and the pictures follow it.
 
-To change behaviour, change the rows: the README's table and the diagrams are generated from them.
+This file declares the machine of the connection; `outage.py` the machine of an outage, and what a publish does in the
+states of both. Deliberately not declared, because none of it says what may happen to the connection:
+
+- the publisher's flow control: the window of unconfirmed messages, the line, one question about an exchange at a time,
+  suspects one at a time (`publisher.py`). It changes with every message.
+- for which causes RabbitMQ blocks, by alarm or by flow: facts about the wire, which `link.py` keeps and the guard
+  ``blocking`` asks.
+- which node comes next, and after what delay: arithmetic (`attempts.py`), which the timeouts ask.
+- whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known of them
+  (`exchanges.py`).
+- `Client.shutdown` waiting for requests in flight: the connection stays what it is meanwhile.
 """
 
 import enum
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Final
+
+from .vocabulary import Declared, Row
 
 
 class State(enum.IntEnum):
     """Where the connection is in its life; the values are those that existing code compares."""
 
-    #: Nothing was started yet: the loop does not run, or `connect()` was not called.
     IDLE = 1
-    #: A connection, or on an open connection a channel, is being opened.
     CONNECTING = 2
-    #: The channel is open and, where publisher confirms are used, in confirm mode.
     READY = 3
-    #: RabbitMQ sent ``connection.blocked`` (it is short of memory or disk) or stopped the channel's flow.
     BLOCKED = 4
-    #: Closing on request: confirmations still come in, then the connection is closed.
     CLOSING = 5
-    #: No connection. Unless it was closed on request, the next attempt is scheduled.
     CLOSED = 6
 
+
+class Connecting(enum.Enum):
+    """How far connecting has come."""
+
+    OPENING_CONNECTION = "opening the connection"
+    OPENING_CHANNEL = "opening the channel"
+    RETRYING_CHANNEL = "retrying the channel"
+
+
+class Closing(enum.Enum):
+    """How far closing has come."""
+
+    DRAINING = "draining"
+    CLOSING_CONNECTION = "closing the connection"
+
+
+class Closed(enum.Enum):
+    """Whether a closed connection comes back by itself."""
+
+    RETRYING = "retrying"
+    STOPPED = "stopped"
+
+
+#: What the model's state is: a substate, where the state has some.
+Substate = State | Connecting | Closing | Closed
 
 #: What existing code shows to people.
 DESCRIPTIONS: Final = {state: state.name.capitalize() for state in State}
 
-#: What becomes of a publish: it goes out, waits for a better state, or is refused.
-PublishOutcome = Literal["goes out", "waits", "is refused"]
+STATES: Final = (
+    Declared(State.IDLE, "Nothing was started yet: the loop does not run, or `connect()` was not called."),
+    Declared(
+        State.CONNECTING,
+        "A connection, or on an open connection a channel, is being opened.",
+        substates=(
+            Declared(
+                Connecting.OPENING_CONNECTION,
+                "A node is being reached, up to the end of RabbitMQ's handshake.",
+                on_enter=("open_connection",),
+                timeout="attempt_limit",
+                on_timeout="connection_failed",
+            ),
+            Declared(
+                Connecting.OPENING_CHANNEL,
+                "The connection is open; a channel is being opened and put in confirm mode.",
+                on_enter=("open_channel",),
+                timeout="attempt_limit",
+                on_timeout="connection_failed",
+            ),
+            Declared(
+                Connecting.RETRYING_CHANNEL,
+                "RabbitMQ closed the channel; the connection is open, and the next channel is scheduled.",
+                on_enter=("drop_channel",),
+                timeout="channel_delay",
+                on_timeout="channel_due",
+            ),
+        ),
+    ),
+    Declared(
+        State.READY,
+        "The channel is open and, where publisher confirms are used, in confirm mode.",
+        on_enter=("send_waiting",),
+    ),
+    Declared(
+        State.BLOCKED,
+        "RabbitMQ sent `connection.blocked` (it is short of memory or disk) or stopped the channel's flow.",
+    ),
+    Declared(
+        State.CLOSING,
+        "Closing on request: confirmations still come in, then the connection is closed.",
+        on_enter=("refuse_waiting",),
+        timeout="closing_limit",
+        on_timeout="close_expired",
+        substates=(
+            Declared(
+                Closing.DRAINING,
+                "What is unconfirmed is waited for.",
+                on_enter=("drain",),
+            ),
+            Declared(
+                Closing.CLOSING_CONNECTION,
+                "RabbitMQ was asked to close the connection.",
+                on_enter=("close_connection",),
+                timeout="answer_limit",
+                on_timeout="close_expired",
+            ),
+        ),
+    ),
+    Declared(
+        State.CLOSED,
+        "No connection. Unless it was closed on request, the next attempt is scheduled.",
+        on_enter=("drop_connection",),
+        substates=(
+            Declared(
+                Closed.RETRYING,
+                "The connection was lost or not made; the next attempt is scheduled.",
+                timeout="attempt_delay",
+                on_timeout="connect",
+            ),
+            Declared(
+                Closed.STOPPED,
+                "Closed on request, until `connect()`.",
+                on_enter=("refuse_waiting",),
+            ),
+        ),
+    ),
+)
 
-#: States in which a message may go to the broker.
-PUBLISHABLE: Final = frozenset({State.READY})
-#: States in which `close()` closes an open connection.
-CLOSABLE: Final = frozenset({State.READY, State.BLOCKED})
-#: States in which a publish is refused, unless an attempt to connect is scheduled (see `Lifecycle.recovers`).
-REFUSED: Final = frozenset({State.CLOSING, State.CLOSED})
-
-#: What a state means for a publish, for people: closed refuses only when no attempt to connect is scheduled.
-PUBLISH_OUTCOMES: Final[dict[State, PublishOutcome]] = {
-    State.IDLE: "waits",
-    State.CONNECTING: "waits",
-    State.READY: "goes out",
-    State.BLOCKED: "waits",
-    State.CLOSING: "is refused",
-    State.CLOSED: "waits",
+#: The documented state of each substate, and of itself.
+DOCUMENTED: Final[dict[enum.Enum, State]] = {
+    declared.state: State[state.state.name] for state in STATES for declared in (state, *state.substates)
 }
-
-
-class Row(TypedDict):
-    """One transition, in the words of the `transitions` package; ``dest: None`` stays in the state."""
-
-    trigger: str
-    source: list[State]
-    dest: State | None
-    #: Called before a guard looks.
-    prepare: NotRequired[str]
-    #: Guards: the row applies when the model says so (`conditions`) or does not (`unless`).
-    conditions: NotRequired[str]
-    unless: NotRequired[str]
-    #: Called in the old state, and in the new one.
-    before: NotRequired[str | list[str]]
-    after: NotRequired[str | list[str]]
-
 
 _S = State
 
-TRANSITIONS: Final[list[Row]] = [
+TRANSITIONS: Final = (
     # Up: a connection, a channel on it, ready. RabbitMQ may be blocking from the first moment.
-    {
-        "trigger": "connect",
-        "source": [_S.IDLE, _S.CLOSED],
-        "dest": _S.CONNECTING,
-        "before": "_cancel_reconnect",
-        "after": ["_watch_outage", "_open_connection"],
-    },
-    {"trigger": "connection_opened", "source": [_S.CONNECTING], "dest": None, "after": "_open_channel"},
-    {
-        "trigger": "channel_opened",
-        "source": [_S.CONNECTING],
-        "dest": _S.BLOCKED,
-        "conditions": "blocking",
-        "after": "_end_connecting",
-    },
-    {
-        "trigger": "channel_opened",
-        "source": [_S.CONNECTING],
-        "dest": _S.READY,
-        "after": ["_end_connecting", "_end_outage", "_send_waiting"],
-    },
+    Row("connect", (_S.IDLE, _S.CLOSED), Connecting.OPENING_CONNECTION),
+    Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.OPENING_CHANNEL),
+    Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),
+    Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.READY),
     # RabbitMQ asks not to publish, by alarm (connection.blocked) or by channel.flow, and takes it back.
-    {
-        "trigger": "connection_blocked",
-        "source": [_S.READY],
-        "dest": _S.BLOCKED,
-        "prepare": "_remember_alarm",
-        "after": "_watch_outage",
-    },
-    {
-        "trigger": "connection_blocked",
-        "source": [_S.CONNECTING, _S.BLOCKED],
-        "dest": None,
-        "prepare": "_remember_alarm",
-    },
-    {
-        "trigger": "flow_stopped",
-        "source": [_S.READY],
-        "dest": _S.BLOCKED,
-        "prepare": "_remember_flow",
-        "after": "_watch_outage",
-    },
-    {"trigger": "flow_stopped", "source": [_S.CONNECTING, _S.BLOCKED], "dest": None, "prepare": "_remember_flow"},
-    {
-        "trigger": "connection_unblocked",
-        "source": [_S.BLOCKED],
-        "dest": _S.READY,
-        "prepare": "_forget_alarm",
-        "unless": "blocking",
-        "after": ["_end_outage", "_send_waiting"],
-    },
-    {
-        "trigger": "connection_unblocked",
-        "source": [_S.CONNECTING, _S.BLOCKED],
-        "dest": None,
-        "prepare": "_forget_alarm",
-    },
-    {
-        "trigger": "flow_resumed",
-        "source": [_S.BLOCKED],
-        "dest": _S.READY,
-        "prepare": "_forget_flow",
-        "unless": "blocking",
-        "after": ["_end_outage", "_send_waiting"],
-    },
-    {"trigger": "flow_resumed", "source": [_S.CONNECTING, _S.BLOCKED], "dest": None, "prepare": "_forget_flow"},
+    Row("connection_blocked", (_S.READY,), _S.BLOCKED),
+    Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
     # Losses. A channel is opened again on its connection; a connection, after a delay.
-    {
-        "trigger": "channel_closed",
-        "source": [_S.READY, _S.BLOCKED],
-        "dest": _S.CONNECTING,
-        "before": "_settle_unconfirmed",
-        "after": ["_watch_outage", "_reopen_channel"],
-    },
-    {
-        "trigger": "channel_closed",
-        "source": [_S.CONNECTING],
-        "dest": None,
-        "after": ["_settle_unconfirmed", "_reopen_channel"],
-    },
-    {"trigger": "channel_closed", "source": [_S.CLOSING], "dest": None, "after": "_settle_unconfirmed"},
-    {
-        "trigger": "connection_failed",
-        "source": [_S.CONNECTING],
-        "dest": _S.CLOSED,
-        "before": ["_end_connecting", "_drop_connection"],
-        "after": "_schedule_reconnect",
-    },
-    {
-        "trigger": "connection_closed",
-        "source": [_S.CONNECTING, _S.READY, _S.BLOCKED],
-        "dest": _S.CLOSED,
-        "before": ["_end_connecting", "_drop_connection", "_settle_unconfirmed"],
-        "after": ["_watch_outage", "_schedule_reconnect"],
-    },
-    {
-        "trigger": "failure_persisted",
-        "source": [_S.IDLE, _S.CONNECTING, _S.BLOCKED, _S.CLOSED],
-        "dest": None,
-        "after": ["_remember_failure", "_refuse_waiting"],
-    },
+    Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
+    Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
+    Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
+    Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),
     # Down, on request: drain what is unconfirmed, close the connection, both within a limit.
-    {
-        "trigger": "close",
-        "source": [_S.READY, _S.BLOCKED],
-        "dest": _S.CLOSING,
-        "after": ["_end_outage", "_refuse_waiting", "_drain"],
-    },
-    {"trigger": "drained", "source": [_S.CLOSING], "dest": None, "after": "_close_connection"},
-    {
-        "trigger": "close_expired",
-        "source": [_S.CLOSING],
-        "dest": _S.CLOSED,
-        "before": ["_end_closing", "_drop_connection", "_settle_unconfirmed"],
-    },
-    {
-        "trigger": "connection_closed",
-        "source": [_S.CLOSING],
-        "dest": _S.CLOSED,
-        "before": ["_end_closing", "_drop_connection", "_settle_unconfirmed"],
-    },
-    {
-        "trigger": "stop",
-        "source": [_S.IDLE, _S.CONNECTING, _S.CLOSED],
-        "dest": _S.CLOSED,
-        "before": ["_cancel_reconnect", "_end_connecting", "_end_outage", "_drop_connection"],
-        "after": "_refuse_waiting",
-    },
-]
+    Row("close", (_S.READY, _S.BLOCKED), Closing.DRAINING),
+    Row("drained", (Closing.DRAINING,), Closing.CLOSING_CONNECTION),
+    Row("channel_closed", (Closing.DRAINING,), Closing.CLOSING_CONNECTION, before="drop_channel"),
+    Row("close_expired", (_S.CLOSING,), Closed.STOPPED),
+    Row("connection_closed", (_S.CLOSING,), Closed.STOPPED),
+    Row("stop", (_S.IDLE, _S.CONNECTING, Closed.RETRYING), Closed.STOPPED),
+)

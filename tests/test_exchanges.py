@@ -2,7 +2,7 @@
 
 import pytest
 
-from sprockets_amqp import ExchangeRefused
+from sprockets_amqp import ExchangeRefused, NotReadyError
 from tests.support.memory import Broker, in_memory
 
 broker = in_memory
@@ -102,3 +102,21 @@ def test_an_old_refusal_refuses_nothing_new(broker: Broker) -> None:
     broker.peer.outbox = refusal + broker.peer.outbox
     broker.open().peer.confirm_all()
     assert good.result() is None
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_a_question_whose_message_is_gone_is_asked_for_the_next_one(broker: Broker, how: str) -> None:
+    """RabbitMQ is slow to answer about an exchange: what waits behind the message that asked has its own question."""
+    broker.unanswered.add("slow")
+    client = broker.ready()
+    asked = client.publish("slow", "q", b"", timeout=0)
+    broker.open()
+    behind = client.publish("slow", "q", b"", timeout=60)
+    broker.unanswered.clear()
+    if how == "cancelled":
+        asked.cancel()
+    else:
+        broker.clock.advance(6)
+        assert isinstance(asked.exception(), NotReadyError)
+    broker.open().peer.confirm_all()
+    assert behind.result() is None

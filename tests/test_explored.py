@@ -1,18 +1,15 @@
-"""The client in orders that nobody thought of, with the declaration as the oracle."""
+"""The client in orders that nobody thought of, with the wire as the oracle."""
 
 import asyncio
 import collections
-import functools
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pika import spec
-from transitions import MachineError
 
-import sprockets_amqp.client as client_module
 from sprockets_amqp import (
     AMQPException,
     Client,
@@ -24,35 +21,9 @@ from sprockets_amqp import (
     NotReadyError,
     State,
 )
-from sprockets_amqp.lifecycle import Lifecycle
 from tests.support.memory import Broker, Peer
-from tests.test_states import TRIGGERS, agreed
 
 NOT_SENT = (NotReadyError, InvalidMessage, ExchangeRefused)
-
-
-class Watched(Lifecycle):
-    """The lifecycle, each of whose triggers is held against the agreement."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        for name in TRIGGERS:
-            setattr(self, name, functools.partial(self._pull, name, getattr(self, name)))
-
-    def _pull(self, name: str, trigger: Any, **kwargs: Any) -> bool:
-        before = self.state
-        ending = {"connection_unblocked": {"alarm"}, "flow_resumed": {"flow"}}.get(name, set())
-        expected = agreed(before, name, blocking=bool(self._reasons_to_block - ending))
-        try:
-            done = bool(trigger(**kwargs))
-        except MachineError:
-            assert expected is None, f"{name} in {before.name} was refused"
-            assert self.state is before
-            raise
-        note(f"  {before.name} -{name}-> {self.state.name}")
-        assert expected is not None, f"{name} in {before.name} was not refused"
-        assert self.state is expected[0]
-        return done
 
 
 class Publish:
@@ -95,7 +66,6 @@ class Exploration(RuleBasedStateMachine):
     ) -> None:
         """Make the client."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(client_module, "Lifecycle", Watched)
         self.broker = Broker(self.patch)
         self.broker.unroutable.add("nowhere")
         self.republish = republish
@@ -120,6 +90,7 @@ class Exploration(RuleBasedStateMachine):
         self.told: list[Any] = []
         self.client.subscribe(self.told.append)
         self.window = window
+        self.held_back: tuple[int, int] | None = None
 
     @property
     def ups(self) -> list[Peer]:
@@ -341,6 +312,32 @@ class Exploration(RuleBasedStateMachine):
         assert flags.index(True) + 1 == client.state
         assert flags.count(True) == 1
         assert client.closable is (client.ready or client.blocked)
+
+    @invariant()
+    def ready_is_a_channel_that_is_open(self) -> None:
+        """On a connection that is up, and in confirm mode where confirms are used."""
+        if self.client.ready and not self.broker.peer.lost:
+            # A close that RabbitMQ has said may still be on its way.
+            said_more = bool(self.broker.peer.outbox)
+            assert self.broker.peer.accepted
+            assert said_more or self.broker.peer.open_channels
+            assert said_more or self.broker.peer.received or not self.confirms
+
+    @invariant()
+    def nothing_is_sent_while_rabbitmq_blocks(self) -> None:
+        """Nor in any other state than ready: as long as the state lasts, no more is handed to the transport."""
+        client = self.client
+        now = None if client.ready else (len(client.history), client.counters.published)
+        if now is not None and self.held_back is not None and now[0] == self.held_back[0]:
+            assert now == self.held_back
+        self.held_back = now
+
+    @invariant()
+    def what_lasts_has_an_end(self) -> None:
+        """Connecting, closing and waiting for the next attempt each have a limit, whatever the broker does."""
+        client = self.client
+        if client.connecting or client.closing or (client.closed and client.recovers):
+            assert self.broker.clock.timers()
 
     # The end
 

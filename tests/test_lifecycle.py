@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State, lifecycle
+from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State, link
 from sprockets_amqp.client import Client
 from tests.support.memory import Broker, in_memory, outcome
 
@@ -44,9 +44,9 @@ def test_an_error_of_one_attempt_does_not_end_the_next(broker: Broker, monkeypat
         raise OSError("no descriptors")
 
     with monkeypatch.context() as patched:
-        patched.setattr(lifecycle, "Connection", fail)
+        patched.setattr(link, "Connection", fail)
         client.connect()
-    client._lifecycle.stop()
+    client._core.lifecycle.stop()
     client.connect()
     told = broker.watch(client)
     broker.open()

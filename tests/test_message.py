@@ -25,6 +25,7 @@ from sprockets_amqp.defaults import new_message_id
 from sprockets_amqp.encoding import PROPERTY_NAMES, encode_method, encode_properties
 from sprockets_amqp.errors import InvalidMessage, PublishingFailure
 from sprockets_amqp.message import Message
+from tests.support.memory import Broker
 
 short_strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=255).filter(lambda s: len(s.encode()) <= 255)
 #: What pika's encoder writes into a table; keys are short strings.
@@ -72,9 +73,14 @@ def make(
     exchange: Any = "events",
     routing_key: Any = "created",
     app_id: str | None = "app/1",
+    options: Any = None,
 ) -> Message:
     """Make a message of defaults but for what a test is about."""
-    return Message(loop.create_future(), exchange, routing_key, body, properties, app_id, mandatory=True)
+    given: Any = options or {}
+    message = Message(loop.create_future(), exchange, routing_key, body, properties, app_id, given)
+    if message.refusal is not None:
+        raise message.refusal
+    return message
 
 
 # The bytes
@@ -274,21 +280,54 @@ def test_bad_input_is_refused_by_name(loop: asyncio.AbstractEventLoop, arguments
     assert len(str(error)) < 400
 
 
+@pytest.mark.parametrize(("arguments", "name"), BAD, ids=[f"{number}-{name}" for number, (_, name) in enumerate(BAD)])
+def test_a_refused_message_costs_no_byte_and_no_tag(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], name: str
+) -> None:
+    """Nothing is sent of what is refused, and the confirmation of the next message is its own."""
+    broker = Broker(monkeypatch)
+    client = broker.ready()
+    refused = client.publish(**{"exchange": "", "routing_key": "q", "body": b"", **arguments})
+    error = refused.exception()
+    assert isinstance(error, InvalidMessage)
+    assert (error.argument, error.exchange) == (name, arguments.get("exchange", ""))
+    assert (client.unconfirmed, client.waiting, client.counters.failed) == (0, 0, 1)
+    sent = client.publish("", "q", b"good", {"message_id": "good"})
+    broker.clock.turn()
+    broker.peer.confirm(1)
+    broker.peer.deliver()
+    assert sent.result() is None
+    assert broker.messages == ["good"]
+    broker.shut_down()
+    broker.close()
+
+
 def test_the_bad_property_is_named_beside_good_ones(loop: asyncio.AbstractEventLoop) -> None:
     """Good headers beside a type that is a list: the type is at fault."""
     with pytest.raises(InvalidMessage) as caught:
         make(loop, properties={"headers": {"good": [1]}, "message_id": "m1", "type": ["x"]})
     assert caught.value.argument == "type"
-    assert caught.value.message_id == "m1"
-    assert (caught.value.exchange, caught.value.routing_key) == ("events", "created")
 
 
 def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEventLoop) -> None:
     """A mandatory that is no bool, and a tuple that holds a list, are named like any other bad argument."""
     with pytest.raises(InvalidMessage, match=r"^mandatory cannot be \[\]"):
-        Message(loop.create_future(), "", "", b"", None, None, mandatory=[])  # type: ignore[arg-type]
+        make(loop, options={"mandatory": []})
     with pytest.raises(InvalidMessage, match=r"^type "):
         make(loop, properties={"type": ("x", [])})
+
+
+@pytest.mark.parametrize("timeout", ["soon", [1], float("nan"), b"1"])
+def test_a_timeout_that_is_no_number_is_refused(loop: asyncio.AbstractEventLoop, timeout: object) -> None:
+    """It is named like any other bad argument."""
+    with pytest.raises(InvalidMessage, match=r"^timeout must be a number of seconds"):
+        make(loop, options={"timeout": timeout})
+
+
+def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEventLoop) -> None:
+    """As for any function, a misspelt keyword is the caller's defect, and the error lists what there is."""
+    with pytest.raises(TypeError, match=r"no option 'timeut'; there are mandatory, timeout"):
+        make(loop, options={"timeut": 3})
 
 
 def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(

@@ -48,6 +48,7 @@ SECONDS: Final = 60
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
     "states": diagrams.states_table,
+    "substates": diagrams.substates_table,
     "transitions": diagrams.table,
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
     "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),
@@ -191,7 +192,8 @@ async def test_several_nodes_may_be_named() -> None:
     application = Application()
     async with run("Reliability", application=application):
         client: amqp.Client = application.amqp  # type: ignore[attr-defined]
-        assert sorted(node.port for node in client._lifecycle.nodes) == [5672, 5673, 5674]
+        attempts = client._core.lifecycle.attempts
+        assert {attempts.node.port for _ in range(3) if attempts.next() >= 0} == {5672, 5673, 5674}
         assert client.settings.republish_unconfirmed
 
 

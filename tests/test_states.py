@@ -1,391 +1,270 @@
-"""The declaration in states/, pair by pair, against the table that was agreed on."""
+"""The declaration decides: each part of it does something that can be seen, and nothing else decides.
 
-import ast
-import asyncio
-import copy
+What is expected comes from behaviour alone: `BEHAVIOURS` are the tests against the broker in memory, which look at
+what reached the broker, at what became of futures, at what was told and at which timers run. With any part of the
+declaration taken out, one of them fails.
+"""
+
+import dataclasses
 import inspect
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 import pytest
 from transitions import EventData, MachineError
 
-import sprockets_amqp
-from sprockets_amqp import lifecycle as lifecycle_module
-from sprockets_amqp.hooks import Hooks
-from sprockets_amqp.lifecycle import Lifecycle, Trigger
-from sprockets_amqp.settings import Settings
+from sprockets_amqp import lifecycle, outage
+from sprockets_amqp.lifecycle import Lifecycle
+from sprockets_amqp.model import Trigger
+from sprockets_amqp.outage import OutageModel
 from sprockets_amqp.states import (
-    CLOSABLE,
     DESCRIPTIONS,
+    DOCUMENTED,
+    OUT,
+    OUTAGE_STATES,
+    OUTAGE_TRANSITIONS,
     PUBLISH_OUTCOMES,
-    PUBLISHABLE,
-    REFUSED,
+    STATES,
     TRANSITIONS,
+    Closed,
+    Closing,
+    Connecting,
+    Declared,
+    Outage,
     Row,
     State,
 )
+from tests import test_connecting, test_exchanges, test_lifecycle, test_publishing, test_stopping, test_substates
+from tests.support.memory import Broker
 
-if TYPE_CHECKING:
-    from tornado.ioloop import IOLoop
-
-    from sprockets_amqp.client import Client
-
-IDLE, CONNECTING, READY, BLOCKED, CLOSING, CLOSED = State
-
-PACKAGE: Final = Path(sprockets_amqp.__file__).parent
-CALLBACK_KINDS: Final = ("prepare", "before", "after")
+Behaviour = Callable[[Broker, pytest.MonkeyPatch], None]
 
 
-class Agreed(NamedTuple):
-    """One line of the agreed table: where a trigger leads (None: it stays) and what the client does on the way."""
+def _behaviours(module: Any) -> Iterator[Behaviour]:
+    """Yield the tests of a module that need no more than a broker in memory, with each of their parameters."""
+    for name, test in vars(module).items():
+        wanted = set(inspect.signature(test).parameters) if name.startswith("test_") else {"no test"}
+        cases: list[dict[str, object]] = [{}]
+        for mark in getattr(test, "pytestmark", []):
+            if mark.name == "parametrize" and isinstance(mark.args[0], str) and "," not in mark.args[0]:
+                cases = [{**case, mark.args[0]: value} for case in cases for value in mark.args[1]]
+        yield from (
+            _behaviour(test, case, wanted)
+            for case in cases
+            if "broker" in wanted and wanted <= {"broker", "monkeypatch", *case}
+        )
 
-    trigger: str
-    sources: tuple[State, ...]
-    dest: State | None
-    does: str = ""
-    #: Whether RabbitMQ is blocking, where that matters.
-    blocking: bool | None = None
+
+def _behaviour(test: Callable[..., None], case: dict[str, object], wanted: set[str]) -> Behaviour:
+    def run(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        test(broker, **case, **({"monkeypatch": monkeypatch} if "monkeypatch" in wanted else {}))
+
+    return run
 
 
-#: Written down apart from the declaration, from the agreement: the order of `does` is the order of the calls.
-AGREED: Final = [
-    Agreed("connect", (IDLE, CLOSED), CONNECTING, "_cancel_reconnect _watch_outage _open_connection"),
-    Agreed("connection_opened", (CONNECTING,), None, "_open_channel"),
-    Agreed("channel_opened", (CONNECTING,), BLOCKED, "_end_connecting", blocking=True),
-    Agreed("channel_opened", (CONNECTING,), READY, "_end_connecting _end_outage _send_waiting", blocking=False),
-    Agreed("connection_blocked", (READY,), BLOCKED, "_remember_alarm _watch_outage"),
-    Agreed("connection_blocked", (CONNECTING, BLOCKED), None, "_remember_alarm"),
-    Agreed("flow_stopped", (READY,), BLOCKED, "_remember_flow _watch_outage"),
-    Agreed("flow_stopped", (CONNECTING, BLOCKED), None, "_remember_flow"),
-    Agreed("connection_unblocked", (BLOCKED,), READY, "_forget_alarm _end_outage _send_waiting", blocking=False),
-    Agreed("connection_unblocked", (BLOCKED,), None, "_forget_alarm _forget_alarm", blocking=True),
-    Agreed("connection_unblocked", (CONNECTING,), None, "_forget_alarm"),
-    Agreed("flow_resumed", (BLOCKED,), READY, "_forget_flow _end_outage _send_waiting", blocking=False),
-    Agreed("flow_resumed", (BLOCKED,), None, "_forget_flow _forget_flow", blocking=True),
-    Agreed("flow_resumed", (CONNECTING,), None, "_forget_flow"),
-    Agreed("channel_closed", (READY, BLOCKED), CONNECTING, "_settle_unconfirmed _watch_outage _reopen_channel"),
-    Agreed("channel_closed", (CONNECTING,), None, "_settle_unconfirmed _reopen_channel"),
-    Agreed("channel_closed", (CLOSING,), None, "_settle_unconfirmed"),
-    Agreed("connection_failed", (CONNECTING,), CLOSED, "_end_connecting _drop_connection _schedule_reconnect"),
-    Agreed(
-        "connection_closed",
-        (CONNECTING, READY, BLOCKED),
-        CLOSED,
-        "_end_connecting _drop_connection _settle_unconfirmed _watch_outage _schedule_reconnect",
-    ),
-    Agreed("connection_closed", (CLOSING,), CLOSED, "_end_closing _drop_connection _settle_unconfirmed"),
-    Agreed("failure_persisted", (IDLE, CONNECTING, BLOCKED, CLOSED), None, "_remember_failure _refuse_waiting"),
-    Agreed("close", (READY, BLOCKED), CLOSING, "_end_outage _refuse_waiting _drain"),
-    Agreed("drained", (CLOSING,), None, "_close_connection"),
-    Agreed("close_expired", (CLOSING,), CLOSED, "_end_closing _drop_connection _settle_unconfirmed"),
-    Agreed(
-        "stop",
-        (IDLE, CONNECTING, CLOSED),
-        CLOSED,
-        "_cancel_reconnect _end_connecting _end_outage _drop_connection _refuse_waiting",
+#: Those that notice most come first.
+MODULES: Final = (test_substates, test_lifecycle, test_stopping, test_connecting, test_publishing, test_exchanges)
+BEHAVIOURS: Final = [each for module in MODULES for each in _behaviours(module)]
+
+
+def fails() -> bool:
+    """Run the behaviours until one of them fails."""
+    for behaviour in BEHAVIOURS:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            broker = Broker(monkeypatch)
+            broker.missing.add("missing")
+            try:
+                behaviour(broker, monkeypatch)
+                broker.shut_down()
+                assert broker.clock.escaped == []
+            except (Exception, pytest.fail.Exception):
+                return True
+            finally:
+                broker.close()
+    return False
+
+
+# Everything that is declared does something
+
+
+class Defect(NamedTuple):
+    """What is changed, and what stands instead, by the names under which the models find their declaration."""
+
+    label: str
+    module: Any
+    name: str
+    declaration: Any
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def _changed(thing: Any, part: str, value: object) -> Any:
+    return dataclasses.replace(thing, **{part: value})
+
+
+def _without(declared: Declared) -> Iterator[tuple[str, Declared]]:
+    """Yield the state with one part of it taken out, for each part."""
+    for kind in ("on_enter", "on_exit"):
+        actions = getattr(declared, kind)
+        for index, action in enumerate(actions):
+            less = (*actions[:index], *actions[index + 1 :])
+            yield f"{declared.state} {kind} {action}", _changed(declared, kind, less)
+    if declared.timeout:
+        yield f"{declared.state} timeout", dataclasses.replace(declared, timeout="", on_timeout="")
+    for index, substate in enumerate(declared.substates):
+        for label, less_of_it in _without(substate):
+            substates = (*declared.substates[:index], less_of_it, *declared.substates[index + 1 :])
+            yield label, dataclasses.replace(declared, substates=substates)
+
+
+def _defects_in_states(module: Any, name: str, declaration: tuple[Declared, ...]) -> Iterator[Defect]:
+    for index, declared in enumerate(declaration):
+        for label, less in _without(declared):
+            yield Defect(label, module, name, (*declaration[:index], less, *declaration[index + 1 :]))
+
+
+def _defects_in_rows(module: Any, name: str, rows: tuple[Row, ...]) -> Iterator[Defect]:
+    for index, row in enumerate(rows):
+        others = rows[:index], rows[index + 1 :]
+        yield Defect(f"{row.trigger} to {row.dest}", module, name, (*others[0], *others[1]))
+        for source in row.source if len(row.source) > 1 else ():
+            less = dataclasses.replace(row, source=tuple(each for each in row.source if each is not source))
+            yield Defect(f"{row.trigger} from {source}", module, name, (*others[0], less, *others[1]))
+        for part in ("conditions", "unless", "before"):
+            if getattr(row, part):
+                less = _changed(row, part, "")
+                yield Defect(f"{row.trigger} {part}", module, name, (*others[0], less, *others[1]))
+
+
+def _reachable() -> Iterator[tuple[Any, Outage]]:
+    """Yield the pairs of states that last: an outage is counted in those of `OUT`, and calm in the others."""
+    for state in PUBLISH_OUTCOMES:
+        yield from (
+            ((state, each) for each in (Outage.COUNTING, Outage.PERSISTENT))
+            if state in OUT
+            else ((state, Outage.CALM),)
+        )
+
+
+def _defects_in_the_outage() -> Iterator[Defect]:
+    for state in DOCUMENTED:
+        if state in PUBLISH_OUTCOMES:
+            yield Defect(f"{state} out or not", lifecycle, "OUT", OUT ^ {state})
+    for state, its_outage in _reachable():
+        for other in {"waits", "is refused"} - {PUBLISH_OUTCOMES[state][its_outage]}:
+            cells = {**PUBLISH_OUTCOMES[state], its_outage: other}
+            label = f"{state}, {its_outage}: {other}"
+            yield Defect(label, lifecycle, "PUBLISH_OUTCOMES", {**PUBLISH_OUTCOMES, state: cells})
+
+
+SWAPPED: Final = [
+    Defect(
+        "blocked after ready",
+        lifecycle,
+        "TRANSITIONS",
+        tuple(sorted(TRANSITIONS, key=lambda row: bool(row.conditions))),
     ),
 ]
-TRIGGERS: Final = sorted({line.trigger for line in AGREED})
+DEFECTS: Final = [
+    *_defects_in_states(lifecycle, "STATES", STATES),
+    *_defects_in_states(outage, "OUTAGE_STATES", OUTAGE_STATES),
+    *_defects_in_rows(lifecycle, "TRANSITIONS", TRANSITIONS),
+    *_defects_in_rows(outage, "OUTAGE_TRANSITIONS", OUTAGE_TRANSITIONS),
+    *_defects_in_the_outage(),
+    *SWAPPED,
+]
 
 
-def names_in(row: Row, kind: str) -> list[str]:
-    """Name the methods that a row has under one key."""
-    value = cast("Any", row).get(kind, [])
-    return [value] if isinstance(value, str) else value
+def test_the_behaviours_are_what_the_declaration_says() -> None:
+    """As it is declared, none of them fails."""
+    assert len(BEHAVIOURS) > 40
+    assert not fails()
 
 
-def callbacks_of(row: Row) -> list[str]:
-    """Name what a row calls."""
-    return [name for kind in CALLBACK_KINDS for name in names_in(row, kind)]
+@pytest.mark.parametrize("defect", DEFECTS, ids=str)
+def test_a_defect_of_the_declaration_is_seen(monkeypatch: pytest.MonkeyPatch, defect: Defect) -> None:
+    """Without a row, a source, a guard, an action or a timeout, or with a publish treated otherwise, a test fails."""
+    monkeypatch.setattr(defect.module, defect.name, defect.declaration)
+    assert fails()
 
 
-class Recorder(Lifecycle):
-    """The real model; only what drives pika and the publisher writes down its name instead."""
-
-    calls: list[str]
-    raining = False
-
-    @property
-    def blocking(self) -> bool:
-        """Whether RabbitMQ is blocking, as the walk says."""
-        return self.raining
+# The model has what is declared, and nothing else
 
 
-def _recorder(name: str) -> Any:
-    return lambda model, _event: model.calls.append(name)
+def _all(declaration: tuple[Declared, ...]) -> Iterator[Declared]:
+    for declared in declaration:
+        yield declared
+        yield from _all(tuple(declared.substates))
 
 
-for _name in {name for row in TRANSITIONS for name in callbacks_of(row)}:
-    setattr(Recorder, _name, _recorder(_name))
+#: The models, and the states and rows that are declared for them.
+MODELS: Final[list[tuple[Any, Any, Any]]] = [
+    (Lifecycle, STATES, TRANSITIONS),
+    (OutageModel, OUTAGE_STATES, OUTAGE_TRANSITIONS),
+]
 
 
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Build models from given rows."""
-    loop = asyncio.new_event_loop()
-
-    def build(rows: list[Row]) -> Recorder:
-        monkeypatch.setattr(lifecycle_module, "TRANSITIONS", rows)
-        return Recorder(cast("Client", None), Settings(), Hooks(loop), cast("IOLoop", None))
-
-    yield build
-    loop.close()
+@pytest.mark.parametrize(("model", "states", "rows"), MODELS)
+def test_the_annotations_are_the_triggers(model: Any, states: Any, rows: Any) -> None:
+    """What a model annotates as a trigger is what rows declare and timeouts pull, and nothing is in its way."""
+    annotated = {name for name, kind in model.__annotations__.items() if kind is Trigger}
+    assert annotated == {row.trigger for row in rows}
+    assert {declared.on_timeout for declared in _all(states)} - {""} <= annotated
+    assert annotated.isdisjoint(name for base in model.__mro__ for name in vars(base))
 
 
-def agreed(state: State, trigger: str, blocking: bool) -> tuple[State, list[str]] | None:
-    """Look up where a trigger leads and what is called on the way; None: it is not known in that state."""
-    lines = [
-        line
-        for line in AGREED
-        if line.trigger == trigger and state in line.sources and line.blocking in (None, blocking)
-    ]
-    assert len(lines) <= 1, f"the agreement contradicts itself: {lines}"
-    return (lines[0].dest or state, lines[0].does.split()) if lines else None
+@pytest.mark.parametrize(("model", "states", "rows"), MODELS)
+def test_every_name_is_a_method_of_the_model_and_every_method_is_declared(model: Any, states: Any, rows: Any) -> None:
+    """Actions and timeouts take an event, guards are properties; no such method is left over."""
+    named = {action for declared in _all(states) for action in (*declared.on_enter, *declared.on_exit)}
+    named |= {declared.timeout for declared in _all(states)} | {row.before for row in rows}
+    takes_event = {
+        name
+        for name, method in vars(model).items()
+        if inspect.isfunction(method) and EventData in [each.annotation for each in _parameters(method)]
+    }
+    at_every_transition = {"note_what", "announce_change"}
+    private = {name for name in takes_event if name.startswith("_")}
+    assert takes_event - at_every_transition - private == named - {""}
+    for guard in {row.conditions for row in rows} | {row.unless for row in rows}:
+        assert not guard or isinstance(getattr(model, guard), property)
 
 
-def pull(model: Recorder, state: State, trigger: str, blocking: bool) -> tuple[State, list[str]] | None:
-    """Pull a trigger in a state; tells what came of it, None where it was refused and nothing was touched."""
-    model.state, model.calls, model.raining = state, [], blocking
-    try:
-        if not getattr(model, trigger)():
-            model.calls.append("no guard let it pass")
-    except (MachineError, AttributeError):
-        assert model.state is state
-        assert model.calls == []
-        return None
-    return model.state, model.calls
+def _parameters(method: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(method).parameters.values())
 
 
-def differences(model: Recorder) -> list[str]:
-    """Walk every (state, trigger) pair, with and without RabbitMQ blocking."""
-    return [
-        f"{trigger} in {state.name}, blocking={blocking}: {found}, not {wanted}"
-        for state in State
-        for trigger in TRIGGERS
-        for blocking in (False, True)
-        if (found := pull(model, state, trigger, blocking)) != (wanted := agreed(state, trigger, blocking))
-    ]
-
-
-def test_every_state_and_trigger_does_what_was_agreed(recorder: Any) -> None:
-    """Each pair leads where the table says, calls what it says, and an undeclared one changes nothing."""
-    assert differences(recorder(TRANSITIONS)) == []
-
-
-def test_the_triggers_are_those_of_the_agreement() -> None:
-    """The declaration has no trigger that the walk would not pull."""
-    assert {row["trigger"] for row in TRANSITIONS} == set(TRIGGERS)
-
-
-def test_an_undeclared_trigger_raises_and_leaves_the_state_alone(recorder: Any) -> None:
+def test_an_undeclared_trigger_raises_and_leaves_the_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for what the state does not have is a MachineError, and feeding it is ignored."""
-    model = recorder(TRANSITIONS)
+    broker = Broker(monkeypatch)
+    model = broker.client()._core.lifecycle
     with pytest.raises(MachineError):
         model.close()
     assert model.feed(model.close) is False
     assert model.state is State.IDLE
+    broker.shut_down()
+    broker.close()
 
 
-@pytest.mark.parametrize("index", range(len(TRANSITIONS)))
-def test_a_missing_row_is_noticed(recorder: Any, index: int) -> None:
-    """Without any single row of the declaration, the walk finds a difference."""
-    assert differences(recorder(TRANSITIONS[:index] + TRANSITIONS[index + 1 :])) != []
-
-
-@pytest.mark.parametrize(
-    ("index", "source"), [(index, source) for index, row in enumerate(TRANSITIONS) for source in row["source"]]
-)
-def test_a_missing_source_is_noticed(recorder: Any, index: int, source: State) -> None:
-    """Without any single state that a row starts from, the walk finds a difference."""
-    rows = copy.deepcopy(TRANSITIONS)
-    rows[index]["source"].remove(source)
-    assert differences(recorder([row for row in rows if row["source"]])) != []
-
-
-@pytest.mark.parametrize(
-    ("index", "kind", "name"),
-    [
-        (index, kind, name)
-        for index, row in enumerate(TRANSITIONS)
-        for kind in ("prepare", "before", "after", "conditions", "unless")
-        for name in names_in(row, kind)
-    ],
-)
-def test_a_missing_callback_or_guard_is_noticed(recorder: Any, index: int, kind: str, name: str) -> None:
-    """Without any single callback or guard of a row, the walk finds a difference."""
-    rows = copy.deepcopy(TRANSITIONS)
-    cast("Any", rows[index])[kind] = [other for other in names_in(rows[index], kind) if other != name]
-    assert differences(recorder(rows)) != []
-
-
-def test_the_annotations_are_the_triggers() -> None:
-    """What Lifecycle annotates as a trigger is what the declaration adds, and nothing of that name is in the way."""
-    annotated = {name for name, kind in Lifecycle.__annotations__.items() if kind is Trigger}
-    assert annotated == set(TRIGGERS)
-    assert annotated.isdisjoint(vars(Lifecycle))
-
-
-def test_every_callback_and_guard_exists() -> None:
-    """Each name in the declaration is a method of the model, and each guard one of its properties."""
-    for row in TRANSITIONS:
-        for name in callbacks_of(row):
-            assert callable(getattr(Lifecycle, name, None)), name
-        for guard in (row.get("conditions"), row.get("unless")):
-            assert guard is None or isinstance(getattr(Lifecycle, guard), property), guard
-
-
-def test_every_callback_is_declared() -> None:
-    """A method of the model that takes an event is named by the declaration, or by every transition."""
-    takes_event = {
-        name
-        for name, method in inspect.getmembers(Lifecycle, inspect.isfunction)
-        if any(parameter.annotation is EventData for parameter in inspect.signature(method).parameters.values())
-    }
-    declared = {name for row in TRANSITIONS for name in callbacks_of(row)}
-    assert takes_event - {"_note", "_announce"} <= declared
+def test_a_timeout_names_its_trigger_and_the_other_way_round() -> None:
+    """One without the other would do nothing, or fail when it is entered."""
+    for declared in (*_all(STATES), *_all(OUTAGE_STATES)):
+        assert bool(declared.timeout) is bool(declared.on_timeout), declared
 
 
 def test_the_values_are_those_of_existing_code() -> None:
     """Existing code compares 1 to 6, and shows the descriptions to people."""
-    assert {state.name: state.value for state in State} == {
-        "IDLE": 1,
-        "CONNECTING": 2,
-        "READY": 3,
-        "BLOCKED": 4,
-        "CLOSING": 5,
-        "CLOSED": 6,
-    }
+    values = {"IDLE": 1, "CONNECTING": 2, "READY": 3, "BLOCKED": 4, "CLOSING": 5, "CLOSED": 6}
+    assert {state.name: state.value for state in State} == values
     assert [DESCRIPTIONS[state] for state in State] == ["Idle", "Connecting", "Ready", "Blocked", "Closing", "Closed"]
 
 
-def test_the_purposes_are_those_agreed() -> None:
-    """Messages go out when ready, the client is closable when connected, and refuses when it is closing or closed."""
-    assert {State.READY} == PUBLISHABLE
-    assert {State.READY, State.BLOCKED} == CLOSABLE
-    assert {State.CLOSING, State.CLOSED} == REFUSED
-    assert {state for state, outcome in PUBLISH_OUTCOMES.items() if outcome == "goes out"} == PUBLISHABLE
-    assert {state for state, outcome in PUBLISH_OUTCOMES.items() if outcome == "is refused"} <= REFUSED
-    assert set(PUBLISH_OUTCOMES) == set(State)
-
-
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("scheduled", [False, True])
-def test_what_the_model_says_of_a_state(recorder: Any, state: State, scheduled: bool) -> None:
-    """Publishable and closable are the state's; closed recovers only where an attempt is scheduled."""
-    model = recorder(TRANSITIONS)
-    model.state = state
-    if scheduled:
-        model._reconnect_timer = object()
-    assert model.publishable is (state is State.READY)
-    assert model.closable is (state in {State.READY, State.BLOCKED})
-    assert model.recovers is (scheduled or state not in {State.CLOSING, State.CLOSED})
-    assert model.awaitable is model.recovers
-    model._persistent = True
-    assert not model.awaitable
-
-
-# Nothing but the declaration decides
-
-
-def _sources() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.glob("*.py")):
-        yield path.name, ast.parse(path.read_text())
-
-
-def _is_state(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr == "state"
-
-
-def _sets_state(node: ast.AST) -> bool:
-    targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign | ast.Delete):
-        targets = list(node.targets)
-    elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.AnnAssign) and node.value is not None):
-        targets = [node.target]
-    elif isinstance(node, ast.Call):
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        named = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
-        return name == "set_state" or name.startswith("to_") or (name in {"setattr", "delattr"} and "state" in named)
-    return any(_is_state(part) for target in targets for part in ast.walk(target) if not isinstance(part, ast.Load))
-
-
-def state_setters(source: ast.Module) -> list[int]:
-    """Find the lines that set a state past the declaration."""
-    return [cast("Any", node).lineno for node in ast.walk(source) if _sets_state(node)]
-
-
-def deciders(source: ast.Module) -> set[str]:
-    """Name the functions that compare a state, innermost."""
-    found = set()
-    functions = [node for node in ast.walk(source) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    for node in ast.walk(source):
-        if isinstance(node, ast.Match) and _is_state(node.subject):
-            parts: list[ast.AST] = [node.subject]
-        elif isinstance(node, ast.Compare):
-            parts = [node.left, *node.comparators]
-        else:
-            continue
-        if any(_is_state(part) for part in parts):
-            around = [function.name for function in functions if node in ast.walk(function)]
-            found.add(around[-1] if around else "<module>")
-    return found
-
-
-def test_no_code_assigns_a_state() -> None:
-    """The state is set by declared transitions alone: nowhere in the package is it assigned."""
-    assert {name: lines for name, source in _sources() if (lines := state_setters(source))} == {}
-
-
-def test_the_machine_stands_in_one_place() -> None:
-    """One model, one machine: nobody else builds one."""
-    users = {name for name, source in _sources() for node in ast.walk(source) if getattr(node, "id", "") == "Machine"}
-    assert users <= {"lifecycle.py", "diagrams.py"}
-    assert "lifecycle.py" in users
-
-
-def test_no_code_decides_by_comparing_states() -> None:
-    """States are compared by the properties of the documented API, by wait_for(), and by the model's questions."""
-    allowed = {
-        "client.py": {"idle", "connecting", "ready", "blocked", "closing", "closed", "wait_for"},
-        "lifecycle.py": {"publishable", "closable", "recovers"},
+def test_the_documented_states_are_the_outermost() -> None:
+    """Each substate refines one of them, and only states that can last are in the table of publishes."""
+    assert [declared.state for declared in STATES] == list(State)
+    assert {state for state in DOCUMENTED if state not in PUBLISH_OUTCOMES} == {
+        declared.state for declared in STATES if declared.substates
     }
-    for name, source in _sources():
-        if name in {"client.py", "lifecycle.py"}:
-            assert deciders(source) <= allowed[name], name
-        else:
-            assert deciders(source) == set(), name
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "self.state = 3",
-        "lifecycle.state: State = State.READY",
-        "a, client._lifecycle.state = 1, 2",
-        "self.state += 1",
-        "del self.state",
-        "setattr(self, 'state', 3)",
-        "machine.set_state('READY')",
-        "model.to_ready()",
-    ],
-)
-def test_the_scan_finds_what_sets_a_state(code: str) -> None:
-    """Each way around the declaration is seen by the scan."""
-    assert state_setters(ast.parse(code)) == [1]
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "if self.state == 3: pass",
-        "x = State.READY is self.state",
-        "ok = c.state in CLOSABLE",
-        "match c.state:\n case 1: pass",
-    ],
-)
-def test_the_scan_finds_what_compares_a_state(code: str) -> None:
-    """Each way to ask a state by its value is seen by the scan."""
-    indented = "\n ".join(code.splitlines())
-    assert deciders(ast.parse(f"def decide():\n {indented}")) == {"decide"}
+    for substates, state in ((Connecting, State.CONNECTING), (Closing, State.CLOSING), (Closed, State.CLOSED)):
+        assert {DOCUMENTED[substate] for substate in substates} == {state}

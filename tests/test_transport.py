@@ -12,10 +12,6 @@ from pika.exceptions import InvalidFrameError
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.encoding import encode_method, encode_properties
-from sprockets_amqp.errors import InvalidMessage
-from sprockets_amqp.exchanges import Exchanges
-from sprockets_amqp.publisher import Publisher
-from sprockets_amqp.settings import Settings
 from sprockets_amqp.transport import Connection
 from tests.support.wire import (
     BODY_MAX,
@@ -26,7 +22,7 @@ from tests.support.wire import (
     ours,
     pikas,
 )
-from tests.test_message import BAD, properties_strategy, short_strings
+from tests.test_message import properties_strategy, short_strings
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +57,8 @@ def test_the_bytes_are_those_that_pika_would_send(io_loop: IOLoop, messages: lis
     for channel_number, exchange, routing_key, mandatory, properties, size, seed in messages:
         body = (seed + b"\xce\x00") * (size // (len(seed) + 2) + 1)
         body = body[:size]
-        connection.publish(
-            channel_number, encode_method(exchange, routing_key, mandatory), encode_properties(properties), body
-        )
+        connection.use_channel(channel_number, None)
+        connection.publish(encode_method(exchange, routing_key, mandatory), encode_properties(properties), body)
         plain._send_message(
             channel_number,
             spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory),
@@ -80,7 +75,7 @@ def test_what_pika_sends_keeps_its_place_among_messages(io_loop: IOLoop) -> None
     parts: list[bytes] = []
     for publish in (True, False, True):
         if publish:
-            connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"body")
+            connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), b"body")
         else:
             connection._send_method(2, spec.Channel.Open())
         parts.append(b"".join(connection._pieces)[len(b"".join(parts)) :])
@@ -95,7 +90,7 @@ def test_the_largest_header_fits_one_frame(io_loop: IOLoop) -> None:
     headers = {"a": "x" * (connection.header_limit - 2 - 4 - 2 - 5)}
     encoded = encode_properties({"headers": headers})
     assert len(encoded) == connection.header_limit
-    connection.publish(1, encode_method("", "q", mandatory=True), encoded, b"")
+    connection.publish(encode_method("", "q", mandatory=True), encoded, b"")
     connection._flush()
     data = wire.taken()
     consumed, _ = frame.decode_frame(data)
@@ -110,34 +105,6 @@ def test_the_body_limit_is_the_versions_default(io_loop: IOLoop, version: str | 
     connection, _ = ours(io_loop)
     connection.server_properties = None if version is None else {"version": version}
     assert connection.body_limit == limit
-
-
-class Open:
-    """A gate that is always open."""
-
-    publishable = awaitable = True
-    condition = "open"
-
-
-@pytest.mark.parametrize(("arguments", "name"), BAD, ids=[f"{number}-{name}" for number, (_, name) in enumerate(BAD)])
-def test_a_refused_message_costs_no_byte_and_no_tag(io_loop: IOLoop, arguments: dict[str, Any], name: str) -> None:
-    """Nothing is sent of what is refused, and the confirmation of the next message is its own."""
-    connection, wire = ours(io_loop)
-    publisher = Publisher(io_loop.asyncio_loop, Open(), Settings())  # type: ignore[attr-defined]
-    publisher.attach(connection, 1, Exchanges(connection))
-    given_arguments = {"exchange": "", "routing_key": "q", "body": b"", "properties": None, **arguments}
-    refused = publisher.publish(**given_arguments, timeout=None, mandatory=True)
-    error = refused.exception()
-    assert isinstance(error, InvalidMessage)
-    assert error.argument == name
-    assert connection._pieces == []
-    assert (publisher.unconfirmed, publisher.waiting, publisher.counters.failed) == (0, 0, 1)
-    sent = publisher.publish("", "q", b"good", None, None, mandatory=True)
-    publisher.on_confirm(1, multiple=False, acked=True)
-    assert sent.result() is None
-    connection._flush()
-    assert wire.taken().endswith(b"good\xce")
-    publisher.detach(ConnectionError())
 
 
 # In
@@ -172,7 +139,7 @@ def listen(connection: Any, log: list[Any]) -> None:
         channel.add_on_return_callback(lambda *told: log.append(("return", told[2].message_id, told[3])))
         channel.add_on_flow_callback(lambda told: log.append(("flow", told.method.active)))
         if number == 1 and isinstance(connection, Connection):
-            connection.read_confirms(1, note)
+            connection.use_channel(1, note)
 
 
 def _note(log: list[Any], number: int) -> Callable[[Any], None]:
@@ -212,7 +179,7 @@ def test_an_incomplete_confirm_is_told_when_it_is_complete(io_loop: IOLoop, size
     connection, _ = ours(io_loop)
     told: list[int] = []
     open_channel(connection, 1)
-    connection.read_confirms(1, lambda confirm: told.append(confirm.method.delivery_tag))
+    connection.use_channel(1, lambda confirm: told.append(confirm.method.delivery_tag))
     data = method(1, spec.Basic.Ack(7, multiple=False)).marshal()
     feed(connection, data[:size])
     assert told == ([7] if size == len(data) else [])
@@ -236,8 +203,8 @@ def test_aborting_stops_everything(io_loop: IOLoop) -> None:
     connection, wire = ours(io_loop)
     told: list[Any] = []
     open_channel(connection, 1)
-    connection.read_confirms(1, told.append)
-    connection.publish(1, encode_method("", "q", mandatory=True), encode_properties({}), b"late")
+    connection.use_channel(1, told.append)
+    connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), b"late")
     connection.abort()
     connection.abort()
     assert wire.aborted

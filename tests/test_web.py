@@ -33,9 +33,8 @@ PATIENCE = 60_000
 async def shown(url: str, prefix: str = "/amqp", **settings: Any) -> AsyncIterator[tuple[str, Client]]:
     """An application that shows its client; yields the beginning of its URLs and the client."""
     application = Application([*web.routes(prefix)])
-    amqp.install(
-        application, url=url, on_return_callback=print, reconnect_delay=0.2, max_reconnect_delay=0.5, **settings
-    )
+    quick = {"reconnect_delay": 0.2, "max_reconnect_delay": 0.5}
+    amqp.install(application, url=url, on_return_callback=print, **{**quick, **settings})
     client: Client = application.amqp  # type: ignore[attr-defined]
     try:
         async with served(application) as base:
@@ -63,6 +62,7 @@ async def test_ready_and_live_while_publishes_go_out(broker: Node) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document.pop("since"))
         assert document == {
             "state": "ready",
+            "substate": "",
             "ready": True,
             "live": True,
             "trigger": "channel_opened",
@@ -105,7 +105,7 @@ async def test_neither_ready_nor_live_once_closed_for_good(broker: Node) -> None
         await client.shutdown()
         for path in ("ready", "live"):
             code, document = await probe(f"{base}/{path}")
-            assert (code, document["state"]) == (503, "closed")
+            assert (code, document["state"], document["substate"]) == (503, "closed", "stopped")
 
 
 async def test_not_ready_while_requests_in_flight_hold_up_shutdown(broker: Node) -> None:
@@ -179,6 +179,15 @@ async def test_a_hundred_changes_are_kept_from_the_first_on(broker: Node) -> Non
             client._hooks.announce(change)
         assert list(client.history) == changes[-HISTORY_LENGTH:]
         assert (await fetch(f"{base}/")).body.decode().count("flow_stopped</code>") == HISTORY_LENGTH
+
+
+async def test_each_picture_is_drawn_once(broker: Node) -> None:
+    """However often the page is loaded while the client is in one substate."""
+    async with shown(broker.url) as (base, client):
+        await client.wait_for(State.READY, 30)
+        web._picture.cache_clear()
+        pages = {(await fetch(f"{base}/")).body.partition(b"<svg")[2].partition(b"</svg>")[0] for _ in range(3)}
+        assert (len(pages), web._picture.cache_info().misses) == (1, 1)
 
 
 # The stream
@@ -313,7 +322,7 @@ async def test_the_page_turns_when_the_broker_stops_and_comes_back_with_it(node:
     async with shown(node.url, timeout=1) as (base, client):
         await client.wait_for(State.READY, 30)
         async with opened(browser, base) as page:
-            lit = page.locator("#picture .present")
+            lit = page.locator("#picture .state.present")
             await expect(page.locator("#state")).to_have_text(re.compile("Ready.*a publish goes out"))
             await expect(page.locator("#link")).to_have_text("Live")
             await expect(lit).to_have_id("state-ready")
@@ -335,6 +344,50 @@ async def test_the_page_turns_when_the_broker_stops_and_comes_back_with_it(node:
             assert re.match(r"For \d+ s, since \d{4}-", await text(page, ".since"))
             assert await page.locator("#rows tr").count() == len(client.history)
             assert await page.evaluate("document.body.dataset.kept")
+
+
+async def test_the_page_follows_the_substate(browser: Browser) -> None:
+    """In words and in the picture, also where it moves within a state, which is no change that hooks are told of."""
+    hang_up = asyncio.Event()
+
+    async def stall(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hang_up.wait()
+        writer.close()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0)
+    url = f"amqp://guest:guest@127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    patient: dict[str, Any] = {"connection_attempts": 1, "reconnect_delay": 600, "max_reconnect_delay": 600}
+    async with server, shown(url, **patient) as (base, client), opened(browser, base) as page:
+
+        async def shows(words: str, state: str, substate: str) -> None:
+            await expect(page.locator("#state strong")).to_have_text(words)
+            await expect(page.locator("#picture .state.present")).to_have_id(state)
+            await expect(page.locator("#picture .substate.present")).to_have_id(substate)
+
+        opening = "state-connecting-opening-the-connection"
+        await shows("Connecting · opening the connection", "state-connecting", opening)
+        hang_up.set()
+        await shows("Closed · retrying", "state-closed", "state-closed-retrying")
+        assert (await probe(f"{base}/ready"))[1]["substate"] == "retrying"
+        changes = len(client.history)
+        await client.shutdown()
+        await shows("Closed · stopped", "state-closed", "state-closed-stopped")
+        assert len(client.history) == changes
+        await page.reload()
+        await shows("Closed · stopped", "state-closed", "state-closed-stopped")
+
+
+async def test_a_state_without_substates_is_shown_alone(broker: Node, browser: Browser) -> None:
+    """After a substate was: its words and its light are gone."""
+    async with shown(broker.url) as (base, client):
+        await client.wait_for(State.READY, 30)
+        async with opened(browser, base) as page:
+            await expect(page.locator("#link")).to_have_text("Live")
+            await client.shutdown()
+            await expect(page.locator("#state strong")).to_have_text("Closed · stopped")
+            client.connect()
+            await expect(page.locator("#state strong")).to_have_text("Ready")
+            await expect(page.locator("#picture .present")).to_have_id("state-ready")
 
 
 async def test_what_the_broker_says_is_shown_and_not_obeyed(node: Node, browser: Browser) -> None:

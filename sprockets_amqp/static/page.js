@@ -83,14 +83,17 @@ function addChanges(changes) {
   byId("none").hidden = rows.children.length > 0;
 }
 
-function light(state) {
-  const present = byId(`state-${state}`);
+function light(state, substate) {
+  // A state that has no substates has none to light.
+  const ids = [`state-${state}`, `state-${state}-${substate.replaceAll(" ", "-")}`];
+  const present = ids.map(byId).filter(Boolean);
   for (const other of document.querySelectorAll("#picture .present")) {
-    if (other !== present) other.classList.remove("present");
+    if (!present.includes(other)) other.classList.remove("present");
   }
-  if (present && !present.classList.contains("present")) {
-    present.classList.add("present");
-    bringIntoView(present);
+  for (const group of present) {
+    if (group.classList.contains("present")) continue;
+    group.classList.add("present");
+    bringIntoView(group);
   }
 }
 
@@ -107,6 +110,7 @@ function showStatus(status) {
   since = Date.parse(status.since);
   byId("card").dataset.outcome = status.outcome;
   show("description", status.description);
+  show("substate", status.substate && ` · ${status.substate}`);
   show("publish", status.publish);
   show("reason", status.reason);
   show("broker", status.broker);
@@ -116,7 +120,7 @@ function showStatus(status) {
     show(`counter-${name}`, count.toLocaleString("en"));
   }
   document.title = `${status.description} · RabbitMQ connection`;
-  light(status.state);
+  light(status.state, status.substate);
   if (status.changes.length || fresh) addChanges(status.changes);
   fresh = false;
   live = status.live;

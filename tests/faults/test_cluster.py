@@ -94,8 +94,10 @@ async def test_clients_spread_over_the_nodes() -> None:
     second: Counter[int] = Counter()
     loop_clients = [amqp.Client("amqp://guest:guest@127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/%2f") for _ in range(999)]
     for client in loop_clients:
-        first[client._lifecycle.nodes[0].port] += 1
-        second[client._lifecycle.nodes[1].port] += 1
+        attempts = client._core.lifecycle.attempts
+        first[attempts.node.port] += 1
+        attempts.next()
+        second[attempts.node.port] += 1
     await asyncio.gather(*(client.shutdown(1) for client in loop_clients))
     assert set(first) == set(second) == {1, 2, 3}
     assert min(first.values()) > 200 and min(second.values()) > 200

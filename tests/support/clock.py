@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Turns of the loop after which everything that needs no time to pass has happened.
 TURNS = 40
+#: Turns after which a test has gone on for too long.
+MOST_TURNS = 400_000
 
 
 class Clock:
@@ -25,10 +27,13 @@ class Clock:
         self.io_loop = IOLoop(make_current=False, asyncio_loop=self.loop)
         #: What escaped from callbacks of the loop.
         self.escaped: list[dict[str, Any]] = []
+        self._turns_left = MOST_TURNS
         self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
 
     def turn(self, times: int = TURNS) -> None:
         """Let the loop run what is due."""
+        self._turns_left -= times
+        assert self._turns_left > 0, "what the test waits for never happens"
         for _ in range(times):
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
@@ -58,5 +63,9 @@ class Clock:
         return task.result()
 
     def close(self) -> None:
-        """Close the loop."""
+        """Cancel what is left of a test that failed, and close the loop."""
+        self._turns_left = MOST_TURNS
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.turn()
         self.io_loop.close()

@@ -14,7 +14,7 @@ import pytest
 from pika import BasicProperties, frame, spec
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted, AMQPConnectionWorkflowFailed
 
-from sprockets_amqp import lifecycle
+from sprockets_amqp import link
 from sprockets_amqp.client import Client
 from sprockets_amqp.transport import Connection
 from tests.support.clock import Clock
@@ -67,7 +67,7 @@ class Peer:
         self.broker = broker
         self.connection = connection
         self.outbox: list[bytes] = []
-        self.accepted = self.lost = self.stalled = self.slow = self.aborted = False
+        self.accepted = self.lost = self.stalled = self.slow = self.aborted = self.said_goodbye = False
         #: Frames on their way, with their sizes, and what the client said of itself.
         self.line: collections.deque[tuple[Any, int]] = collections.deque()
         self.client_properties: dict[str, Any] = {}
@@ -191,6 +191,7 @@ class Peer:
         self.say(0, spec.Connection.OpenOk())
 
     def _on_connection_close(self, _number: int, _method: Any) -> None:
+        self.said_goodbye = True
         self.say(0, spec.Connection.CloseOk())
 
     def _on_channel_open(self, number: int, _method: Any) -> None:
@@ -288,7 +289,7 @@ class Broker:
                     raise broker.channel_error
                 return super().channel(*args, **kwargs)
 
-        monkeypatch.setattr(lifecycle, "Connection", InMemory)
+        monkeypatch.setattr(link, "Connection", InMemory)
 
     def client(self, url: str = "amqp://broker", **settings: Any) -> Client:
         """Make a client of this broker; it connects when the loop turns."""

@@ -97,6 +97,7 @@ def ours(io_loop: IOLoop) -> tuple[Any, Wire]:
     """Make our connection, open, and its wire."""
     wire = Wire()
     connection = open_connection(Unconnected(io_loop), wire)
+    connection.use_channel(1, None)
     connection._flush()
     wire.taken()
     return connection, wire

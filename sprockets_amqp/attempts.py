@@ -1,0 +1,83 @@
+"""Which node is tried next, and after what delay: pure arithmetic, without a clock and without I/O."""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+Node = TypeVar("Node")
+
+#: Seconds before a channel that did not last is opened again, the second time; doubled up to reconnect_delay.
+CHANNEL_DELAY: Final = 0.1
+
+
+class Backoff:
+    """Delays in seconds that double from the first up to a limit, each shortened at random by up to a half.
+
+    With ``at_once`` there is no delay the first time, and the first time after each reset.
+    """
+
+    def __init__(self, first: float, limit: float, *, at_once: bool = False) -> None:
+        self._first = first
+        self._limit = max(first, limit)
+        self._at_once = at_once
+        self._attempts = 0
+
+    def next(self) -> float:
+        """Return the delay before the next attempt."""
+        doublings = self._attempts - self._at_once
+        self._attempts += 1
+        if doublings < 0:
+            return 0.0
+        # Beyond 64 doublings even a delay of a nanosecond has reached any limit.
+        return min(self._limit, self._first * 2.0 ** min(doublings, 64)) * random.uniform(0.5, 1)
+
+    def reset(self) -> None:
+        """Begin with the first delay again: an attempt succeeded and lasted."""
+        self._attempts = 0
+
+
+class Attempts(Generic[Node]):
+    """The attempts to connect: each node is tried once a round, and only between rounds there is a delay.
+
+    A channel that was open for ``reconnect_delay`` seconds has lasted: what comes after it begins anew. Otherwise a
+    broker that accepts and drops at once would be asked without end.
+
+    >>> attempts = Attempts(["one", "two"], reconnect_delay=5, max_reconnect_delay=60)
+    >>> attempts.node, attempts.next(), attempts.node
+    ('one', 0.0, 'two')
+    >>> 2.5 <= attempts.next() <= 5, attempts.node
+    (True, 'one')
+    """
+
+    def __init__(self, nodes: Iterable[Node], reconnect_delay: float, max_reconnect_delay: float) -> None:
+        self._nodes = deque(nodes)
+        self._untried = len(self._nodes) - 1
+        self._lasting = reconnect_delay
+        self._connections = Backoff(reconnect_delay, max_reconnect_delay)
+        self._channels = Backoff(CHANNEL_DELAY, reconnect_delay, at_once=True)
+
+    @property
+    def node(self) -> Node:
+        """The node that is connected, or tried next."""
+        return self._nodes[0]
+
+    def next(self) -> float:
+        """Go on to the next node; returns the seconds to wait before it is tried."""
+        self._nodes.rotate(-1)
+        if self._untried:
+            self._untried -= 1
+            return 0.0
+        self._untried = len(self._nodes) - 1
+        return self._connections.next()
+
+    def next_channel(self) -> float:
+        """Return the seconds to wait before a channel that was lost is opened again on its connection."""
+        return self._channels.next()
+
+    def lost(self, lasted: float) -> None:
+        """Hear that a channel was lost that had been open for ``lasted`` seconds."""
+        if lasted >= self._lasting:
+            self._untried = len(self._nodes) - 1
+            self._connections.reset()
+            self._channels.reset()

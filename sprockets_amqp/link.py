@@ -1,0 +1,339 @@
+"""pika's connection and channel: every event of pika's enters here, every AMQP action leaves here.
+
+What pika calls is handed on to `Events`, in pika's words. An event of a connection or channel that was dropped is
+nobody's, and ends here.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import pika
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.exceptions import AMQPError, NoFreeChannels
+from pika.frame import Method
+from pika.spec import Basic
+from pika.spec import Channel as ChannelMethods
+from tornado.ioloop import IOLoop
+
+from .errors import reply
+from .pika_insides import send_flow_ok
+from .transport import Connection
+
+LOGGER = logging.getLogger(__name__)
+
+#: The causes for which RabbitMQ blocks publishing: ``connection.blocked``, and ``channel.flow``.
+ALARM: Final = "alarm"
+FLOW: Final = "flow"
+
+#: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
+NOT_ALLOWED: Final = 530
+
+#: Called with None when RabbitMQ takes a message, else with its reply code and text.
+Answer = Callable[[tuple[int, str] | None], None]
+
+
+class Events:
+    """What is told of pika's events: the documented methods of `Client`. These here do nothing."""
+
+    def on_connection_open(self, connection: Connection) -> None:
+        """Called when RabbitMQ has accepted the connection."""
+
+    def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
+        """Called when no connection, or no confirm mode on it, could be had."""
+
+    def on_connection_blocked(self, method_frame: Method[Any]) -> None:
+        """Called when RabbitMQ is short of memory or disk."""
+
+    def on_connection_unblocked(self, method_frame: Method[Any]) -> None:
+        """Called when it no longer is."""
+
+    def on_connection_closed(self, connection: Connection, reply_code: int, reply_text: str) -> None:
+        """Called when the connection is gone; `Link.error` has the exception as pika raised it."""
+
+    def on_channel_open(self, channel: Channel) -> None:
+        """Called when the channel is open and, where they are wanted, confirms are selected."""
+
+    def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
+        """Called when RabbitMQ has stopped or resumed the flow; it was acknowledged."""
+
+    def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
+        """Called when the channel is gone; `Link.error` has the exception as pika raised it."""
+
+    def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
+        """Called with each ack and nack."""
+
+    def on_basic_return(
+        self, channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes, /
+    ) -> None:
+        """Called with each returned message."""
+
+    def on_back_pressure_detected(self, obj: object) -> None:
+        """Called when more waits for the socket than should."""
+
+
+class Link:
+    """One connection at a time, the channel to publish on, and a channel to ask questions on.
+
+    Args:
+        events: who is told of pika's events.
+        io_loop: the loop to run on.
+        confirm: whether the channel is put in confirm mode as soon as it is open.
+        max_message_size: octets of the largest body, where RabbitMQ's own limit was changed.
+
+    Attributes:
+        connection: pika's connection, or None.
+        channel: pika's channel for publishing, or None.
+        opened: how many connections RabbitMQ accepted.
+        error: why the last connection or channel ended, or could not be opened, as pika raised it.
+        publish: sends a message on the channel: `Connection.publish`.
+        body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default.
+        header_limit: the most octets of properties that one frame holds.
+        refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection told.
+    """
+
+    publish: Callable[[bytes, bytes, bytes], None]
+    body_limit: int
+    header_limit: int
+
+    def __init__(
+        self, events: Events, io_loop: IOLoop, *, confirm: bool = True, max_message_size: int | None = None
+    ) -> None:
+        self.connection: Connection | None = None
+        self.channel: Channel | None = None
+        self.opened = 0
+        self.error: BaseException | None = None
+        self.refuses_questions = False
+        self._events = events
+        self._confirm = confirm
+        self._max_message_size = max_message_size
+        self._io_loop = io_loop
+        self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._blocking: dict[str, str] = {}
+        self._channel_since: float | None = None
+        #: The channel for questions, whether it is still being opened, and who waits for the answer on it.
+        self._asking: Channel | None = None
+        self._asking_opens = False
+        self._on_answer: Answer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Link {self.connection!r}>"
+
+    # What is known of the wire
+
+    @property
+    def blocking(self) -> str:
+        """Why RabbitMQ blocks publishing on this connection, in its words; empty where it does not."""
+        return ", ".join(self._blocking.values())
+
+    @property
+    def congested(self) -> bool:
+        """Whether more waits for the socket than should."""
+        return self.connection is not None and self.connection.congested
+
+    def cause(self, reply_code: int, reply_text: str) -> BaseException | None:
+        """Return `error` where it is what the reply is about: documented events carry only code and text."""
+        return self.error if self.error is not None and reply(self.error) == (reply_code, reply_text) else None
+
+    # AMQP's actions
+
+    def open_connection(self, parameters: pika.URLParameters) -> None:
+        """Reach for a node; `Events` hears of the outcome. Raises what pika raises where it can't even try."""
+        self.connection = Connection(
+            parameters,
+            on_open_callback=self._on_connection_open,
+            on_open_error_callback=self._on_connection_open_error,
+            on_close_callback=self._on_connection_closed,
+            on_back_pressure=self._on_back_pressure,
+            io_loop=self._io_loop,
+        )
+
+    def open_channel(self) -> None:
+        """Open the channel to publish on, in confirm mode where confirms are wanted. Raises what pika raises."""
+        assert self.connection is not None
+        self.channel = channel = self.connection.channel(on_open_callback=self._on_channel_open)
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_flow_callback(functools.partial(self._on_flow, channel))
+        channel.add_on_return_callback(self._on_return)
+
+    def select_confirms(self) -> None:
+        """Put the channel in confirm mode. Raises ValueError where the server offers no publisher confirms."""
+        assert self.channel is not None
+        selected = functools.partial(self._on_confirms_selected, self.channel)
+        self.channel.confirm_delivery(self._events.on_delivery_confirmation, callback=selected)
+
+    def ask(self, exchange: str, routing_key: str, user_id: str | None, on_answer: Answer) -> None:
+        """Ask RabbitMQ whether it takes such messages: one question at a time, answered in a later turn of the loop.
+
+        On a channel of its own, an empty message is published in a transaction that is rolled back
+        (https://www.rabbitmq.com/docs/semantics#tx). RabbitMQ checks the exchange, the permissions and the user id
+        when it receives the message, delivers nothing, and closes the channel where it refuses.
+        """
+        assert self.connection is not None
+        self._on_answer = on_answer
+        question = functools.partial(self._try_message, exchange, routing_key, user_id)
+        if self._asking is not None and self._asking.is_open:
+            question(self._asking)
+            return
+        try:
+            self._asking = self.connection.channel(on_open_callback=functools.partial(self._on_asking_open, question))
+        except NoFreeChannels:
+            LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
+            self._answer(None)
+            return
+        self._asking_opens = True
+        self._asking.add_on_close_callback(self._on_asking_closed)
+
+    def drop_question(self) -> None:
+        """Answer no question that was asked until now, and let none of its answer be taken for the next one's."""
+        if self._on_answer is None:
+            return
+        channel, self._asking = self._asking, None
+        self._on_answer = None
+        if channel is None:
+            return
+        try:
+            channel.close()
+        except AMQPError as error:
+            LOGGER.debug("closing %s: %r", channel, error)
+
+    def drop_channel(self) -> float:
+        """Forget the channel, which is closed; returns for how many seconds it was open."""
+        since, self._channel_since = self._channel_since, None
+        self.channel = None
+        # A stopped flow is the channel's, an alarm the connection's.
+        self._blocking.pop(FLOW, None)
+        return 0.0 if since is None else self._loop.time() - since
+
+    def close_connection(self) -> None:
+        """Close the connection; `Events` hears when RabbitMQ has answered."""
+        assert self.connection is not None
+        try:
+            self.connection.close()
+        except Exception as error:
+            LOGGER.debug("closing %s: %r", self.connection, error)
+
+    def drop_connection(self) -> float:
+        """Drop the connection, whatever RabbitMQ does or fails to do; returns how long its channel was open."""
+        connection, self.connection = self.connection, None
+        self._asking = self._on_answer = None
+        self._blocking.clear()
+        if connection is not None:
+            connection.abort()
+        return self.drop_channel()
+
+    # pika's events, in the order of a connection's life
+
+    def _on_connection_open(self, connection: Connection) -> None:
+        if connection is not self.connection:
+            return
+        self.opened += 1
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._events.on_connection_open(connection)
+
+    def _on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
+        if connection is self.connection:
+            self.error = error
+            self._events.on_connection_open_error(connection, error)
+
+    def _on_channel_open(self, channel: Channel) -> None:
+        if channel is not self.channel:
+            return
+        if not self._confirm:
+            self._use(channel, None)
+            return
+        try:
+            self.select_confirms()
+        except Exception as error:
+            # Not from within pika's callback: it would go on with a connection that is dropped.
+            self._loop.call_soon(self._on_connection_open_error, self.connection, error)
+
+    def _on_confirms_selected(self, channel: Channel, _frame: object) -> None:
+        if channel is self.channel:
+            self._use(channel, self._events.on_delivery_confirmation)
+
+    def _use(self, channel: Channel, on_confirm: Callable[[Method[Any]], None] | None) -> None:
+        assert self.connection is not None
+        self.connection.use_channel(channel.channel_number, on_confirm)
+        self.publish = self.connection.publish
+        self.body_limit = self._max_message_size or self.connection.body_limit
+        self.header_limit = self.connection.header_limit
+        self._channel_since = self._loop.time()
+        self._events.on_channel_open(channel)
+
+    def _on_blocked(self, connection: object, method_frame: Method[Any]) -> None:
+        if connection is self.connection:
+            self._blocking[ALARM] = str(getattr(method_frame.method, "reason", "")) or ALARM
+            self._events.on_connection_blocked(method_frame)
+
+    def _on_unblocked(self, connection: object, method_frame: Method[Any]) -> None:
+        if connection is self.connection:
+            self._blocking.pop(ALARM, None)
+            self._events.on_connection_unblocked(method_frame)
+
+    def _on_flow(self, channel: Channel, method_frame: Method[Any]) -> None:
+        if channel is not self.channel:
+            return
+        method = method_frame.method
+        if channel.is_open:
+            send_flow_ok(channel, method.active)
+        if method.active:
+            self._blocking.pop(FLOW, None)
+        else:
+            self._blocking[FLOW] = "channel.flow"
+        self._events.on_channel_flow(method)
+
+    def _on_return(self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
+        self._events.on_basic_return(channel, method, properties, body)
+
+    def _on_back_pressure(self, connection: object) -> None:
+        self._events.on_back_pressure_detected(connection)
+
+    def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
+        # Where the connection goes too, its own event follows and says more.
+        if channel is self.channel and channel.connection.is_open:
+            self.error = error
+            self._events.on_channel_closed(channel, *reply(error))
+
+    def _on_connection_closed(self, connection: Connection, error: BaseException) -> None:
+        if connection is self.connection:
+            self.error = error
+            self._events.on_connection_closed(connection, *reply(error))
+
+    # Questions
+
+    def _on_asking_open(self, question: Callable[[Channel], None], channel: Channel) -> None:
+        if channel is self._asking:
+            self._asking_opens = False
+            channel.tx_select(callback=lambda _frame: question(channel))
+
+    def _try_message(self, exchange: str, routing_key: str, user_id: str | None, channel: Channel) -> None:
+        if channel is not self._asking:
+            return
+        try:
+            channel.basic_publish(exchange, routing_key, b"", BasicProperties(user_id=user_id))
+            channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
+        except AMQPError as error:
+            LOGGER.debug("asking about exchange %r: %r", exchange, error)
+
+    def _on_taken(self, channel: Channel, _frame: object) -> None:
+        if channel is self._asking:
+            self._answer(None)
+
+    def _on_asking_closed(self, channel: Channel, error: BaseException) -> None:
+        if channel is not self._asking:
+            return
+        self._asking = None
+        if channel.connection.is_open:
+            self._answer(reply(error))
+        elif self._asking_opens and reply(error)[0] == NOT_ALLOWED:
+            self.refuses_questions = True
+
+    def _answer(self, refusal: tuple[int, str] | None) -> None:
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None:
+            # Later: pika still holds the number of a channel that a refusal closed, and the next question needs one.
+            self._loop.call_soon(on_answer, refusal)

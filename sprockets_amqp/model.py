@@ -1,0 +1,112 @@
+"""A model of a declared machine: it pulls triggers, and keeps how long a state may last.
+
+Where states have substates the machine is a `transitions.extensions.HierarchicalMachine`, which takes some 50 µs a
+trigger, else a `transitions.Machine`, which takes 10.
+"""
+
+import asyncio
+import enum
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from transitions import EventData, Machine, MachineError
+from transitions.extensions import HierarchicalMachine
+from transitions.extensions.nesting import NestedState
+
+from .states import Declared, Row
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Trigger(Protocol):
+    """A method that the declaration adds to the model; false where no guard let a row apply."""
+
+    def __call__(self, **facts: Any) -> bool:
+        """Pull it; raises `transitions.MachineError` in a state that has no row for it."""
+
+
+#: What a declared timeout says: for how many seconds the state may last, and the reason to give when they are over.
+Timeout = tuple[float, str]
+
+
+class _State(NestedState):
+    # The default, an underscore, stands in the names of the states.
+    separator = "."
+
+
+class _Hierarchy(HierarchicalMachine):
+    state_cls = _State
+
+
+class Model:
+    """What triggers are pulled on, and declared actions, guards and timeouts are looked up on."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        #: What is to happen unless the state is left first.
+        self._scheduled: dict[enum.Enum, list[asyncio.Handle]] = {}
+
+    def feed(self, trigger: Trigger, reason: str = "", cause: BaseException | None = None) -> bool:
+        """Pull the trigger for something that happened; False where the declaration has no row for it in this state."""
+        try:
+            return trigger(reason=reason, cause=cause)
+        except MachineError as error:
+            LOGGER.debug("ignored: %s", error)
+            return False
+
+    def schedule(self, state: enum.Enum, delay: float, trigger: Trigger, *facts: Any) -> None:
+        """Pull a trigger after so many seconds, unless the state is left first: actions schedule, they never pull."""
+        handle = self._loop.call_later(delay, self.feed, trigger, *facts)
+        self._scheduled.setdefault(state, []).append(handle)
+
+    def _run(self, states: Sequence[Declared], rows: Sequence[Row], initial: enum.Enum, **options: Any) -> None:
+        """Build the machine that is declared; ``options`` are those of `transitions.Machine`."""
+        _calm_transitions_log()
+        machine = _Hierarchy if any(declared.substates for declared in states) else Machine
+        machine(
+            model=self,
+            states=[self._state(declared) for declared in states],
+            transitions=[_transition(row) for row in rows],
+            initial=initial,
+            auto_transitions=False,
+            send_event=True,
+            **options,
+        )
+
+    def _state(self, declared: Declared) -> dict[str, Any]:
+        timeout = [functools.partial(self._limit, declared)] if declared.timeout else []
+        state = {
+            "name": declared.state,
+            "on_enter": [*timeout, *declared.on_enter],
+            "on_exit": [*declared.on_exit, functools.partial(self._call_off, declared.state)],
+        }
+        children = [self._state(substate) for substate in declared.substates]
+        return {**state, "children": children} if children else state
+
+    def _limit(self, declared: Declared, event: EventData) -> None:
+        seconds, reason = getattr(self, declared.timeout)(event)
+        self.schedule(declared.state, seconds, getattr(self, declared.on_timeout), reason)
+
+    def _call_off(self, state: enum.Enum, _event: EventData) -> None:
+        for handle in self._scheduled.pop(state, ()):
+            handle.cancel()
+
+
+def _transition(row: Row) -> dict[str, Any]:
+    return {
+        "trigger": row.trigger,
+        "source": list(row.source),
+        "dest": row.dest,
+        "conditions": row.conditions or None,
+        "unless": row.unless or None,
+        "before": row.before or None,
+    }
+
+
+def _calm_transitions_log() -> None:
+    # It logs each callback at INFO: one line a transition is written here. An application's own level wins.
+    logger = logging.getLogger("transitions")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)

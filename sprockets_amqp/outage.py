@@ -1,0 +1,51 @@
+"""The outage: the model of the machine that `states/outage.py` declares."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from transitions import EventData
+
+from .model import Model, Timeout, Trigger
+from .publisher import Gate, Publisher
+from .states import OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage
+
+LOGGER = logging.getLogger(__name__)
+
+
+class OutageModel(Model):
+    """The model: whether the connection that the gate stands for is out, and for too long."""
+
+    state: Outage
+    # What the declaration adds; tests/test_states.py holds the two equal.
+    outage_began: Trigger
+    outage_lasted: Trigger
+    outage_ended: Trigger
+
+    def __init__(
+        self,
+        gate: Gate,
+        publisher: Publisher,
+        timeout: float,
+        on_persistent_failure: Callable[[], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(loop)
+        self._gate = gate
+        self._publisher = publisher
+        self._timeout = timeout
+        self._on_persistent_failure = on_persistent_failure
+        self._run(OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage.CALM)
+
+    def patience(self, _event: EventData) -> Timeout:
+        """Return how long an outage may last before it is persistent."""
+        return self._timeout, ""
+
+    def tell_persistent_failure(self, _event: EventData) -> None:
+        """Tell, once in an outage, that it lasts."""
+        LOGGER.warning("not ready for %g s: %s; publishes are refused until it is", self._timeout, self._gate.condition)
+        self._on_persistent_failure()
+
+    def refuse_waiting(self, _event: EventData) -> None:
+        """End what waits: nobody should wait any longer."""
+        self._publisher.refuse_waiting()

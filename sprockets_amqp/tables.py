@@ -1,0 +1,117 @@
+"""The declaration as tables of Markdown."""
+
+import enum
+from collections.abc import Iterable, Sequence
+
+from .declared import PHRASES, TIMES, guard, name, outcome, states
+from .states import (
+    DOCUMENTED,
+    OUT,
+    OUTAGE_STATES,
+    OUTAGE_TRANSITIONS,
+    PUBLISH_OUTCOMES,
+    TRANSITIONS,
+    Declared,
+    Outage,
+    Row,
+    State,
+)
+
+
+def states_table() -> str:
+    """Write the documented states in a table: their value, their meaning, and what becomes of a publish."""
+    documented = {state: each for state, each in states().items() if isinstance(state, State)}
+    return _table(
+        ("state", "value", "meaning", "a publish"),
+        ((_code(state), str(state.value), each.meaning, outcome(state)) for state, each in documented.items()),
+    )
+
+
+def substates_table() -> str:
+    """Write the substates in a table: their meaning, and what becomes of a publish."""
+    refined = {state: each for state, each in states().items() if not isinstance(state, State)}
+    return _table(
+        ("state", "substate", "meaning", "a publish"),
+        ((_code(DOCUMENTED[state]), name(state), each.meaning, outcome(state)) for state, each in refined.items()),
+    )
+
+
+def table() -> str:
+    """Write each row of the connection's machine in a table: ``does`` is what belongs to the event alone."""
+    return _rows_table(TRANSITIONS)
+
+
+def actions_table() -> str:
+    """Write what is done on the way into each state and out of it, and how long it may last."""
+    return _actions_table(states().values())
+
+
+def outages_table() -> str:
+    """Write the states of the outage's machine in a table."""
+    return _table(("outage", "meaning"), ((_code(each.state), each.meaning) for each in OUTAGE_STATES))
+
+
+def outage_actions_table() -> str:
+    """Write what is done on the way into each state of the outage and out of it, and how long it may last."""
+    return _actions_table(OUTAGE_STATES)
+
+
+def outage_table() -> str:
+    """Write each row of the outage's machine in a table."""
+    return _rows_table(OUTAGE_TRANSITIONS)
+
+
+def outage_began() -> str:
+    """List the states of the connection that begin an outage."""
+    return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in OUT)
+
+
+def outcomes_table() -> str:
+    """Write what becomes of a publish in each state of the connection, by the state of the outage."""
+    return _table(
+        ("state", *(name(outage) for outage in Outage)),
+        ((_code(state), *(found[outage] for outage in Outage)) for state, found in PUBLISH_OUTCOMES.items()),
+    )
+
+
+def _rows_table(rows: Iterable[Row]) -> str:
+    return _filled(("trigger", "from", "to", "guard", "does"), map(_row, rows))
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    sources = ", ".join(map(_code, row.source))
+    when = guard(row).replace("blocking", "`blocking`")
+    return f"`{row.trigger}`", sources, _code(row.dest), when, PHRASES.get(row.before, row.before)
+
+
+def _actions_table(declared: Iterable[Declared]) -> str:
+    return _filled(
+        ("state", "on the way in", "on the way out", "timer"),
+        (_actions(each) for each in declared if each.on_enter or each.on_exit or each.timeout),
+    )
+
+
+def _actions(declared: Declared) -> tuple[str, ...]:
+    entry, leave = (
+        ", ".join(PHRASES.get(each, each) for each in names) for names in (declared.on_enter, declared.on_exit)
+    )
+    timer = f"`{declared.on_timeout}` after {TIMES.get(declared.timeout, declared.timeout)}" if declared.timeout else ""
+    return _code(declared.state), entry, leave, timer
+
+
+def _code(state: enum.Enum) -> str:
+    """Name a state, and after it the substate in its words."""
+    documented = DOCUMENTED.get(state, state)
+    return f"`{name(documented)}`" + ("" if state is documented else f" {name(state)}")
+
+
+def _filled(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table without the columns that are empty."""
+    columns = list(zip(head, *rows, strict=True))
+    head, *rows = zip(*([column for column in columns if any(column[1:])] or columns), strict=True)
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in ruled)

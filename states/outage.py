@@ -1,0 +1,67 @@
+"""The outage, and what becomes of a publish: declared over the states of the connection.
+
+An outage is the time in which publishing is neither possible nor given up. When it lasts longer than the setting
+``timeout`` it is persistent: then nobody waits any more.
+"""
+
+import enum
+from typing import Final, Literal
+
+from .connection import Closed, Closing, Connecting, State, Substate
+from .vocabulary import Declared, Row
+
+
+class Outage(enum.Enum):
+    """Whether the connection is out, and for how long."""
+
+    CALM = "calm"
+    COUNTING = "counting"
+    PERSISTENT = "persistent"
+
+
+OUTAGE_STATES: Final = (
+    Declared(Outage.CALM, "Publishing is possible, or was not asked for."),
+    Declared(
+        Outage.COUNTING,
+        "Publishing is impossible, but not yet for longer than `timeout`.",
+        timeout="patience",
+        on_timeout="outage_lasted",
+    ),
+    Declared(
+        Outage.PERSISTENT,
+        "Publishing has been impossible for longer than `timeout`.",
+        on_enter=("tell_persistent_failure", "refuse_waiting"),
+    ),
+)
+
+#: The states of the connection that are an outage; entering one of them is ``outage_began``, any other
+#: ``outage_ended``.
+OUT: Final = frozenset({*Connecting, State.BLOCKED, Closed.RETRYING})
+
+OUTAGE_TRANSITIONS: Final = (
+    Row("outage_began", (Outage.CALM,), Outage.COUNTING),
+    Row("outage_lasted", (Outage.COUNTING,), Outage.PERSISTENT),
+    Row("outage_ended", (Outage.COUNTING, Outage.PERSISTENT), Outage.CALM),
+)
+
+#: What becomes of a publish: it goes out, waits for a better state, or is refused.
+PublishOutcome = Literal["goes out", "waits", "is refused"]
+
+
+def _outcomes(usual: PublishOutcome, persistent: PublishOutcome) -> dict[Outage, PublishOutcome]:
+    return {Outage.CALM: usual, Outage.COUNTING: usual, Outage.PERSISTENT: persistent}
+
+
+#: What becomes of a publish in each state: usually, and in a persistent outage.
+PUBLISH_OUTCOMES: Final[dict[Substate, dict[Outage, PublishOutcome]]] = {
+    State.IDLE: _outcomes("waits", "waits"),
+    Connecting.OPENING_CONNECTION: _outcomes("waits", "is refused"),
+    Connecting.OPENING_CHANNEL: _outcomes("waits", "is refused"),
+    Connecting.RETRYING_CHANNEL: _outcomes("waits", "is refused"),
+    State.READY: _outcomes("goes out", "goes out"),
+    State.BLOCKED: _outcomes("waits", "is refused"),
+    Closing.DRAINING: _outcomes("is refused", "is refused"),
+    Closing.CLOSING_CONNECTION: _outcomes("is refused", "is refused"),
+    Closed.RETRYING: _outcomes("waits", "is refused"),
+    Closed.STOPPED: _outcomes("is refused", "is refused"),
+}

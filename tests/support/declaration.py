@@ -1,0 +1,37 @@
+"""What is declared, read off the declaration in the tests' own way, and how documents name it."""
+
+import enum
+
+from sprockets_amqp import declared
+from sprockets_amqp.states import DOCUMENTED, STATES, TRANSITIONS, Declared, State
+
+#: Every state, and every substate.
+DECLARED: list[Declared] = [each for state in STATES for each in (state, *state.substates)]
+#: Those of them that are boxes in the picture, rather than frames around boxes.
+BOXES: list[enum.Enum] = [each.state for each in DECLARED if not each.substates]
+FRAMES: list[State] = [DOCUMENTED[each.state] for each in DECLARED if each.substates]
+
+#: Every arrow that the declaration asks for, with its trigger and guard.
+EXPECTED = {(source, row.dest, row.trigger, declared.guard(row)) for row in TRANSITIONS for source in row.source}
+
+
+def identifier(state: enum.Enum) -> str:
+    """What documents call the state: a substate after its state."""
+    own = state.name if isinstance(state, State) else f"{DOCUMENTED[state].name}-{state.value}"
+    return own.lower().replace(" ", "-")
+
+
+def cell(state: enum.Enum) -> str:
+    """What tables call the state."""
+    if isinstance(state, State):
+        return f"`{state.name.lower()}`"
+    return f"`{DOCUMENTED[state].name.lower()}` {state.value}" if state in DOCUMENTED else f"`{state.value}`"
+
+
+def timed(source: enum.Enum) -> set[str]:
+    """What a timer pulls while the connection is in the state, be it in its state's time or in a substate's."""
+    return {
+        each.on_timeout
+        for each in DECLARED
+        if each.timeout and source in {each.state, DOCUMENTED[each.state], *(sub.state for sub in each.substates)}
+    }

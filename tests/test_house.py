@@ -1,0 +1,194 @@
+"""The house: knowledge points one way, pika has one door, and nothing is decided beside the declaration."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PACKAGE: Final = Path(__file__).parent.parent / "sprockets_amqp"
+SOURCES: Final = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    # states/ is a symbolic link, which rglob does not follow.
+    for path in sorted([*PACKAGE.rglob("*.py"), *(PACKAGE / "states").glob("*.py")])
+}
+#: What registers a callback with pika, or has it do something on the wire.
+ACTIONS: Final = {"channel", "confirm_delivery", "basic_publish", "tx_select", "tx_rollback", "update_secret"}
+
+
+def tree(module: str) -> ast.Module:
+    """Parse a module of the package."""
+    return ast.parse(SOURCES[module].read_text())
+
+
+# Knowledge points one way
+
+
+def imports(module: str, source: ast.Module) -> set[str]:
+    """Name the modules of the package that a module imports, wherever in it: also for types, and within functions."""
+    found = set()
+    package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(source):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            origin = ".".join(filter(None, (base, node.module)))
+            found |= {name for alias in node.names if (name := f"{origin}.{alias.name}") in SOURCES} or {origin}
+    return found & set(SOURCES)
+
+
+def test_no_module_knows_one_that_knows_it() -> None:
+    """The imports have no cycle, those for type checkers and those within functions included."""
+    graph = {module: imports(module, tree(module)) - {module} for module in SOURCES}
+    assert graph["sprockets_amqp.client"] >= {"sprockets_amqp.core", "sprockets_amqp.states"}
+    assert "sprockets_amqp.link" in set(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_a_cycle_is_seen() -> None:
+    """Also one that only type checkers would follow."""
+    source = ast.parse("if TYPE_CHECKING:\n    from .client import Client\n")
+    assert imports("sprockets_amqp.lifecycle", source) == {"sprockets_amqp.client"}
+    assert imports("sprockets_amqp.cli", ast.parse("def run():\n    from . import diagrams")) == {
+        "sprockets_amqp.diagrams"
+    }
+
+
+# pika has one door
+
+
+def actions(source: ast.Module) -> set[str]:
+    """Name what a module calls that registers with pika, or acts on the wire."""
+    called = {
+        node.func.attr
+        for node in ast.walk(source)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    return {name for name in called if name in ACTIONS or (name.startswith("add_on_") and name.endswith("_callback"))}
+
+
+def test_only_the_link_registers_with_pika_and_acts_on_the_wire() -> None:
+    """Every event of pika's enters there, and every AMQP action leaves there."""
+    users = {module: used for module in SOURCES if (used := actions(tree(module)))}
+    assert set(users) == {"sprockets_amqp.link"}
+    assert users["sprockets_amqp.link"] >= {"channel", "confirm_delivery", "add_on_return_callback"}
+
+
+def test_every_connection_is_made_by_the_link() -> None:
+    """Nobody else calls the class."""
+    makers = {
+        module
+        for module in SOURCES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"Connection", "TornadoConnection"}
+    }
+    assert makers == {"sprockets_amqp.link"}
+
+
+# Nothing is decided beside the declaration
+
+
+def _is_state(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr in {"state", "substate", "documented"}
+
+
+def _sets_state(node: ast.AST) -> bool:
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign | ast.Delete):
+        targets = list(node.targets)
+    elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.AnnAssign) and node.value is not None):
+        targets = [node.target]
+    elif isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        named = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+        return name == "set_state" or name.startswith("to_") or (name in {"setattr", "delattr"} and "state" in named)
+    return any(_is_state(part) for target in targets for part in ast.walk(target))
+
+
+def state_setters(source: ast.Module) -> list[int]:
+    """Find the lines that set a state past the declaration."""
+    return [node.lineno for node in ast.walk(source) if isinstance(node, ast.stmt | ast.expr) and _sets_state(node)]
+
+
+def deciders(source: ast.Module) -> Iterator[str]:
+    """Name the functions that compare a state, innermost."""
+    functions = [node for node in ast.walk(source) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in ast.walk(source):
+        if isinstance(node, ast.Match) and _is_state(node.subject):
+            parts: list[ast.AST] = [node.subject]
+        elif isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        else:
+            continue
+        if any(_is_state(part) for part in parts):
+            around = [function.name for function in functions if node in ast.walk(function)]
+            yield around[-1] if around else "<module>"
+
+
+def test_no_code_assigns_a_state() -> None:
+    """The state is set by declared transitions alone: nowhere in the package is it assigned."""
+    assert {module: lines for module in SOURCES if (lines := state_setters(tree(module)))} == {}
+
+
+def test_the_machine_is_built_in_one_place() -> None:
+    """Nobody else builds one."""
+    users = {
+        module
+        for module in SOURCES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transitions.extensions")
+    }
+    assert users == {"sprockets_amqp.model"}
+
+
+def test_no_code_decides_by_comparing_states() -> None:
+    """States are compared by the properties of the documented API, by wait_for(), and by the model's questions."""
+    allowed = {
+        "sprockets_amqp.client": {"idle", "connecting", "ready", "blocked", "closing", "closed", "wait_for"},
+        # A declared set is asked whether the state is in it.
+        "sprockets_amqp.lifecycle": {"publishable", "announce_change"},
+    }
+    found = {module: set(deciders(tree(module))) for module in SOURCES}
+    assert {module: names for module, names in found.items() if names} == allowed
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "self.state = 3",
+        "lifecycle.state: State = State.READY",
+        "a, client._core.lifecycle.state = 1, 2",
+        "self.state += 1",
+        "del self.state",
+        "setattr(self, 'state', 3)",
+        "machine.set_state('READY')",
+        "model.to_ready()",
+    ],
+)
+def test_the_scan_finds_what_sets_a_state(code: str) -> None:
+    """Each way around the declaration is seen by the scan."""
+    assert set(state_setters(ast.parse(code))) == {1}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if self.state == 3: pass",
+        "x = State.READY is self.state",
+        "ok = c.substate in REFUSED",
+        "match c.state:\n case 1: pass",
+    ],
+)
+def test_the_scan_finds_what_compares_a_state(code: str) -> None:
+    """Each way to ask a state by its value is seen by the scan."""
+    indented = "\n ".join(code.splitlines())
+    assert set(deciders(ast.parse(f"def decide():\n {indented}"))) == {"decide"}
+
+
+def test_nothing_reads_source_text_at_run_time() -> None:
+    """The package works where its sources are not there, frozen or compiled."""
+    for module in SOURCES:
+        assert "inspect.getsource" not in SOURCES[module].read_text(), module

@@ -1,0 +1,215 @@
+"""What happens in each substate and in an outage, against a broker in memory."""
+
+from typing import Any
+
+import pytest
+from pika import spec
+
+from sprockets_amqp import NotReadyError, OutcomeUnknown
+from sprockets_amqp.client import Client
+from sprockets_amqp.states import Closed, Closing, Connecting, State, Substate
+from tests.support.memory import Broker, in_memory, outcome
+
+broker = in_memory
+
+
+#: The substates of an outage, and settings with which each lasts longer than the outage may.
+OUTAGES: dict[Substate, dict[str, Any]] = {
+    Connecting.OPENING_CONNECTION: {"timeout": 3},
+    Connecting.OPENING_CHANNEL: {"timeout": 3},
+    # The second time that a channel did not last, the next one is opened after at least 0.05 s.
+    Connecting.RETRYING_CHANNEL: {"timeout": 0.04},
+    State.BLOCKED: {"timeout": 3},
+    Closed.RETRYING: {"timeout": 3, "reconnect_delay": 60, "max_reconnect_delay": 60},
+}
+
+
+def enter(broker: Broker, substate: Substate, **settings: Any) -> Client:
+    """Bring a client into a substate."""
+    if substate in {Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL}:
+        client = broker.client(**settings)
+        broker.clock.turn()
+        if substate is Connecting.OPENING_CHANNEL:
+            broker.peer.accept()
+            while client.substate is not substate:
+                broker.peer.deliver(1)
+                broker.clock.turn()
+    else:
+        client = broker.ready(**settings)
+    if substate is Connecting.RETRYING_CHANNEL:
+        for _ in range(2):
+            broker.open().peer.close_channel(code=406, text="PRECONDITION_FAILED")
+            broker.peer.deliver()
+    elif substate is State.BLOCKED:
+        broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+        broker.peer.deliver()
+    elif substate is Closed.RETRYING:
+        broker.peer.lose()
+    elif isinstance(substate, Closing):
+        client.publish("", "q", b"unconfirmed").add_done_callback(lambda ended: ended.exception())
+        broker.clock.turn()
+        client.close()
+        if substate is Closing.CLOSING_CONNECTION:
+            broker.peer.confirm_all()
+            broker.clock.turn()
+    assert client.substate is substate
+    return client
+
+
+@pytest.mark.parametrize("substate", OUTAGES)
+def test_in_an_outage_a_publish_waits_until_the_outage_is_persistent(broker: Broker, substate: Substate) -> None:
+    """Then everybody who waits is refused, everybody who comes, too, and it is told once."""
+    told: list[Client] = []
+    client = enter(broker, substate, **OUTAGES[substate], on_persistent_failure_callback=told.append)
+    timeout = client.settings.timeout
+    broker.clock.advance(timeout / 4)
+    waits = client.publish("", "q", b"", timeout=100)
+    assert (client.publish_outcome, waits.done(), client.waiting) == ("waits", False, 1)
+    broker.clock.advance(timeout)
+    assert (client.substate, client.recovers) == (substate, True)
+    assert (client.publish_outcome, outcome(waits)) == ("is refused", NotReadyError)
+    assert outcome(client.publish("", "q", b"", timeout=100)) is NotReadyError
+    assert told == [client]
+
+
+@pytest.mark.parametrize("substate", [Closing.DRAINING, Closing.CLOSING_CONNECTION])
+def test_closing_is_no_outage(broker: Broker, substate: Substate) -> None:
+    """However long it takes, nobody is told of a failure, and a publish is refused from the first moment."""
+    told: list[Client] = []
+    client = enter(broker, substate, timeout=1, on_persistent_failure_callback=told.append)
+    broker.clock.advance(1.5)
+    assert client.substate is substate
+    assert outcome(client.publish("", "q", b"", timeout=100)) is NotReadyError
+    broker.clock.advance(20)
+    assert (client.substate, told) == (Closed.STOPPED, [])
+
+
+def test_an_outage_ends_with_its_cause(broker: Broker) -> None:
+    """A second outage is counted from its own beginning."""
+    told: list[Client] = []
+    client = broker.ready(timeout=3, on_persistent_failure_callback=told.append)
+    for _ in range(3):
+        broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+        broker.peer.deliver()
+        broker.clock.advance(2)
+        assert client.blocked
+        broker.peer.say(0, spec.Connection.Unblocked())
+        broker.peer.deliver()
+        broker.clock.advance(0.5)
+    assert told == []
+
+
+def test_what_waits_is_refused_when_it_is_closed(broker: Broker) -> None:
+    """It is not kept until the connection is closed."""
+    client = broker.ready(max_unconfirmed=1)
+    sent, waits = client.publish("", "q", b""), client.publish("", "q", b"", timeout=100)
+    broker.clock.turn()
+    client.close()
+    assert (sent.done(), outcome(waits)) == (False, NotReadyError)
+    broker.peer.confirm_all()
+    assert outcome(sent) is None
+
+
+def test_losing_the_channel_while_draining_ends_the_draining(broker: Broker) -> None:
+    """What was unconfirmed is unknown at once, and the connection is closed without waiting any longer."""
+    client = broker.ready()
+    sent = client.publish("", "q", b"")
+    broker.clock.turn()
+    client.close()
+    broker.clock.advance(1)
+    broker.peer.close_channel(code=406, text="PRECONDITION_FAILED")
+    broker.peer.deliver()
+    assert (client.substate, outcome(sent)) == (Closing.CLOSING_CONNECTION, OutcomeUnknown)
+    assert "406" in str(sent.exception())
+    broker.open()
+    assert (client.substate, broker.peer.said_goodbye) == (Closed.STOPPED, True)
+
+
+def test_losing_the_connection_while_draining_ends_it_all(broker: Broker) -> None:
+    """What was unconfirmed is unknown, and the client is closed for good."""
+    client = broker.ready()
+    sent = client.publish("", "q", b"")
+    broker.clock.turn()
+    client.close()
+    broker.peer.lose()
+    assert (client.substate, outcome(sent)) == (Closed.STOPPED, OutcomeUnknown)
+
+
+def test_a_channel_that_is_closed_while_it_is_opened_is_opened_again(broker: Broker) -> None:
+    """On the same connection, after a delay."""
+    client = enter(broker, Connecting.OPENING_CHANNEL)
+    broker.peer.deliver(1)
+    broker.clock.turn()
+    broker.peer.outbox.clear()
+    broker.peer.close_channel(code=504, text="CHANNEL_ERROR")
+    broker.peer.deliver()
+    assert client.substate is Connecting.RETRYING_CHANNEL
+    broker.open()
+    assert (client.ready, len(broker.peers)) == (True, 1)
+
+
+def test_a_connection_that_is_closed_while_the_channel_is_opened_is_a_failed_attempt(broker: Broker) -> None:
+    """It is told with its reason at once, not when the attempt's limit has passed."""
+    client = enter(broker, Connecting.OPENING_CHANNEL)
+    broker.peer.outbox.clear()
+    broker.peer.say(0, spec.Connection.Close(530, "NOT_ALLOWED - channel limit", 0, 0))
+    broker.peer.deliver()
+    broker.clock.turn()
+    assert client.substate is Closed.RETRYING
+    assert client.history[-1].trigger == "connection_closed"
+    assert "530" in client.condition
+
+
+@pytest.mark.parametrize("substate", [Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL])
+def test_a_step_that_never_ends_ends_the_attempt(broker: Broker, substate: Substate) -> None:
+    """Each has the limit of an attempt for itself, and the next attempt follows."""
+    client = enter(broker, substate, timeout=1000)
+    broker.clock.advance(49)
+    assert client.substate is substate
+    broker.clock.advance(10)
+    assert client.history[-1].trigger in {"connection_failed", "connect"}
+    assert "no answer from broker:5672 within 50 s" in [change.reason for change in client.history]
+    broker.open()
+    assert client.ready
+
+
+def test_moving_between_substates_is_no_change(broker: Broker) -> None:
+    """Subscribers and the history know the documented states only."""
+    client = broker.ready()
+    told = broker.watch(client)
+    broker.peer.close_channel(code=406, text="PRECONDITION_FAILED")
+    broker.open()
+    client.close()
+    broker.open()
+    changes = [("READY", "channel_closed", "CONNECTING"), ("CONNECTING", "channel_opened", "READY")]
+    closing = [("READY", "close", "CLOSING"), ("CLOSING", "connection_closed", "CLOSED")]
+    assert told == changes + closing
+    assert [change.trigger for change in client.history[-4:]] == [trigger for _, trigger, _ in told]
+
+
+def test_stopping_what_is_closed_is_no_change(broker: Broker) -> None:
+    """From retrying to stopped the documented state stays, and so does the time since when it is."""
+    client = enter(broker, Closed.RETRYING, reconnect_delay=60, max_reconnect_delay=60)
+    broker.clock.turn()
+    told, since = broker.watch(client), client.state_since
+    broker.clock.run(client.shutdown(1))
+    assert (client.substate, told, client.state_since) == (Closed.STOPPED, [], since)
+
+
+def test_a_channel_that_lasted_begins_the_delays_anew_also_when_its_connection_is_lost_next(broker: Broker) -> None:
+    """Ready for days, the channel is closed, and the connection is lost while it is opened again."""
+    client = broker.client(timeout=10_000)
+    for _ in range(5):
+        broker.clock.turn()
+        broker.peer.refuse()
+        broker.clock.advance(5)
+    broker.open()
+    assert client.ready
+    broker.clock.advance(3 * 86400)
+    broker.peer.close_channel(code=406, text="PRECONDITION_FAILED")
+    broker.peer.deliver()
+    broker.peer.lose()
+    assert client.substate is Closed.RETRYING
+    # The first delay is one second at the most; after the outage of days ago it would be two at the least.
+    broker.clock.advance(1)
+    assert client.connecting
