@@ -4,8 +4,10 @@ import asyncio
 import dataclasses
 import functools
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Final, Unpack
 
 import pika
 from pika.channel import Channel
@@ -17,6 +19,7 @@ from transitions import MachineError
 
 from .core import Core
 from .errors import ConnectionStateError, channel_lost, connection_lost, describe
+from .forks import after_fork, forget_current_loop
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
@@ -29,12 +32,19 @@ from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
+#: Returns None where no loop runs, in this thread and this process; documented, as get_running_loop() is, which raises.
+_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001
+
 
 class Client(Events):
     """One persistent connection and channel to RabbitMQ, and the way to publish on them.
 
     It starts to connect at once, or when the loop starts, and goes on for ever until it is closed on request. The
     settings are those of `Settings`, each as a keyword argument; `install()` adds what the environment says.
+
+    It belongs to the loop that runs when it is made, or to ``io_loop``. Made before any loop runs, it connects when
+    the current one starts, or on the first use in another that does. In a forked process it begins anew, on a
+    connection of its own; what was published before is the parent's.
 
     Args:
         url: the node, or several, comma separated; each lost one is followed by the next at once.
@@ -43,7 +53,7 @@ class Client(Events):
         on_return_callback: called with method, properties and body of each message that RabbitMQ returned as
             unroutable; without it they are logged as critical.
         on_persistent_failure_callback: called with the client once in each outage that lasts longer than ``timeout``.
-        io_loop: the loop to run on; the current one by default.
+        io_loop: the loop to run on.
 
     Raises:
         ValueError: a setting is bad; the sentence names it.
@@ -80,19 +90,20 @@ class Client(Events):
             default_app_id=default_app_id,
             **settings,
         )
-        self.io_loop = io_loop or IOLoop.current()
         self.on_ready = on_ready_callback
         self.on_unavailable = on_unavailable_callback
         self.on_return = on_return_callback
         self.on_persistent_failure = on_persistent_failure_callback
-        self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
         #: How many calls of `shutdown()` are under way.
         self._shutdowns = 0
-        self._hooks = Hooks(self._loop)
+        #: Whether the loop to run on was given: then no other takes its place.
+        self._io_loop_given = io_loop is not None
+        self._hooks = Hooks()
         self._hooks.subscribe(self._tell_availability)
-        tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
-        self._core = Core(self.settings, self, self._hooks.announce, tell, self.io_loop)
-        self._lifecycle.start()
+        #: None in a forked process, until it is used there.
+        self._present: Core | None = None
+        self._bind(io_loop or IOLoop.current())
+        _clients.add(self)
 
     def __repr__(self) -> str:
         return f"<Client {self.state_description} {hide_password(self.url)}>"
@@ -272,19 +283,31 @@ class Client(Events):
             OutcomeUnknown: the connection was lost, or confirm_timeout passed, before it was confirmed.
 
         Raises:
-            RuntimeError: it is called on another loop than the client's.
+            RuntimeError: it is called from another thread than the client's, or on another loop.
+            TypeError: there is no such option.
         """
-        running = asyncio._get_running_loop()  # noqa: SLF001 - documented; get_running_loop() raises where there is none
-        if running is not self._loop and running is not None:
-            raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
-        return self._core.publisher.publish(exchange, routing_key, body, properties, options)
+        core = self._present
+        if core is None or _running_loop() is not core.loop:
+            core = self._here()
+        return core.publisher.publish(exchange, routing_key, body, properties, options)
+
+    def bind(self) -> None:
+        """Bind the client to the loop that runs, where it was made before any did; handlers and probes call this.
+
+        Where it is bound already, to this loop or another, nothing happens.
+        """
+        running = _running_loop()
+        if self._present is None or (running is not None and self._may_move()):
+            self._here()
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and recover from then on; returns pika's connection.
 
         Raises:
             ConnectionStateError: it is connected or connecting already, or closing.
+            RuntimeError: it is called from another thread than the client's, or on another loop.
         """
+        self._here()
         self._pull("connect")
         return self.connection
 
@@ -296,7 +319,9 @@ class Client(Events):
 
         Raises:
             ConnectionStateError: the client is not closable.
+            RuntimeError: it is called from another thread than the client's, or on another loop.
         """
+        self._here()
         self._pull("close")
 
     async def shutdown(self, timeout: float = DRAIN_LIMIT) -> None:
@@ -306,24 +331,25 @@ class Client(Events):
         is unconfirmed by then ends with OutcomeUnknown. Stop the HTTP server first: until the requests that it took
         (those of handlers with `PublishingMixin`) were answered, the client publishes as before.
         """
-        deadline = self._loop.time() + timeout
+        loop = self._here().loop
+        deadline = loop.time() + timeout
         self._shutdowns += 1
         try:
             await self.in_flight.finish(timeout - min(CLOSE_LIMIT, timeout / 2))
             await self._stop(deadline)
             # What was refused is being answered now.
-            await self.in_flight.finish(deadline - self._loop.time())
+            await self.in_flight.finish(deadline - loop.time())
         finally:
             self._shutdowns -= 1
 
     async def _stop(self, deadline: float) -> None:
-        lifecycle, connection = self._lifecycle, self._core.link.connection
+        loop, lifecycle, connection = self._core.loop, self._lifecycle, self._core.link.connection
         if lifecycle.closable:
-            lifecycle.close(limit=max(0.0, round(deadline - self._loop.time(), 2)))
+            lifecycle.close(limit=max(0.0, round(deadline - loop.time(), 2)))
         else:
             lifecycle.feed(lifecycle.stop)
         try:
-            await self.wait_for(State.CLOSED, max(0.0, deadline - self._loop.time()))
+            await self.wait_for(State.CLOSED, max(0.0, deadline - loop.time()))
         except TimeoutError:
             # close() was called before, with a later limit.
             lifecycle.feed(lifecycle.close_expired, "not drained when the client was shut down")
@@ -347,10 +373,12 @@ class Client(Events):
 
         Raises:
             TimeoutError: it was not within ``timeout`` seconds.
+            RuntimeError: it is called on another loop than the client's.
         """
+        loop = self._here().loop
         if self.state is state:
             return
-        reached = self._loop.create_future()
+        reached = loop.create_future()
 
         def tell(_change: StateChange) -> None:
             if not reached.done():
@@ -456,7 +484,53 @@ class Client(Events):
         if self.on_persistent_failure is not None:
             self._hooks.start(self.on_persistent_failure, self)
 
-    # What it stands on
+    # What it stands on: one core at a time, on one loop in one process
+
+    @property
+    def _core(self) -> Core:
+        return self._present or self._bind(IOLoop.current())
+
+    def _bind(self, io_loop: IOLoop) -> Core:
+        self.io_loop = io_loop
+        self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
+        tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
+        self._present = core = Core(self.settings, self, self._hooks.announce, tell, io_loop)
+        core.start()
+        return core
+
+    def _here(self) -> Core:
+        """Return the core for the loop that runs, or is going to; RuntimeError where that can't be."""
+        core, running = self._core, _running_loop()
+        if running is core.loop or (running is None and threading.get_ident() == core.thread):
+            return core
+        if running is not None and self._may_move():
+            waiting = core.publisher.waiting
+            self._present = None
+            core.retire("it was published on an event loop that never ran; another runs the application")
+            LOGGER.warning(
+                "%r was made for an event loop that never ran, and belongs to the one that runs now; %d messages that "
+                "were published before are refused",
+                self,
+                waiting,
+            )
+            return self._bind(IOLoop.current())
+        if threading.get_ident() != core.thread:
+            raise RuntimeError(
+                f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "
+                "asyncio.run_coroutine_threadsafe(a coroutine that publishes, client.io_loop.asyncio_loop)"
+            )
+        raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
+
+    def _may_move(self) -> bool:
+        return self._present is not None and not self._present.ran and not self._io_loop_given
+
+    def _abandon(self) -> bool:
+        """Leave all that is the parent's to it, in a forked child; tells whether it waited for its loop to start."""
+        core, self._present = self._present, None
+        self._shutdowns = 0
+        if core is not None:
+            core.abandon()
+        return core is not None and not core.ran
 
     @property
     def _lifecycle(self) -> Lifecycle:
@@ -471,3 +545,19 @@ class Client(Events):
             ]
             known = " or ".join(dict.fromkeys(sources))
             raise ConnectionStateError(f"{self.condition}; {name}() is for a connection that is {known}") from None
+
+
+_clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    clients = list(_clients)
+    # Those that wait for the loop to start wait for the child's.
+    waiting = [client for client in clients if client._abandon()]  # noqa: SLF001
+    if clients:
+        forget_current_loop()
+    for client in waiting:
+        client.bind()
+
+
+after_fork(_abandon_all)

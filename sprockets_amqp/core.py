@@ -1,12 +1,14 @@
 """What belongs to one event loop in one process: a client has one at a time, and a forked child abandons it whole."""
 
 import random
+import threading
 from collections.abc import Callable
 
 import pika
 from tornado.ioloop import IOLoop
 
 from .attempts import Attempts
+from .forks import part_from_parent
 from .hooks import StateChange
 from .inflight import InFlight
 from .lifecycle import Lifecycle
@@ -15,7 +17,12 @@ from .settings import Settings, node_parameters
 
 
 class Core:
-    """The link to RabbitMQ, the lifecycle that drives it, the publisher on it, and the requests in flight."""
+    """The link to RabbitMQ, the lifecycle that drives it, the publisher on it, and the requests in flight.
+
+    Attributes:
+        ran: whether the loop has run since this was made: until then it may be that another loop will.
+        thread: the thread that it was made in.
+    """
 
     def __init__(
         self,
@@ -25,15 +32,38 @@ class Core:
         on_persistent_failure: Callable[[], object],
         io_loop: IOLoop,
     ) -> None:
-        loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self.loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self.thread = threading.get_ident()
+        self.ran = self.loop.is_running()
         self.link = Link(
             events, io_loop, confirm=settings.enable_confirmations, max_message_size=settings.max_message_size
         )
         attempts = Attempts(_nodes(settings), settings.reconnect_delay, settings.max_reconnect_delay)
-        self.lifecycle = Lifecycle(settings, self.link, attempts, announce, on_persistent_failure, loop)
+        self.lifecycle = Lifecycle(settings, self.link, attempts, announce, on_persistent_failure, self.loop)
         self.publisher = self.lifecycle.publisher
         #: The requests that handlers with `PublishingMixin` are answering.
         self.in_flight = InFlight()
+
+    def start(self) -> None:
+        """Connect at once, or when the loop starts; until then the client is idle."""
+        if self.ran:
+            self.lifecycle.feed(self.lifecycle.connect)
+        else:
+            self.loop.call_soon(self._note_run)
+            self.lifecycle.start_later()
+
+    def retire(self, reason: str) -> None:
+        """Refuse what waits, for another core takes the place of this one, whose loop never ran."""
+        self.lifecycle.retire(reason)
+
+    def abandon(self) -> None:
+        """Leave all of it to the parent process, in a forked child: nothing of it acts here any more."""
+        self.lifecycle.call_all_off()
+        self.link.abandon()
+        part_from_parent(self.loop)
+
+    def _note_run(self) -> None:
+        self.ran = True
 
 
 def _nodes(settings: Settings) -> list[pika.URLParameters]:

@@ -9,13 +9,14 @@ import os
 from typing import Final
 
 from .encoding import encode_properties
+from .forks import after_fork
 
 #: How many are made at a time: the system gives the randomness of many as fast as that of one.
 BATCH: Final = 256
 
 _made: list[str] = []
 # A child process would send the ids that its parent sends.
-os.register_at_fork(after_in_child=_made.clear)
+after_fork(_made.clear)
 
 #: The octets that carry the version (4) and the variant (binary 10) of a UUID, with these bits set.
 _WITH_VERSION: Final = bytes(octet & 0x0F | 0x40 for octet in range(256))

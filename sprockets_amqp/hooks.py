@@ -61,6 +61,11 @@ class Subscription:
         if self._task is not None and self._task is not _current_task():
             self._task.cancel()
 
+    def drop_pending(self) -> None:
+        """Forget what is still to be told: the loop that was to tell it is no longer the client's."""
+        self._pending.clear()
+        self._task = None
+
     def deliver(self, change: StateChange) -> None:
         """Call back, or for a coroutine function queue the change behind those that it has not finished with."""
         if self._states is not None and change.dest not in self._states:
@@ -86,14 +91,25 @@ class Subscription:
 class Hooks:
     """The subscribers, and the line of what they are still to be told."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self) -> None:
         #: The last changes, oldest first.
         self.history: collections.deque[StateChange] = collections.deque(maxlen=HISTORY_LENGTH)
         self._subscriptions: list[Subscription] = []
         self._pending: collections.deque[Callable[[], object]] = collections.deque()
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call back on this loop from now on; what was still to be told on another is dropped, subscribers stay."""
+        self.loop = loop
+        self.history.clear()
+        self._pending.clear()
+        self._scheduled = False
+        self._tasks.clear()
+        for subscription in self._subscriptions:
+            subscription.drop_pending()
 
     def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
         """Call back with each `StateChange` from now on, or with those into one of the states."""

@@ -134,12 +134,14 @@ class Lifecycle(Model):
         because = f" ({self.reason})" if self.reason and not self.publishable else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
-    def start(self) -> None:
-        """Connect, in the loop's next turn where it does not run yet; until then the client is idle."""
-        if self._loop.is_running():
-            self.feed(self.connect)
-        else:
-            self.schedule(State.IDLE, 0, self.connect)
+    def start_later(self) -> None:
+        """Connect in the loop's next turn; until the loop runs, the client is idle."""
+        self.schedule(State.IDLE, 0, self.connect)
+
+    def retire(self, reason: str) -> None:
+        """Stop without telling anybody but those who wait: the loop never ran."""
+        self._announce = lambda _change: None
+        self.feed(self.stop, reason)
 
     # What the machines do at every transition
 

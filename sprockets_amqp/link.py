@@ -224,6 +224,11 @@ class Link:
             connection.abort()
         return self.drop_channel()
 
+    def abandon(self) -> None:
+        """Close the descriptors of this process, a forked child: the connection is its parent's."""
+        if self.connection is not None:
+            self.connection.abandon()
+
     # pika's events, in the order of a connection's life
 
     def _on_connection_open(self, connection: Connection) -> None:

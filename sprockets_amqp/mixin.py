@@ -41,6 +41,8 @@ class PublishingMixin(_Handler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         client = getattr(getattr(self, "application", None), "amqp", None)
+        if isinstance(client, Client):
+            client.bind()
         if isinstance(client, Client) and not isinstance(self, WebSocketHandler):
             self._in_flight = client.in_flight
             self._in_flight.add(self)

@@ -61,6 +61,11 @@ class Model:
         handle = self._loop.call_later(delay, self.feed, trigger, *facts)
         self._scheduled.setdefault(state, []).append(handle)
 
+    def call_all_off(self) -> None:
+        """Have nothing happen any more that was scheduled."""
+        for state in tuple(self._scheduled):
+            self._call_off(state)
+
     def _run(self, states: Sequence[Declared], rows: Sequence[Row], initial: enum.Enum, **options: Any) -> None:
         """Build the machine that is declared; ``options`` are those of `transitions.Machine`."""
         _calm_transitions_log()
@@ -89,7 +94,7 @@ class Model:
         seconds, reason = getattr(self, declared.timeout)(event)
         self.schedule(declared.state, seconds, getattr(self, declared.on_timeout), reason)
 
-    def _call_off(self, state: enum.Enum, _event: EventData) -> None:
+    def _call_off(self, state: enum.Enum, _event: EventData | None = None) -> None:
         for handle in self._scheduled.pop(state, ()):
             handle.cancel()
 

@@ -13,6 +13,7 @@ import logging
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from pika.adapters.utils.nbio_interface import AbstractIOReference
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.connection import Parameters
 from tornado.ioloop import IOLoop
+
+from .forks import close_copy
 
 LOGGER = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class Connection(TornadoConnection):
         self._on_confirm: Callable[[frame.Method[Any]], None] | None = None
         self._on_back_pressure = on_back_pressure
         self._under_pressure = False
-        services = _Services(io_loop)  # type: ignore[arg-type] # the stubs know no IOLoop
+        self._services = services = _Services(io_loop)
         super().__init__(parameters, on_open_callback, on_open_error_callback, on_close_callback, services)
 
     @property
@@ -141,6 +144,16 @@ class Connection(TornadoConnection):
         except Exception as error:
             # pika's layers refuse when one of them is already on its way down.
             LOGGER.debug("aborting %s: %r", self, error)
+
+    def abandon(self) -> None:
+        """Close this process's descriptors, a forked child's; nothing is sent, and the parent's connection goes on."""
+        self._on_confirm = None
+        self._pieces.clear()
+        transport, self._transport = self._transport, None
+        sockets = [*self._services.sockets, getattr(transport, "_sock", None)]
+        for each in sockets:
+            if isinstance(each, socket.socket):
+                close_copy(each)
 
     async def wait_closed(self) -> None:
         """Return when pika let go of the socket."""
@@ -237,6 +250,16 @@ def _method_frame(channel_number: int, method: bytes) -> bytes:
 
 class _Services(SelectorIOServicesAdapter):
     """pika's view of the loop, with look-ups of names that cannot hold up the process's end."""
+
+    def __init__(self, native_loop: Any) -> None:
+        super().__init__(native_loop)
+        #: Those that are connecting, for as long as pika has them.
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def connect_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        """Connect a socket, as pika asks for."""
+        self.sockets.add(sock)
+        return super().connect_socket(sock, *args, **kwargs)
 
     def getaddrinfo(
         self,

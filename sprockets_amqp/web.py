@@ -87,6 +87,7 @@ class _Handler(RequestHandler):
         client = getattr(self.application, "amqp", None)
         if not isinstance(client, Client):
             raise HTTPError(503, NOT_INSTALLED)
+        client.bind()
         return client
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

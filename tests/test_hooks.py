@@ -23,7 +23,9 @@ CHANGES = [change(State(number % 6 + 1), number) for number in range(8)]
 @pytest.fixture
 async def hooks() -> Hooks:
     """The hooks of a client, on the running loop."""
-    return Hooks(asyncio.get_running_loop())
+    hooks = Hooks()
+    hooks.bind(asyncio.get_running_loop())
+    return hooks
 
 
 async def settle() -> None:

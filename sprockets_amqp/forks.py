@@ -1,0 +1,58 @@
+"""Event loops and sockets in a forked child, where they are copies of the parent's.
+
+The kernel's objects under them are shared: what a child unregisters from an epoll is unregistered for its parent, too,
+and a connection stays open until both have closed it. So a child closes its copies without a word to anybody, and an
+event loop that it has inherited gets a selector and a wake-up socket of its own.
+
+What this uses of asyncio beyond its documented API: ``_selector``, ``_close_self_pipe()`` and ``_make_self_pipe()`` of
+its selector event loops. Loops without them (uvloop) are left as they are.
+"""
+
+import asyncio
+import contextlib
+import os
+import selectors
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: Loops that are this process's own by now.
+_parted: list[object] = []
+
+
+def after_fork(callback: Callable[[], object]) -> None:
+    """Have a function called in each forked child, where processes can be forked at all."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=callback)
+
+
+def close_copy(sock: socket.socket) -> None:
+    """Close this process's descriptor of a socket, TLS or not; nothing is sent, and the parent's stays open."""
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def part_from_parent(loop: Any) -> None:
+    """Give a loop that was inherited a selector of this process's own, which watches what the parent's watches."""
+    inherited = getattr(loop, "_selector", None)
+    if inherited is None or any(loop is parted for parted in _parted):
+        return
+    # Kept: a loop that is thrown away unclosed is complained about.
+    _parted.append(loop)
+    own = selectors.DefaultSelector()
+    for key in tuple((inherited.get_map() or {}).values()):
+        # What was closed above, and what epoll does not take, is not watched.
+        with contextlib.suppress(ValueError, OSError):
+            own.register(key.fileobj, key.events, key.data)
+    inherited.close()
+    loop._selector = own  # noqa: SLF001 - see above
+    loop._close_self_pipe()  # noqa: SLF001
+    loop._make_self_pipe()  # noqa: SLF001
+
+
+def forget_current_loop() -> None:
+    """Leave no loop of the parent's as the current one of the child; from Python 3.12 on asyncio does so itself."""
+    if sys.version_info < (3, 12):
+        asyncio.set_event_loop(None)
