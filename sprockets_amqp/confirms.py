@@ -73,12 +73,11 @@ class Confirms(Generic[T]):
         lost = list(self)
         self._entries.clear()
         self._lowest, self._last = 1, 0
-        if self._when_empty is not None:
-            self._tell_empty()
+        self._when_empty = None
         return lost
 
-    def call_when_empty(self, callback: Callable[[], object] | None) -> None:
-        """Call back once, when the last unconfirmed entry is settled; None takes the request back."""
+    def call_when_empty(self, callback: Callable[[], object]) -> None:
+        """Call back once, when the last unconfirmed entry is settled; not when the channel is gone before."""
         self._when_empty = callback
 
     def _tell_empty(self) -> None:

@@ -81,11 +81,13 @@ class Lifecycle(Model):
         self._link = link
         self._announce = announce
         #: The states in which a publish goes out, whatever the outage says: each publish asks.
-        self._publishable = {state for state, of in PUBLISH_OUTCOMES.items() if set(of.values()) == {"goes out"}}
+        self._publishable = {
+            state for state, outcomes in PUBLISH_OUTCOMES.items() if set(outcomes.values()) == {"goes out"}
+        }
         #: The state that the last transition left, or is about to leave.
         self._left: Substate = State.IDLE
         self._run(
-            STATES, TRANSITIONS, State.IDLE, before_state_change="note_what", after_state_change="announce_change"
+            STATES, TRANSITIONS, State.IDLE, before_state_change="note_change", after_state_change="announce_change"
         )
 
     def __repr__(self) -> str:
@@ -131,7 +133,8 @@ class Lifecycle(Model):
     @property
     def condition(self) -> str:
         """In which state the connection is, and why, for people."""
-        because = f" ({self.reason})" if self.reason and not self.publishable else ""
+        trouble = "" if self.publishable else self._link.blocking or self.reason
+        because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
     def start_later(self) -> None:
@@ -145,7 +148,7 @@ class Lifecycle(Model):
 
     # What the machines do at every transition
 
-    def note_what(self, event: EventData) -> None:
+    def note_change(self, event: EventData) -> None:
         """Keep what is left, and the reason that was given for it."""
         self._left = self.state
         self.reason = event.kwargs.get("reason") or self.reason
@@ -181,11 +184,11 @@ class Lifecycle(Model):
         return limit, f"no answer from {node.host}:{node.port} within {limit:g} s"
 
     def channel_delay(self, _event: EventData) -> Timeout:
-        """Return the delay before a channel is opened again: none at first, then longer while channels don't last."""
+        """Count the channel that was lost, and return the delay before the next: none at first, then longer ones."""
         return self.attempts.next_channel(), ""
 
     def attempt_delay(self, _event: EventData) -> Timeout:
-        """Return the delay before the next node is tried."""
+        """Go on to the next node, say so, and return the delay before it is tried."""
         delay = self.attempts.next()
         LOGGER.warning("%s; trying %s again in %.1f s", self.condition, self.attempts.node.host, delay)
         return delay, ""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pika
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.exceptions import AMQPError, NoFreeChannels
+from pika.exceptions import AMQPError, ConnectionWrongStateError, NoFreeChannels
 from pika.frame import Method
 from pika.spec import Basic
 from pika.spec import Channel as ChannelMethods
@@ -94,7 +94,6 @@ class Link:
         refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection told.
     """
 
-    publish: Callable[[bytes, bytes, bytes], None]
     body_limit: int
     header_limit: int
 
@@ -105,6 +104,7 @@ class Link:
         self.channel: Channel | None = None
         self.opened = 0
         self.error: BaseException | None = None
+        self.publish: Callable[[bytes, bytes, bytes], None] = _publish_nowhere
         self.refuses_questions = False
         self._events = events
         self._confirm = confirm
@@ -113,9 +113,13 @@ class Link:
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._blocking: dict[str, str] = {}
         self._channel_since: float | None = None
-        #: The channel for questions, whether it is still being opened, and who waits for the answer on it.
+        #: The channel for questions, whether it is still being opened, and one before it that is still being closed.
         self._asking: Channel | None = None
         self._asking_opens = False
+        self._leaving: Channel | None = None
+        self._stuck = False
+        #: The question that is under way: exchange, routing key and user id, and who waits for its answer.
+        self._question: tuple[str, str, str | None] | None = None
         self._on_answer: Answer | None = None
 
     def __repr__(self) -> str:
@@ -171,38 +175,37 @@ class Link:
         (https://www.rabbitmq.com/docs/semantics#tx). RabbitMQ checks the exchange, the permissions and the user id
         when it receives the message, delivers nothing, and closes the channel where it refuses.
         """
-        assert self.connection is not None
         self._on_answer = on_answer
-        question = functools.partial(self._try_message, exchange, routing_key, user_id)
+        self._question = (exchange, routing_key, user_id)
         if self._asking is not None and self._asking.is_open:
-            question(self._asking)
-            return
-        try:
-            self._asking = self.connection.channel(on_open_callback=functools.partial(self._on_asking_open, question))
-        except NoFreeChannels:
-            LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
-            self._answer(None)
-            return
-        self._asking_opens = True
-        self._asking.add_on_close_callback(self._on_asking_closed)
+            self._try_message(self._asking)
+        elif self._leaving is None:
+            self._open_asking()
 
     def drop_question(self) -> None:
         """Answer no question that was asked until now, and let none of its answer be taken for the next one's."""
         if self._on_answer is None:
             return
         channel, self._asking = self._asking, None
-        self._on_answer = None
+        self._question = self._on_answer = None
         if channel is None:
+            # The question waited for a channel that does not get closed: the next one does without.
+            self._stuck = self._stuck or self._leaving is not None
+            self._leaving = None
             return
         try:
             channel.close()
         except AMQPError as error:
             LOGGER.debug("closing %s: %r", channel, error)
+        else:
+            # Its number, and its place in RabbitMQ's count of channels, are taken until it is closed.
+            self._leaving = channel
 
     def drop_channel(self) -> float:
         """Forget the channel, which is closed; returns for how many seconds it was open."""
         since, self._channel_since = self._channel_since, None
         self.channel = None
+        self.publish = _publish_nowhere
         # A stopped flow is the channel's, an alarm the connection's.
         self._blocking.pop(FLOW, None)
         return 0.0 if since is None else self._loop.time() - since
@@ -218,7 +221,8 @@ class Link:
     def drop_connection(self) -> float:
         """Drop the connection, whatever RabbitMQ does or fails to do; returns how long its channel was open."""
         connection, self.connection = self.connection, None
-        self._asking = self._on_answer = None
+        self._asking = self._leaving = self._question = self._on_answer = None
+        self._stuck = False
         self._blocking.clear()
         if connection is not None:
             connection.abort()
@@ -310,14 +314,31 @@ class Link:
 
     # Questions
 
-    def _on_asking_open(self, question: Callable[[Channel], None], channel: Channel) -> None:
+    def _open_asking(self) -> None:
+        assert self.connection is not None and self._question is not None
+        try:
+            self._asking = self.connection.channel(on_open_callback=self._on_asking_open)
+        except NoFreeChannels:
+            if not self._stuck:
+                exchange = self._question[0]
+                LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
+                self._answer(None)
+        except AMQPError as error:
+            # The connection is on its way down, and the question with it.
+            LOGGER.debug("asking about exchange %r: %r", self._question[0], error)
+        else:
+            self._asking_opens = True
+            self._asking.add_on_close_callback(self._on_asking_closed)
+
+    def _on_asking_open(self, channel: Channel) -> None:
         if channel is self._asking:
             self._asking_opens = False
-            channel.tx_select(callback=lambda _frame: question(channel))
+            channel.tx_select(callback=lambda _frame: self._try_message(channel))
 
-    def _try_message(self, exchange: str, routing_key: str, user_id: str | None, channel: Channel) -> None:
-        if channel is not self._asking:
+    def _try_message(self, channel: Channel) -> None:
+        if channel is not self._asking or self._question is None:
             return
+        exchange, routing_key, user_id = self._question
         try:
             channel.basic_publish(exchange, routing_key, b"", BasicProperties(user_id=user_id))
             channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
@@ -329,16 +350,30 @@ class Link:
             self._answer(None)
 
     def _on_asking_closed(self, channel: Channel, error: BaseException) -> None:
-        if channel is not self._asking:
-            return
-        self._asking = None
-        if channel.connection.is_open:
-            self._answer(reply(error))
-        elif self._asking_opens and reply(error)[0] == NOT_ALLOWED:
-            self.refuses_questions = True
+        if channel is self._leaving:
+            self._leaving = None
+            if self._question is not None:
+                # Later: pika still holds the number of the channel.
+                self._loop.call_soon(self._ask_again)
+        elif channel is self._asking:
+            self._asking = None
+            if channel.connection.is_open:
+                self._answer(reply(error))
+            elif self._asking_opens and reply(error)[0] == NOT_ALLOWED:
+                LOGGER.warning("RabbitMQ allows this user no second channel: exchanges are used unchecked")
+                self.refuses_questions = True
+
+    def _ask_again(self) -> None:
+        if self._question is not None and self._asking is None and self._leaving is None:
+            self._open_asking()
 
     def _answer(self, refusal: tuple[int, str] | None) -> None:
         on_answer, self._on_answer = self._on_answer, None
+        self._question = None
         if on_answer is not None:
             # Later: pika still holds the number of a channel that a refusal closed, and the next question needs one.
             self._loop.call_soon(on_answer, refusal)
+
+
+def _publish_nowhere(_method: bytes, _properties: bytes, _body: bytes) -> None:
+    raise ConnectionWrongStateError("there is no channel to publish on")

@@ -1,7 +1,8 @@
 """A model of a declared machine: it pulls triggers, and keeps how long a state may last.
 
-Where states have substates the machine is a `transitions.extensions.HierarchicalMachine`, which takes some 50 µs a
-trigger, else a `transitions.Machine`, which takes 10.
+Where states have substates the machine is a `transitions.extensions.HierarchicalMachine`: the documented states are
+then the model's own, and a row may name them. It takes some 50 µs a trigger, and triggers are rare; a
+`transitions.Machine`, for states without substates, takes 10.
 """
 
 import asyncio
@@ -58,7 +59,11 @@ class Model:
 
     def schedule(self, state: enum.Enum, delay: float, trigger: Trigger, *facts: Any) -> None:
         """Pull a trigger after so many seconds, unless the state is left first: actions schedule, they never pull."""
-        handle = self._loop.call_later(delay, self.feed, trigger, *facts)
+        handle: asyncio.Handle
+        if delay:
+            handle = self._loop.call_later(delay, self.feed, trigger, *facts)
+        else:
+            handle = self._loop.call_soon(self.feed, trigger, *facts)
         self._scheduled.setdefault(state, []).append(handle)
 
     def call_all_off(self) -> None:

@@ -26,19 +26,17 @@ from .errors import (
     OutcomeUnknown,
     describe,
 )
-from .exchanges import Exchanges
+from .exchanges import QUESTION_LIMIT, Exchanges
 from .link import Link
 from .message import Message, Options
 from .settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds that a message of a ready client waits at least for RabbitMQ's word on its exchange.
-PROBE_LIMIT: Final = 5.0
 #: Seconds between looks at a socket that takes too little: without confirms nothing else tells when it took more.
 CONGESTION_INTERVAL: Final = 0.05
-#: RabbitMQ's reply code when an operator closes the connection (AMQP 0-9-1, CONNECTION_FORCED): no message's fault.
-CONNECTION_FORCED: Final = 320
+#: RabbitMQ's reply codes for a connection that it closes over no message: 200 is a success, 320 an operator's doing.
+BLAMELESS: Final = frozenset({200, 320})
 
 
 class Gate(Protocol):
@@ -93,7 +91,7 @@ class Publisher:
         self._gate = gate
         self._link = link
         self._settings = settings
-        self._exchanges = Exchanges(link)
+        self._exchanges = Exchanges(link, loop)
         self._line: OrderedDict[Message, None] = OrderedDict()
         self._confirms: Confirms[Message] = Confirms()
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
@@ -147,15 +145,17 @@ class Publisher:
             if message not in keep:
                 self._end(message, OutcomeUnknown(describe(cause)), cause)
         for message in reversed(list(keep)):
+            message.returned = None
             self._enter(message, self._settings.timeout)
             self._line.move_to_end(message, last=False)
 
     def send_waiting(self) -> None:
         """Send what waits, in order, as far as the lifecycle, the limits and RabbitMQ's word on exchanges let it."""
-        while self._line and self._exchanges.asking is None and self._may_send():
+        while self._line and self._may_send():
             message = next(iter(self._line))
             if not message.future.done() and not self._exchanges.knows(message):
-                self._ask(message)
+                if self._exchanges.asking is None:
+                    self._ask(message)
                 return
             self._leave(message)
             if not message.future.done():
@@ -167,7 +167,7 @@ class Publisher:
             self._give_up(next(iter(self._line)), self._gate.condition)
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call back once when nothing is unconfirmed: at once, or when the last message is settled."""
+        """Call back once when all that is unconfirmed was confirmed: at once, later or, when it is lost, never."""
         if self._confirms:
             self._confirms.call_when_empty(callback)
         else:
@@ -222,7 +222,7 @@ class Publisher:
             self._give_up(message, self._reason_to_wait())
         else:
             # Ready, it waits for no more than RabbitMQ's word on an exchange.
-            self._enter(message, max(timeout, PROBE_LIMIT) if may_send else timeout)
+            self._enter(message, max(timeout, QUESTION_LIMIT) if may_send else timeout)
             self.send_waiting()
 
     def _enter(self, message: Message, timeout: float) -> None:
@@ -232,10 +232,6 @@ class Publisher:
 
     def _leave(self, message: Message) -> None:
         self._line.pop(message, None)
-        if message is self._exchanges.asking:
-            # Without an answer, those behind it would never have their turn.
-            self._exchanges.give_up()
-            self._loop.call_soon(self.send_waiting)
         if message.timer is not None:
             message.timer.cancel()
             message.timer = None
@@ -330,7 +326,7 @@ class Publisher:
     def _kept(self, lost: list[Message], reason: BaseException) -> dict[Message, None]:
         """Choose what is sent again: all of it, but for a message that RabbitMQ refuses."""
         refused = isinstance(reason, ChannelClosedByBroker) or (
-            isinstance(reason, ConnectionClosedByBroker) and reason.reply_code != CONNECTION_FORCED
+            isinstance(reason, ConnectionClosedByBroker) and reason.reply_code not in BLAMELESS
         )
         if not refused:
             return dict.fromkeys(lost)

@@ -109,7 +109,7 @@ STATES: Final = (
         substates=(
             Declared(
                 Closing.DRAINING,
-                "What is unconfirmed is waited for.",
+                "Waiting for what is unconfirmed.",
                 on_enter=("drain",),
             ),
             Declared(

@@ -1,9 +1,10 @@
 """Which exchanges RabbitMQ takes messages for, asked on a channel of its own; against a broker in memory."""
 
 import pytest
+from pika import spec
 
-from sprockets_amqp import ExchangeRefused, NotReadyError
-from tests.support.memory import Broker, in_memory
+from sprockets_amqp import ExchangeRefused
+from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
 
@@ -105,18 +106,94 @@ def test_an_old_refusal_refuses_nothing_new(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
-def test_a_question_whose_message_is_gone_is_asked_for_the_next_one(broker: Broker, how: str) -> None:
-    """RabbitMQ is slow to answer about an exchange: what waits behind the message that asked has its own question."""
-    broker.unanswered.add("slow")
+def test_a_question_goes_on_without_the_message_that_asked_it(broker: Broker, how: str) -> None:
+    """It is about the exchange: what waits behind for the same one goes out, or is refused, by its answer."""
     client = broker.ready()
-    asked = client.publish("slow", "q", b"", timeout=0)
-    broker.open()
-    behind = client.publish("slow", "q", b"", timeout=60)
-    broker.unanswered.clear()
+    asked = client.publish("events", "q", b"", timeout=0)
+    broker.clock.turn()
+    answer, broker.peer.outbox = broker.peer.outbox, []
+    behind = client.publish("events", "q", b"", timeout=60)
     if how == "cancelled":
         asked.cancel()
     else:
-        broker.clock.advance(6)
-        assert isinstance(asked.exception(), NotReadyError)
+        broker.clock.advance(4.9)
+        broker.clock.now += 0.05
+    broker.peer.outbox = answer
     broker.open().peer.confirm_all()
     assert behind.result() is None
+    assert len(broker.peer.open_channels) == 2
+
+
+def test_a_question_given_up_leaves_room_for_the_next(broker: Broker) -> None:
+    """With room for two channels, a cancelled publish costs no exchange its question, and nobody the channel."""
+    broker.tune = spec.Connection.Tune(2, 4096, 0)
+    client = broker.ready()
+    flight, asked = client.publish("", "q", b""), client.publish("events", "q", b"")
+    broker.clock.turn()
+    bad = client.publish("missing", "q", b"")
+    asked.cancel()
+    broker.open().peer.confirm_all()
+    assert (outcome(bad), outcome(flight)) == (ExchangeRefused, None)
+
+
+def test_refused_exchanges_in_a_row_leave_room_for_each_others_question(broker: Broker) -> None:
+    """pika holds the number of a channel for a moment after RabbitMQ has closed it."""
+    broker.tune = spec.Connection.Tune(2, 4096, 0)
+    broker.missing.add("gone")
+    client = broker.ready()
+    futures = [client.publish(exchange, "q", b"") for exchange in ("missing", "gone", "")]
+    broker.open().peer.confirm_all()
+    broker.open().peer.confirm_all()
+    assert [outcome(future) for future in futures] == [ExchangeRefused, ExchangeRefused, None]
+
+
+def test_what_was_known_is_asked_anew_on_the_next_channel(broker: Broker) -> None:
+    """The exchange may be what the channel was lost over."""
+    client = broker.ready()
+    client.publish("events", "q", b"")
+    broker.open().peer.confirm_all()
+    broker.missing.add("events")
+    broker.peer.close_channel(1, 404, "NOT_FOUND")
+    broker.open()
+    futures = [client.publish(exchange, "q", b"") for exchange in ("events", "")]
+    broker.open().peer.confirm_all()
+    assert [outcome(future) for future in futures] == [ExchangeRefused, None]
+
+
+def test_a_user_of_one_channel_is_asked_about_no_exchange_any_more(broker: Broker) -> None:
+    """RabbitMQ closes the connection over the channel for questions; the next connection does without."""
+    client = broker.ready()
+    waits = client.publish("events", "q", b"", timeout=60)
+    broker.clock.turn()
+    broker.peer.outbox.clear()
+    broker.peer.say(0, spec.Connection.Close(530, "NOT_ALLOWED - channel limit", 0, 0))
+    broker.peer.deliver()
+    broker.clock.advance(2)
+    broker.open().peer.confirm_all()
+    assert (outcome(waits), len(broker.peers), len(broker.peer.open_channels)) == (None, 2, 1)
+
+
+def test_a_connection_that_is_refused_for_another_reason_says_nothing_about_channels(broker: Broker) -> None:
+    """The same code, while the channel for questions is open, is about something else."""
+    client = broker.ready()
+    client.publish("events", "q", b"")
+    broker.open().peer.confirm_all()
+    broker.peer.say(0, spec.Connection.Close(530, "NOT_ALLOWED - vhost is down", 0, 0))
+    broker.peer.deliver()
+    broker.clock.advance(2)
+    broker.open()
+    bad = client.publish("missing", "q", b"")
+    broker.open()
+    assert outcome(bad) is ExchangeRefused
+
+
+def test_a_publish_on_a_closing_connection_waits(broker: Broker) -> None:
+    """Somebody closed pika's connection: the publish raises nothing, and goes out on the next."""
+    client = broker.ready()
+    assert client.connection is not None
+    client.connection.close()
+    future = client.publish("events", "q", b"")
+    broker.open()
+    broker.clock.advance(2)
+    broker.open().peer.confirm_all()
+    assert outcome(future) is None

@@ -337,7 +337,7 @@ class Exploration(RuleBasedStateMachine):
         """Connecting, closing and waiting for the next attempt each have a limit, whatever the broker does."""
         client = self.client
         if client.connecting or client.closing or (client.closed and client.recovers):
-            assert self.broker.clock.timers()
+            assert self.broker.clock.timers() or self.broker.clock.loop._ready
 
     # The end
 

@@ -67,7 +67,16 @@ def actions(source: ast.Module) -> set[str]:
         for node in ast.walk(source)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
-    return {name for name in called if name in ACTIONS or (name.startswith("add_on_") and name.endswith("_callback"))}
+    ending = {
+        node.attr
+        for node in ast.walk(source)
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"close", "abort"}
+        and getattr(node.value, "attr", getattr(node.value, "id", "")) in {"connection", "_connection", "channel"}
+    }
+    return ending | {
+        name for name in called if name in ACTIONS or (name.startswith("add_on_") and name.endswith("_callback"))
+    }
 
 
 def test_only_the_link_registers_with_pika_and_acts_on_the_wire() -> None:
@@ -91,8 +100,13 @@ def test_every_connection_is_made_by_the_link() -> None:
 # Nothing is decided beside the declaration
 
 
+STATES: Final = {"state", "substate", "documented"}
+
+
 def _is_state(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr in {"state", "substate", "documented"}
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+        return any(isinstance(each, ast.Constant) and each.value in STATES for each in node.args)
+    return isinstance(node, ast.Attribute) and node.attr in STATES
 
 
 def _sets_state(node: ast.AST) -> bool:
@@ -139,7 +153,9 @@ def test_the_machine_is_built_in_one_place() -> None:
         module
         for module in SOURCES
         for node in ast.walk(tree(module))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transitions.extensions")
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("transitions")
+        and any("Machine" in alias.name and alias.name != "MachineError" for alias in node.names)
     }
     assert users == {"sprockets_amqp.model"}
 
@@ -180,6 +196,7 @@ def test_the_scan_finds_what_sets_a_state(code: str) -> None:
         "x = State.READY is self.state",
         "ok = c.substate in REFUSED",
         "match c.state:\n case 1: pass",
+        "ok = getattr(self, 'state') is State.READY",
     ],
 )
 def test_the_scan_finds_what_compares_a_state(code: str) -> None:

@@ -1,5 +1,7 @@
 """The link hands pika's events on as they are, against a broker in memory."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from pika import spec
 from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker, StreamLostError
 
 from sprockets_amqp import Client, OutcomeUnknown
-from tests.support.memory import Broker, in_memory
+from tests.support.memory import Broker, Peer, in_memory
 
 broker = in_memory
 
@@ -111,3 +113,40 @@ def test_what_an_old_connection_says_of_blocking_is_nobodys(broker: Broker) -> N
     broker.open()
     on_blocked(old, spec.Connection.Blocked("late"))  # type: ignore[arg-type]
     assert client.ready
+
+
+def test_the_trouble_that_is_left_is_the_one_that_is_named(broker: Broker) -> None:
+    """Blocked for two reasons, of which one goes: the sentence is about the other."""
+    client = broker.ready()
+    broker.peer.say(1, spec.Channel.Flow(active=False))
+    broker.peer.deliver()
+    assert client.condition == "connection is Blocked (channel.flow)"
+    broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+    broker.peer.say(1, spec.Channel.Flow(active=True))
+    broker.peer.deliver()
+    assert client.condition == "connection is Blocked (low on memory)"
+
+
+def test_each_channel_flow_is_acknowledged(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pika sends no channel.flow-ok of its own."""
+    told: list[bool] = []
+    monkeypatch.setattr(Peer, "_on_channel_flowok", lambda _peer, _number, ok: told.append(ok.active), raising=False)
+    broker.ready()
+    for active in (False, True):
+        broker.peer.say(1, spec.Channel.Flow(active))
+        broker.peer.deliver()
+        broker.clock.turn()
+    assert told == [False, True]
+
+
+def test_a_connection_that_was_lost_is_not_kept(broker: Broker) -> None:
+    """What pika had of it can go."""
+    client = broker.ready()
+    gone = weakref.ref(client.connection)
+    broker.peer.lose()
+    broker.clock.advance(1)
+    broker.peers.clear()
+    gc.collect()
+    assert gone() is None
+    broker.clients.clear()
+    broker.clock.run(client.shutdown(0))

@@ -192,6 +192,17 @@ def test_what_is_used_is_listed() -> None:
         assert used - ours_too <= LISTED, name
 
 
+def test_what_our_connection_uses_of_its_own_base_is_listed() -> None:
+    """Our connection is pika's: what it calls or reads of itself and does not define is pika's, too."""
+    tree = ast.parse((PACKAGE / "transport.py").read_text())
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    set_here = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    assert (names & private_names()) - (defined - LISTED) - (set_here - LISTED) <= LISTED
+
+
 @pytest.mark.parametrize(
     ("code", "found"),
     [

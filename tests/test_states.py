@@ -224,7 +224,7 @@ def test_every_name_is_a_method_of_the_model_and_every_method_is_declared(model:
         for name, method in vars(model).items()
         if inspect.isfunction(method) and EventData in [each.annotation for each in _parameters(method)]
     }
-    at_every_transition = {"note_what", "announce_change"}
+    at_every_transition = {"note_change", "announce_change"}
     private = {name for name in takes_event if name.startswith("_")}
     assert takes_event - at_every_transition - private == named - {""}
     for guard in {row.conditions for row in rows} | {row.unless for row in rows}:

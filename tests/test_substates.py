@@ -213,3 +213,79 @@ def test_a_channel_that_lasted_begins_the_delays_anew_also_when_its_connection_i
     # The first delay is one second at the most; after the outage of days ago it would be two at the least.
     broker.clock.advance(1)
     assert client.connecting
+
+
+def test_a_client_whose_loop_never_ran_is_retired_without_a_word(broker: Broker) -> None:
+    """What waits is refused with the reason, and nothing is told or connected when the loop runs after all."""
+    client = broker.client()
+    told = broker.watch(client)
+    waits = client.publish("", "q", b"")
+    client._core.retire("another loop runs the application")
+    assert outcome(waits) is NotReadyError
+    assert "another loop runs the application" in str(waits.exception())
+    broker.clock.advance(10)
+    assert (broker.peers, told, client.history) == ([], [], ())
+
+
+def test_the_client_connects_before_what_the_application_asks_next(broker: Broker) -> None:
+    """It was first in line for the loop's first turn."""
+    client = broker.client()
+    seen: list[Substate] = []
+    broker.clock.loop.call_soon(lambda: seen.append(client.substate))
+    broker.clock.turn(1)
+    assert seen == [Connecting.OPENING_CONNECTION]
+
+
+def test_the_limit_of_confirmations_holds_after_a_loss(broker: Broker) -> None:
+    """On each new channel the clock starts anew."""
+    client = broker.ready(confirm_timeout=5)
+    client.publish("", "q", b"").add_done_callback(lambda ended: ended.exception())
+    broker.clock.turn()
+    broker.peer.lose()
+    broker.clock.advance(1)
+    broker.open()
+    slow = client.publish("", "q", b"")
+    broker.clock.advance(5.1)
+    assert outcome(slow) is OutcomeUnknown
+
+
+@pytest.mark.parametrize(("code", "together"), [(320, 3), (200, 3), (501, 1)])
+def test_only_a_refusal_makes_suspects(broker: Broker, code: int, together: int) -> None:
+    """What an operator closed is sent again at once, what RabbitMQ refused one message at a time."""
+    client = broker.ready(republish_unconfirmed=True)
+    futures = [client.publish("", "q", b"") for _ in range(3)]
+    broker.clock.turn()
+    broker.peer.say(0, spec.Connection.Close(code, "bye", 0, 0))
+    broker.peer.deliver()
+    broker.clock.advance(1)
+    broker.open()
+    assert client.unconfirmed == together
+    while client.unconfirmed:
+        broker.open().peer.confirm_all()
+    assert [outcome(future) for future in futures] == [None] * 3
+
+
+def test_nothing_is_kept_for_a_republish_that_nobody_waits_for(broker: Broker) -> None:
+    """In a persistent outage what is lost is unknown at once."""
+    client = broker.ready(republish_unconfirmed=True, timeout=3)
+    sent = client.publish("", "q", b"")
+    broker.clock.turn()
+    broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+    broker.peer.deliver()
+    broker.clock.advance(4)
+    broker.peer.lose()
+    assert (outcome(sent), client.waiting) == (OutcomeUnknown, 0)
+
+
+def test_a_returned_message_that_is_sent_again_ends_as_the_second_time(broker: Broker) -> None:
+    """A queue was bound meanwhile."""
+    broker.unroutable.add("key")
+    client = broker.ready(republish_unconfirmed=True, fail_on_return=True)
+    sent = client.publish("", "key", b"")
+    broker.clock.turn()
+    broker.peer.deliver()
+    broker.unroutable.clear()
+    broker.peer.lose()
+    broker.clock.advance(1)
+    broker.open().peer.confirm_all()
+    assert outcome(sent) is None
