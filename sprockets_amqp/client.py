@@ -106,7 +106,9 @@ class Client(Events):
         _clients.add(self)
 
     def __repr__(self) -> str:
-        return f"<Client {self.state_description} {hide_password(self.url)}>"
+        # In a forked process that has not used it yet, it has no state.
+        state = self.state if self._present is not None else State.IDLE
+        return f"<Client {DESCRIPTIONS[state]} {hide_password(self.url)}>"
 
     # What it was told, and what it works with
 
@@ -505,15 +507,14 @@ class Client(Events):
             return core
         if running is not None and self._may_move():
             waiting = core.publisher.waiting
-            self._present = None
             core.retire("it was published on an event loop that never ran; another runs the application")
+            core = self._bind(IOLoop.current())
             LOGGER.warning(
-                "%r was made for an event loop that never ran, and belongs to the one that runs now; %d messages that "
-                "were published before are refused",
-                self,
+                "the client was made for an event loop that never ran, and moves to the one that runs now; messages "
+                "that were published before are refused: %d",
                 waiting,
             )
-            return self._bind(IOLoop.current())
+            return core
         if threading.get_ident() != core.thread:
             raise RuntimeError(
                 f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "

@@ -35,6 +35,7 @@ from examples.application import Events
 from examples.demo import on_broker
 from sprockets_amqp import diagrams, errors
 from sprockets_amqp.settings import DEFAULT_URL
+from tests import test_started
 from tests.support.http import fetch, served
 from tests.support.rabbitmq import Node, free_port
 
@@ -47,6 +48,7 @@ SECONDS: Final = 60
 #: What stands between `<!-- name -->` and `<!-- /name -->`; tests/faults/matrix.py has a part of its own.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
+    "starts": test_started.table,
     "states": diagrams.states_table,
     "substates": diagrams.substates_table,
     "transitions": diagrams.table,

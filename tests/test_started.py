@@ -33,6 +33,23 @@ WAYS: Final[dict[str, tuple[tuple[str, ...], int]]] = {
 }
 
 
+def table() -> str:
+    """Write the ways in a Markdown table, for people."""
+    head = "| the application runs by | `install()` is called | processes |\n| --- | --- | --- |\n"
+    number = {1: "one", 2: "two"}
+    rows = []
+    for runner, (places, count) in WAYS.items():
+        processes = "one a processor" if runner.endswith(" 0") else number[count]
+        rows.append(f"| {_runner(runner)} | {', '.join(places)} | {processes} |\n")
+    return head + "".join(rows)
+
+
+def _runner(runner: str) -> str:
+    if runner.startswith("sprockets.http"):
+        return f"`sprockets.http.run()` with `number_of_procs` {runner[-1]}"
+    return ", then ".join(f"`{part}`" for part in runner.split(", "))
+
+
 class Started:
     """An application in a process group of its own."""
 
