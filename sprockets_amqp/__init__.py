@@ -26,12 +26,14 @@ from .errors import (
 from .hooks import Changes, StateChange, Subscription
 from .mixin import PublishingMixin
 from .publisher import Counters
-from .settings import Settings
+from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
 from .states import State
 
 __version__ = version("sprockets_amqp")
 
 __all__ = [
+    "DEFAULT_CONNECTION_ATTEMPTS",
+    "DEFAULT_RECONNECT_DELAY",
     "AMQPException",
     "Changes",
     "Client",

@@ -26,7 +26,7 @@ from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
 from .link import Events
 from .message import Options
 from .publisher import Counters
-from .settings import Settings, hide_password
+from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings, hide_password
 from .states import DESCRIPTIONS, DOCUMENTED, TRANSITIONS, PublishOutcome, State, Substate
 from .transport import Connection
 
@@ -71,8 +71,8 @@ class Client(Events):
         self,
         url: str,
         enable_confirmations: bool = True,
-        reconnect_delay: float = 5,
-        connection_attempts: int = 3,
+        reconnect_delay: float = DEFAULT_RECONNECT_DELAY,
+        connection_attempts: int = DEFAULT_CONNECTION_ATTEMPTS,
         default_app_id: str | None = None,
         on_ready_callback: Callable[["Client"], object] | None = None,
         on_unavailable_callback: Callable[["Client"], object] | None = None,
@@ -545,7 +545,8 @@ class Client(Events):
                 DESCRIPTIONS[DOCUMENTED[each]] for row in TRANSITIONS if row.trigger == name for each in row.source
             ]
             known = " or ".join(dict.fromkeys(sources))
-            raise ConnectionStateError(f"{self.condition}; {name}() is for a connection that is {known}") from None
+            sentence = f"{self.condition}; {name}() is for a connection that is {known}"
+            raise ConnectionStateError(self.state_description).saying(sentence) from None
 
 
 _clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()

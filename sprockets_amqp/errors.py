@@ -14,24 +14,45 @@ from .pika_insides import causes
 class AMQPException(Exception):
     """What everything this package raises on its own derives from.
 
+    A subclass of your own may say with ``fmt`` how its arguments are put into words, as in sprockets.mixins.amqp:
+
+    >>> class TooLarge(AMQPException):
+    ...     fmt = "{} is too large: {} bytes"
+    >>> str(TooLarge("the report", 4711))
+    'the report is too large: 4711 bytes'
+
     Attributes:
+        fmt: the words for the arguments; the errors that this package raises have sentences of their own.
         message_id: the message it is about, or None.
         exchange: where that message was published to, or None.
         routing_key: with which routing key, or None.
         may_have_arrived: whether RabbitMQ may have received the message, so that sending it again may duplicate it.
     """
 
+    fmt: ClassVar[str] = "AMQP Exception ({}): {}"
     may_have_arrived: ClassVar[bool] = False
     message_id: str | None = None
     exchange: str | None = None
     routing_key: str | None = None
+    _sentence = ""
 
     def __str__(self) -> str:
-        return " ".join(str(arg) for arg in self.args) or type(self).__name__
+        if self._sentence:
+            return self._sentence
+        try:
+            return self.fmt.format(*self.args)
+        except Exception:
+            # Other arguments than fmt has room for: an error can be shown whatever it was made with.
+            return " ".join(str(arg) for arg in self.args) or type(self).__name__
 
     @property
     def _subject(self) -> str:
         return f"message {self.message_id} to exchange {self.exchange!r} with routing key {self.routing_key!r}"
+
+    def saying(self, sentence: str) -> Self:
+        """Say this sentence instead of the arguments in ``fmt``; returns the error."""
+        self._sentence = sentence
+        return self
 
     def about(self, message_id: str | None, exchange: str, routing_key: str) -> Self:
         """Name the message that the error is about; returns the error."""
@@ -44,6 +65,8 @@ class AMQPException(Exception):
 class ConnectionStateError(AMQPException):
     """`Client.connect()` or `Client.close()` was called in a state that has no such transition."""
 
+    fmt = "Attempted to close the connection while {}"
+
 
 class NotReadyError(AMQPException):
     """The message was not sent: the client did not become ready in time, its limits are full, or it is closing.
@@ -51,9 +74,13 @@ class NotReadyError(AMQPException):
     Trying again later cannot duplicate the message. In a handler, answer 503.
     """
 
+    fmt = "Connection is {} when publishing message {}"
+
 
 class PublishingFailure(AMQPException):
     """The publish was attempted and was not confirmed; the subclass and `may_have_arrived` say what is known."""
+
+    fmt = "Message {} was not routed to its intended destination ({}, {}): {}"
 
 
 class InvalidMessage(PublishingFailure, ValueError):

@@ -19,6 +19,8 @@ from .pika_insides import url_options
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
+DEFAULT_RECONNECT_DELAY: Final = 5
+DEFAULT_CONNECTION_ATTEMPTS: Final = 3
 
 #: pika's; see `node_parameters`.
 URL_OPTIONS: Final = url_options()
@@ -112,10 +114,10 @@ class Settings:
     #: Seconds to wait for a confirmation.
     confirm_timeout: float = _setting(30.0, "CONFIRM_TIMEOUT", _positive_seconds)
     #: Seconds before the first attempt to reconnect; doubled for each further one up to max_reconnect_delay.
-    reconnect_delay: float = _setting(5.0, "RECONNECT_DELAY", _positive_seconds)
+    reconnect_delay: float = _setting(DEFAULT_RECONNECT_DELAY, "RECONNECT_DELAY", _positive_seconds)
     max_reconnect_delay: float = _setting(60.0, "MAX_RECONNECT_DELAY", _positive_seconds)
     #: Attempts to reach a single node before the client is closed and waits; of several nodes each is tried once.
-    connection_attempts: int = _setting(3, "CONNECTION_ATTEMPTS", _count)
+    connection_attempts: int = _setting(DEFAULT_CONNECTION_ATTEMPTS, "CONNECTION_ATTEMPTS", _count)
     enable_confirmations: bool = _setting(True, "CONFIRMATIONS", _flag)
     fail_on_return: bool = _setting(False, "FAIL_ON_RETURN", _flag)
     republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)

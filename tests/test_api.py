@@ -87,6 +87,14 @@ def test_the_back_pressure_event_is_static() -> None:
     assert isinstance(inspect.getattr_static(amqp.Client, "on_back_pressure_detected"), staticmethod)
 
 
+def test_the_defaults_have_the_names_that_existing_code_reads() -> None:
+    """They are what a client has that was not told otherwise."""
+    assert (amqp.DEFAULT_RECONNECT_DELAY, amqp.DEFAULT_CONNECTION_ATTEMPTS) == (5, 3)
+    settings = amqp.Settings()
+    assert settings.reconnect_delay == amqp.DEFAULT_RECONNECT_DELAY
+    assert settings.connection_attempts == amqp.DEFAULT_CONNECTION_ATTEMPTS
+
+
 @pytest.mark.parametrize(("name", "value"), STATES.items())
 def test_states_have_their_values_and_descriptions(name: str, value: int) -> None:
     """Code that compares, prints or looks up the numbers goes on to work."""
@@ -326,8 +334,9 @@ class OldApplication(testing.AsyncHTTPTestCase):
     @testing.gen_test(timeout=30)
     async def test_connect_and_close_know_their_states(self) -> None:
         """Each raises ConnectionStateError where the other is due."""
-        with pytest.raises(amqp.ConnectionStateError):
+        with pytest.raises(amqp.ConnectionStateError, match=r"connection is Ready; connect\(\) is for") as caught:
             self.client.connect()
+        assert caught.value.args == ("Ready",)
         self.client.close()
         with pytest.raises(amqp.ConnectionStateError, match="Clos"):
             self.client.close()

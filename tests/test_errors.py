@@ -138,6 +138,40 @@ def test_its_sentence_says_what_happened_and_what_to_do(error: AMQPException, se
     assert str(error.about("m1", "events", "created")) == sentence
 
 
+class Unacceptable(PublishingFailure):
+    """An application's own error, as it was written for sprockets.mixins.amqp 3.0."""
+
+    fmt = "{1} will not have {0!r}"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (AMQPException(404, "NOT_FOUND"), "AMQP Exception (404): NOT_FOUND"),
+        (ConnectionStateError("Ready"), "Attempted to close the connection while Ready"),
+        (NotReadyError("Closed", "m1"), "Connection is Closed when publishing message m1"),
+        (
+            PublishingFailure("m1", "events", "created", "AMQPChannelError"),
+            "Message m1 was not routed to its intended destination (events, created): AMQPChannelError",
+        ),
+        (Unacceptable("m1", "events", "more than it has room for"), "events will not have 'm1'"),
+        (Unacceptable("too little"), "too little"),
+    ],
+)
+def test_what_an_application_raises_is_put_into_words_by_fmt(error: AMQPException, sentence: str) -> None:
+    """With the arguments of version 3.0 an error says what it said then; with too few, what it was given."""
+    assert str(error) == str(error.about("m2", "other", "key")) == sentence
+    assert f"{error!r}" == f"{type(error).__name__}{error.args!r}".replace(",)", ")")
+
+
+def test_an_error_may_have_a_sentence_and_the_arguments_of_version_3() -> None:
+    """The sentence is shown, whatever fmt would say, and goes through pickle."""
+    error = ConnectionStateError("Ready").saying("connection is Ready; connect() is for another")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert str(error) == str(copy) == "connection is Ready; connect() is for another"
+    assert copy.args == ("Ready",)
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
