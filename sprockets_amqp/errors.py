@@ -168,7 +168,10 @@ def connection_lost(reply_code: int, reply_text: str) -> Exception:
     """Make the error that says why a connection ended, from what `Client.on_connection_closed` is told."""
     if reply_code == 200:
         return ConnectionClosedByClient(reply_code, reply_text)
-    return ConnectionClosedByBroker(reply_code, reply_text) if reply_code else StreamLostError(reply_text)
+    if reply_code:
+        return ConnectionClosedByBroker(reply_code, reply_text)
+    # `reply` described it with its name.
+    return StreamLostError(reply_text.removeprefix(f"{StreamLostError.__name__}: "))
 
 
 def channel_lost(reply_code: int, reply_text: str) -> Exception:

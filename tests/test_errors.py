@@ -1,5 +1,6 @@
 """What the client raises: facts as attributes, and a sentence that always works."""
 
+import doctest
 import pickle
 
 import pytest
@@ -164,6 +165,11 @@ def test_what_an_application_raises_is_put_into_words_by_fmt(error: AMQPExceptio
     assert f"{error!r}" == f"{type(error).__name__}{error.args!r}".replace(",)", ")")
 
 
+def test_the_example_of_an_own_error_is_right() -> None:
+    """What the docstring shows is what happens."""
+    assert doctest.testmod(errors) == doctest.TestResults(failed=0, attempted=2)
+
+
 def test_an_error_may_have_a_sentence_and_the_arguments_of_version_3() -> None:
     """The sentence is shown, whatever fmt would say, and goes through pickle."""
     error = ConnectionStateError("Ready").saying("connection is Ready; connect() is for another")
@@ -227,6 +233,14 @@ def test_the_cause_of_a_lost_connection(code: int, kind: type[Exception]) -> Non
     cause = connection_lost(code, "why")
     assert type(cause) is kind
     assert "why" in describe(cause)
+
+
+def test_a_cut_line_is_described_once() -> None:
+    """What was described, told as an event and made an error again reads as it did at first."""
+    described = describe(StreamLostError("Stream connection lost: ConnectionResetError(104, 'reset')"))
+    assert described == "StreamLostError: Stream connection lost: ConnectionResetError(104, 'reset')"
+    cause = connection_lost(*reply(StreamLostError("Stream connection lost: ConnectionResetError(104, 'reset')")))
+    assert (describe(cause), reply(cause)) == (described, (0, described))
 
 
 def test_the_cause_of_a_lost_channel() -> None:

@@ -223,6 +223,13 @@ def test_a_late_event_of_a_connection_that_is_gone_is_nobodys(broker: Broker) ->
     assert client.connection is broker.peer.connection
 
 
+def test_a_cut_line_that_is_told_as_an_event_is_described_once(broker: Broker) -> None:
+    """Whoever calls the documented event with the words of the loss finds them in the condition, and no more."""
+    client = broker.ready()
+    client.on_connection_closed(client.connection, 0, "StreamLostError: Stream connection lost")  # type: ignore[arg-type]
+    assert client.condition == "connection is Closed (StreamLostError: Stream connection lost)"
+
+
 def test_a_lost_channel_settles_what_is_on_the_wire_and_keeps_what_waits(broker: Broker) -> None:
     """The unconfirmed of a closed channel are unknown, the cause chained; those in line go out on the next."""
     client = broker.ready(max_unconfirmed=1)
