@@ -46,10 +46,12 @@ class Answer:
     @property
     def document(self) -> dict[str, Any]:
         """The answer as JSON."""
+        message_id: object = self.error.message_id
         return {
             "error": type(self.error).__name__,
             "reason": self.reason,
-            "message_id": self.error.message_id,
+            # Whoever made the error may have named the message by anything.
+            "message_id": None if message_id is None else str(message_id),
             "may_have_arrived": self.error.may_have_arrived,
         }
 

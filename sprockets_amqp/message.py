@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
+from uuid import UUID
 
 from .defaults import around_message_id, new_message_id
 from .encoding import encode_body, encode_method, encode_properties, unhashable
@@ -21,6 +22,8 @@ class Options(TypedDict, total=False):
 
 
 OPTIONS: Final = frozenset(Options.__annotations__)
+#: The properties that may be given as a `uuid.UUID`.
+IDS: Final = ("message_id", "correlation_id")
 
 
 class Message:
@@ -79,7 +82,9 @@ class Message:
                 self.properties = before + self.message_id.encode() + after
             else:
                 filled = _fill(properties, app_id)
-                self.message_id = filled["message_id"]
+                given = filled["message_id"]
+                # What is no str is refused below, and is no id to name the message by.
+                self.message_id = given if isinstance(given, str) else None
                 self.user_id = filled.get("user_id")
                 self.properties = encode_properties(filled)
             self.method = encode_method(exchange, routing_key, mandatory)
@@ -123,4 +128,8 @@ def _checked(options: Options) -> tuple[float | None, bool]:
 def _fill(properties: object, app_id: str | None) -> dict[str, Any]:
     if not isinstance(properties, Mapping):
         raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
-    return {"message_id": new_message_id(), "timestamp": int(time.time()), "app_id": app_id, **properties}
+    filled = {"message_id": new_message_id(), "timestamp": int(time.time()), "app_id": app_id, **properties}
+    for name in IDS:
+        if isinstance(filled.get(name), UUID):
+            filled[name] = str(filled[name])
+    return filled

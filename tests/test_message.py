@@ -149,6 +149,18 @@ def test_what_the_caller_gives_wins_and_is_not_changed(
     assert message.user_id == given_properties.get("user_id")
 
 
+def test_ids_may_be_uuids(loop: asyncio.AbstractEventLoop) -> None:
+    """message_id and correlation_id go out as a UUID's text, and the caller's dict keeps the UUIDs."""
+    ids = {"message_id": uuid.uuid4(), "correlation_id": uuid.uuid4()}
+    given_properties: dict[str, Any] = dict(ids)
+    message = make(loop, properties=given_properties)
+    decoded = BasicProperties()
+    decoded.decode(message.properties)
+    assert (decoded.message_id, decoded.correlation_id) == tuple(map(str, ids.values()))
+    assert message.message_id == str(ids["message_id"])
+    assert given_properties == ids
+
+
 def test_without_an_app_id_none_is_sent(loop: asyncio.AbstractEventLoop) -> None:
     """A client without default_app_id sends none."""
     decoded = BasicProperties()
@@ -230,6 +242,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         for name in strings_of
         for value in (1, b"x", "x" * 256, "\ud800", ["x"], {"x": 1})
     ],
+    *[({"properties": {name: uuid.uuid4()}}, name) for name in strings_of if not name.endswith("_id")],
+    *[({"properties": {name: uuid.uuid4()}}, name) for name in ("app_id", "user_id", "cluster_id")],
     *[({"properties": {"priority": value}}, "priority") for value in (300, 256, -1, "1", 1.0, [1])],
     *[({"properties": {"timestamp": value}}, "timestamp") for value in (1.5, -1, 1 << 64, "1", [1], datetime.now(UTC))],
     *[

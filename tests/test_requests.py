@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -118,6 +119,28 @@ async def test_each_way_to_fail_has_its_answer(broker: Node) -> None:
         response = await post(base, key="full")
         assert answered(response) == (502, "MessageNacked", True)
         assert "Retry-After" not in response.headers
+
+
+class NamesBadly(PublishingMixin, RequestHandler):
+    """Raises an error about a message that is not named by a str, before or within a publish."""
+
+    async def post(self) -> None:
+        """Raise, or publish with an id that is none."""
+        if self.request.body == b"raise":
+            raise amqp.InvalidMessage("order", "is empty").about(uuid.UUID(int=1), "", "")  # type: ignore[arg-type]
+        await self.amqp_publish("", "nobody", b"{}", {"message_id": b"bytes"})
+
+
+@pytest.mark.parametrize(("body", "message_id"), [("raise", str(uuid.UUID(int=1))), ("publish", None)])
+async def test_a_message_that_is_not_named_by_a_str_is_answered_and_logged_once(
+    body: str, message_id: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As JSON, with one traceback: what the answer cannot hold must not cost it."""
+    async with application("amqp://guest:guest@127.0.0.1:1/", ("/", NamesBadly)) as (base, _):
+        response = await fetch(f"{base}/", "POST", body)
+        assert answered(response) == (500, "InvalidMessage", False)
+        assert json.loads(response.body)["message_id"] == message_id
+        assert caplog.text.count("Traceback") == 1
 
 
 async def test_an_unknown_outcome_says_that_the_message_may_have_arrived(node: Node) -> None:
