@@ -4,6 +4,7 @@ Arguments come before ``AMQP_…`` variables, these before ``RABBITMQ_…``, the
 count as unset.
 """
 
+import ast
 import dataclasses
 import math
 import os
@@ -24,6 +25,9 @@ DEFAULT_CONNECTION_ATTEMPTS: Final = 3
 
 #: pika's; see `node_parameters`.
 URL_OPTIONS: Final = url_options()
+
+#: pika's names in ssl_options for whom to trust; it wants one of them.
+CA_OPTIONS: Final = ("ca_certs", "cafile", "ca_path", "capath", "ca_data", "cadata")
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -239,8 +243,22 @@ def _check_options(node: str, query: str) -> None:
             pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}")
         except Exception as error:
             # ssl_options can hold the password of a key.
-            shown = type(error).__name__ if name == "ssl_options" else f"{value!r:.80}"
+            shown = _tls_trouble(value, error) if name == "ssl_options" else f"{value!r:.80}"
             raise ValueError(f"has a bad option {name}: {shown}") from None
+
+
+def _tls_trouble(value: str, error: Exception) -> str:
+    """Say what is wrong with ssl_options, without a word of what they hold."""
+    try:
+        options = ast.literal_eval(value)
+    except Exception:
+        options = None
+    if isinstance(options, dict) and not any(options.get(name) for name in CA_OPTIONS):
+        return (
+            "names nobody to trust: add 'ca_certs': '/path/to/authorities.pem', the certificates of those who sign "
+            "the node's, beside certfile and keyfile, which are the client's own"
+        )
+    return type(error).__name__
 
 
 def hide_password(url: str) -> str:

@@ -206,6 +206,9 @@ BAD_URLS = {
     "empty option": f"amqp://user:{SECRET}@host/v?heartbeat=",
     "bad frame size": f"amqp://user:{SECRET}@host/v?frame_max=1",
     "bad code in an option": f"amqp://user:{SECRET}@host/v?tcp_options=__import__('os')",
+    "no authority to trust": f"amqps://host/v?ssl_options=%7B'certfile'%3A'/nowhere','password'%3A'{SECRET}'%7D",
+    "no dict of ssl_options": f"amqps://host/v?ssl_options='{SECRET}'",
+    "ssl_options that are no Python": f"amqps://host/v?ssl_options=%7B{SECRET}",
     "certificate that is not there": "amqps://host/v?ssl_options="
     f"%7B'ca_certs'%3A'/nowhere','certfile'%3A'/nowhere','password'%3A'{SECRET}'%7D",
 }
@@ -239,6 +242,12 @@ def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
         (BAD_URLS["option twice"], "has the option heartbeat more than once"),
         (BAD_URLS["option without a value"], "must have options after ? as name=value&name=value"),
         (BAD_URLS["unknown option"], "has an option after ? that is not known; there are blocked_connection_timeout, "),
+        (
+            BAD_URLS["no authority to trust"],
+            "has a bad option ssl_options: names nobody to trust: add 'ca_certs': '/path/to/authorities.pem', ",
+        ),
+        (BAD_URLS["no dict of ssl_options"], "has a bad option ssl_options: AttributeError"),
+        (BAD_URLS["ssl_options that are no Python"], "has a bad option ssl_options: SyntaxError"),
         (BAD_URLS["certificate that is not there"], "has a bad option ssl_options: FileNotFoundError"),
     ],
 )
