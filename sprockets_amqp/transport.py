@@ -84,6 +84,15 @@ class Connection(TornadoConnection):
         super().__init__(parameters, on_open_callback, on_open_error_callback, on_close_callback, services)
 
     @property
+    def socket(self) -> "socket.socket | None":
+        """The socket, with TLS an `ssl.SSLSocket`, to set options on or to ask for its peer; None where there is none.
+
+        Send and receive nothing on it: that is pika's.
+        """
+        found: socket.socket | None = getattr(self._transport, "_sock", None)
+        return found
+
+    @property
     def congested(self) -> bool:
         """Whether more waits for the socket than should: confirms hold messages back, but not everybody uses them."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from pika.adapters import base_connection
 from pika.adapters.utils import io_services_utils
 from tornado.ioloop import IOLoop
 
+from sprockets_amqp import Client, State
 from sprockets_amqp.encoding import encode_method, encode_properties
 from sprockets_amqp.transport import BACK_PRESSURE_MARK
+from tests.support.rabbitmq import Node
 from tests.support.wire import Unconnected, open_connection
 
 
@@ -32,6 +35,34 @@ async def line() -> Any:
     yield connection, far, told
     connection.abort()
     await connection.wait_closed()
+    far.close()
+
+
+async def test_the_connection_has_its_socket_while_there_is_one(broker: Node) -> None:
+    """Applications set options on it, and ask it for its peer."""
+    client = Client(broker.url)
+    await client.wait_for(State.READY, 30)
+    connection: Any = client.connection
+    assert connection.socket.getpeername() == ("127.0.0.1", broker.port)
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    await client.shutdown()
+    assert connection.socket is None
+
+
+async def test_with_tls_the_socket_is_the_one_that_encrypts() -> None:
+    """So that its certificate can be asked for, too; before anything is connected there is none."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    connection: Any = Unconnected(IOLoop.current())
+    sockets = [connection.socket]
+    context = ssl.create_default_context()
+    secure = context.wrap_socket(near, do_handshake_on_connect=False, server_hostname="localhost")
+    shim = base_connection._StreamingProtocolShim(connection)
+    connection._proto_connection_made(io_services_utils._AsyncSSLTransport(secure, shim, connection._nbio))
+    sockets.append(connection.socket)
+    connection.abort()
+    await connection.wait_closed()
+    assert [*sockets, connection.socket] == [None, secure, None]
     far.close()
 
 
