@@ -20,7 +20,7 @@ from .link import Link
 from .model import Model, Timeout, Trigger
 from .outage import OutageModel
 from .publisher import Publisher
-from .settings import Settings
+from .settings import Settings, node_name
 from .states import (
     DESCRIPTIONS,
     DOCUMENTED,
@@ -76,7 +76,7 @@ class Lifecycle(Model):
         self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop)
         #: When the present documented state was entered, in seconds since 1970.
         self.since = time.time()
-        #: The last trouble since the client was ready.
+        #: The last trouble since the client was ready, or was asked to connect.
         self.reason = ""
         self._link = link
         self._announce = announce
@@ -86,6 +86,9 @@ class Lifecycle(Model):
         }
         #: The state that the last transition left, or is about to leave.
         self._left: Substate = State.IDLE
+        #: Since when publishing is impossible, in the loop's time, and whether it was possible before.
+        self._out_since = 0.0
+        self._been_ready = False
         self._run(
             STATES, TRANSITIONS, State.IDLE, before_state_change="note_change", after_state_change="announce_change"
         )
@@ -157,19 +160,37 @@ class Lifecycle(Model):
         """Tell of a change of the documented state, and tell the outage of its beginning and end."""
         source, dest, reason = DOCUMENTED[self._left], self.documented, event.kwargs.get("reason", "")
         LOGGER.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
+        if (self.state in OUT) is not (self._left in OUT):
+            self._turn_outage(began=self.state in OUT, reason=reason)
         if dest is not source:
             self.since = time.time()
-            self.reason = "" if self.publishable else self.reason
             self._announce(StateChange(source, dest, event.event.name, reason, self.since))
-        if (self.state in OUT) is not (self._left in OUT):
-            self.outage.feed(self.outage.outage_began if self.state in OUT else self.outage.outage_ended)
+
+    def _turn_outage(self, *, began: bool, reason: str) -> None:
+        if began:
+            self._out_since = self._loop.time()
+            # What was wrong before it was asked to connect is past.
+            self.reason = reason
+        elif self.publishable:
+            self._log_ready()
+            self.reason = ""
+        self.outage.feed(self.outage.outage_began if began else self.outage.outage_ended)
+
+    def _log_ready(self) -> None:
+        node, again = node_name(self.attempts.node), " again" if self._been_ready else ""
+        if self.reason:
+            # A warning as well: who was told of the trouble is to see its end.
+            LOGGER.warning("ready%s after %.1f s, on %s", again, self._loop.time() - self._out_since, node)
+        else:
+            LOGGER.info("ready, on %s", node)
+        self._been_ready = True
 
     # What is declared: connecting
 
     def open_connection(self, _event: EventData) -> None:
         """Reach for the node whose turn it is."""
         node = self.attempts.node
-        LOGGER.debug("connecting to %s:%s", node.host, node.port)
+        LOGGER.debug("connecting to %s", node_name(node))
         self._attempt(lambda: self._link.open_connection(node))
 
     def open_channel(self, _event: EventData) -> None:
@@ -181,7 +202,7 @@ class Lifecycle(Model):
         node = self.attempts.node
         attempts = node.connection_attempts
         limit = attempts * float(node.stack_timeout or 0) + (attempts - 1) * node.retry_delay + 1
-        return limit, f"no answer from {node.host}:{node.port} within {limit:g} s"
+        return limit, f"no answer from {node_name(node)} within {limit:g} s"
 
     def channel_delay(self, _event: EventData) -> Timeout:
         """Count the channel that was lost, and return the delay before the next: none at first, then longer ones."""
@@ -190,7 +211,7 @@ class Lifecycle(Model):
     def attempt_delay(self, _event: EventData) -> Timeout:
         """Go on to the next node, say so, and return the delay before it is tried."""
         delay = self.attempts.next()
-        LOGGER.warning("%s; trying %s again in %.1f s", self.condition, self.attempts.node.host, delay)
+        LOGGER.warning("%s; trying %s again in %.1f s", self.condition, node_name(self.attempts.node), delay)
         return delay, ""
 
     def _attempt(self, action: Callable[[], None]) -> None:

@@ -181,6 +181,11 @@ def node_parameters(url: str) -> list[pika.URLParameters]:
     return [_parameters(node) for part in re.split(r",(?=amqps?://)", url) for node in _nodes(part)]
 
 
+def node_name(node: pika.URLParameters) -> str:
+    """Name a node by its host and port, an IPv6 address in brackets so that the port can be told from it."""
+    return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
+
+
 _URL: Final = re.compile(r"(?P<scheme>amqps?)://(?P<netloc>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 
 

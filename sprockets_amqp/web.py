@@ -29,6 +29,7 @@ from .client import Client
 from .declared import substate_name
 from .hooks import StateChange
 from .picture import STYLE, svg
+from .settings import node_name
 from .states import State
 
 #: Seconds between looks at the counters, and at whether the client was closed for good.
@@ -280,8 +281,7 @@ def _reason(history: Sequence[StateChange]) -> str:
 def _broker(client: Client) -> str:
     """Name the node that is connected, or tried next, without its credentials."""
     parameters = client.parameters
-    host = f"[{parameters.host}]" if ":" in parameters.host else parameters.host
-    return f"{host}:{parameters.port}/{quote(parameters.virtual_host, safe='')}"
+    return f"{node_name(parameters)}/{quote(parameters.virtual_host, safe='')}"
 
 
 def _since(history: Sequence[StateChange], last: StateChange | None) -> list[StateChange]:
