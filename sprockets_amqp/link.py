@@ -20,6 +20,7 @@ from tornado.ioloop import IOLoop
 
 from .errors import reply
 from .pika_insides import send_flow_ok
+from .pika_log import tell_once
 from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Link:
     def __init__(
         self, events: Events, io_loop: IOLoop, *, confirm: bool = True, max_message_size: int | None = None
     ) -> None:
+        tell_once()
         self.connection: Connection | None = None
         self.channel: Channel | None = None
         self.opened = 0

@@ -4,11 +4,17 @@ It is used here and in `transport.py`; headers are encoded in `encoding.py`. ``t
 installed pika against the list, and finds such names elsewhere.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pika
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
+from pika.adapters.utils.connection_workflow import (
+    AMQPConnectionWorkflowFailed,
+    AMQPConnectorAMQPHandshakeError,
+    AMQPConnectorPhaseErrorBase,
+    AMQPConnectorStackTimeout,
+)
 from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, ProbableAccessDeniedError, ProbableAuthenticationError
 from pika.spec import Channel as ChannelMethods
@@ -36,9 +42,39 @@ INSIDES: Final = (
         "wraps why no connection could be made",
     ),
     ("pika.adapters.utils.connection_workflow", "AMQPConnectorException", "wraps the exception of one step"),
+    ("pika.adapters.utils.connection_workflow", "AMQPConnectorPhaseErrorBase", "names the step, in its log too"),
+    ("pika.adapters.utils.connection_workflow", "AMQPConnectorAMQPHandshakeError", "is that of the last step"),
+    ("pika.adapters.utils.connection_workflow", "AMQPConnectorStackTimeout", "is a step that took too long"),
     ("pika.adapters.utils.nbio_interface", "AbstractIOReference", "is what a look-up of a host returns"),
     ("pika.adapters.utils.selector_ioloop_adapter", "SelectorIOServicesAdapter", "is pika's view of the loop"),
 )
+
+#: What pika logs of a failed attempt to connect besides the line that tells it: other words for it, and each layer that
+#: hands it on. By logger.
+RETOLD: Final = {
+    "pika.adapters.utils.io_services_utils": {
+        "Socket failed to connect: %s; error=%s (%s)",
+        "SSL do_handshake failed: error=%r; %s",
+    },
+    "pika.adapters.utils.connection_workflow": {
+        "AMQP connection workflow failed: %r.",
+        "AMQPConnectionWorkflow - reporting failure: %r",
+    },
+    "pika.adapters.base_connection": {
+        "Full-stack connection workflow failed: %r",
+        "Self-initiated stack bring-up failed: %r",
+    },
+    "pika.connection": {
+        "Probably incompatible Protocol Versions",
+        "Connection closed while authenticating indicating a probable authentication error",
+        (
+            "Connection closed while tuning the connection indicating a probable permission error when accessing "
+            "a virtual host"
+        ),
+    },
+}
+#: The line of the layer that knows the step that failed; some failures are told by this one alone.
+STEP_FAILED: Final = "AMQPConnector - reporting failure: %r"
 
 URL_OPTION: Final = "_set_url_"
 
@@ -68,6 +104,21 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         inner = getattr(error, "exception", None)
     if isinstance(inner, BaseException):
         yield from causes(inner)
+
+
+def retold(record: logging.LogRecord) -> bool:
+    """Tell whether a record of pika's is about a failed attempt to connect that another one, which stays, tells of."""
+    if record.msg == STEP_FAILED and isinstance(record.args, tuple):
+        return any(_told_before(error) for error in record.args)
+    return record.msg in RETOLD.get(record.name, ())
+
+
+def _told_before(error: object) -> bool:
+    if not isinstance(error, AMQPConnectorPhaseErrorBase):
+        return False
+    timed_out = isinstance(error.exception, (TimeoutError, AMQPConnectorStackTimeout))
+    # In the handshake pika tells of a step that took too long by itself, before it of every other failure.
+    return timed_out is isinstance(error, AMQPConnectorAMQPHandshakeError)
 
 
 def broker_words(error: Any) -> str | None:

@@ -21,7 +21,7 @@ from pika.exceptions import (
 from pika.heartbeat import HeartbeatChecker
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.pika_insides import INSIDES, broker_words, causes, url_options
+from sprockets_amqp.pika_insides import INSIDES, RETOLD, STEP_FAILED, broker_words, causes, url_options
 from tests.support.wire import BODY_MAX, ours
 
 PACKAGE: Final = Path(__file__).parent.parent / "sprockets_amqp"
@@ -137,6 +137,15 @@ def test_rabbitmqs_words_are_found_in_a_refusal(refusal: Any) -> None:
     broker = ConnectionClosedByBroker(403, "ACCESS_REFUSED - no")
     assert broker_words(refusal(repr(broker))) == "(403) 'ACCESS_REFUSED - no'"
     assert broker_words(OSError("no")) is None
+
+
+@pytest.mark.parametrize("name", RETOLD)
+def test_pika_logs_what_is_left_out_of_its_log(name: str) -> None:
+    """Each of the texts is one of the module that logs it: another version that words it otherwise fails here."""
+    source = ast.parse(inspect.getsource(importlib.import_module(name)))
+    texts = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant)}
+    assert texts >= RETOLD[name]
+    assert STEP_FAILED in texts or not name.endswith("connection_workflow")
 
 
 # And nowhere else

@@ -1,0 +1,126 @@
+"""pika's log of an attempt that failed: one line, and all of it for an application that asks for it."""
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pika
+import pytest
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from sprockets_amqp import Client, State
+from sprockets_amqp.pika_insides import RETOLD
+from tests.support.rabbitmq import Node, free_port
+
+PIKA = logging.getLogger("pika")
+
+
+async def logged(url: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What pika logs as an error or warning of one attempt to connect that fails."""
+    client = Client(url, connection_attempts=1, reconnect_delay=60)
+    caplog.clear()
+    await client.wait_for(State.CLOSED, 30)
+    await client.shutdown()
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("pika") and record.levelno >= logging.WARNING
+    ]
+
+
+@pytest.fixture
+def refusing() -> str:
+    """The URL of a port on which nothing listens."""
+    return f"amqp://guest:guest@127.0.0.1:{free_port()}"
+
+
+async def test_a_refused_attempt_is_one_line_that_names_the_address(
+    refusing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It used to be seven errors."""
+    [line] = await logged(refusing, caplog)
+    assert "ConnectionRefusedError(111, 'Connection refused')" in line
+    assert f"('127.0.0.1', {refusing.rpartition(':')[2]})" in line
+
+
+async def test_a_name_that_does_not_exist_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """It used to be five."""
+    [line] = await logged("amqp://nowhere.invalid", caplog)
+    assert "getaddrinfo failed" in line
+
+
+async def test_a_server_that_says_nothing_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The one that says how far the attempt had come, with TLS and without."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        [plain] = await logged(f"amqp://127.0.0.1:{port}/?stack_timeout=0.2", caplog)
+        [secure] = await logged(f"amqps://127.0.0.1:{port}/?stack_timeout=0.2", caplog)
+    assert "Timeout while setting up AMQP" in plain
+    assert "Timeout while setting up transport" in secure
+
+
+async def test_what_the_broker_refuses_is_one_line_with_its_words(
+    broker: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong password, a vhost that does not exist, and TLS on a plain port."""
+    [login] = await logged(broker.url.replace("guest:guest", "guest:wrong"), caplog)
+    assert "ACCESS_REFUSED" in login
+    [vhost] = await logged(broker.url.replace("%2f", "nowhere").replace("%2F", "nowhere"), caplog)
+    assert "vhost nowhere not found" in vhost
+    [tls] = await logged(broker.url.replace("amqp:", "amqps:"), caplog)
+    assert "WRONG_VERSION_NUMBER" in tls
+
+
+@pytest.fixture(params=["level", "handler", "debug"])
+def decided(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """An application that decides about pika's log by itself, in one of the ways that there are."""
+    handler = logging.StreamHandler()
+    if request.param == "level":
+        caplog.set_level(logging.ERROR, "pika")
+    elif request.param == "handler":
+        PIKA.addHandler(handler)
+    else:
+        caplog.set_level(logging.DEBUG)
+    yield
+    PIKA.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("decided")
+async def test_an_application_that_decides_about_pikas_log_gets_all_of_it(
+    refusing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a level of pika's loggers, by a handler on them, or by DEBUG for everything."""
+    assert len(await logged(refusing, caplog)) == 7
+
+
+async def test_an_attempt_of_the_applications_own_is_told_too(refusing: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that the application makes with pika itself has its one line as well."""
+    await logged(refusing, caplog)
+    caplog.clear()
+    failed = asyncio.get_running_loop().create_future()
+    AsyncioConnection(
+        pika.URLParameters(f"{refusing}/?connection_attempts=1"),
+        on_open_error_callback=lambda _connection, error: failed.set_result(error),
+    )
+    await failed
+    [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "TCP Connection attempt failed" in line
+
+
+def test_nothing_of_pikas_log_is_changed_before_a_client_is_made() -> None:
+    """Importing the package leaves its loggers alone; however many clients are made, a logger has one filter."""
+    script = f"""
+import logging, sprockets_amqp
+from tornado.ioloop import IOLoop
+loggers = [logging.getLogger(name) for name in {list(RETOLD)!r}]
+print([len(logger.filters) for logger in loggers])
+io_loop = IOLoop(make_current=False)
+clients = [sprockets_amqp.Client("amqp://localhost", io_loop=io_loop) for _ in range(2)]
+print([len(logger.filters) for logger in loggers], {{logger.level for logger in loggers}})
+io_loop.close()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.splitlines() == ["[0, 0, 0, 0]", "[1, 1, 1, 1] {0}"]
