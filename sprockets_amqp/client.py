@@ -305,6 +305,9 @@ class Client(Events):
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and recover from then on; returns pika's connection.
 
+        The client calls it for its own first connection, and for each that it makes again: a subclass may have more to
+        do before. Where that raises it is logged, and where it does not connect it is called again after the delay.
+
         Raises:
             ConnectionStateError: it is connected or connecting already, or closing.
             RuntimeError: it is called from another thread than the client's, or on another loop.

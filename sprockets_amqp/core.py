@@ -39,18 +39,16 @@ class Core:
             events, io_loop, confirm=settings.enable_confirmations, max_message_size=settings.max_message_size
         )
         attempts = Attempts(_nodes(settings), settings.reconnect_delay, settings.max_reconnect_delay)
-        self.lifecycle = Lifecycle(settings, self.link, attempts, announce, on_persistent_failure, self.loop)
+        self.lifecycle = Lifecycle(settings, self.link, events, attempts, announce, on_persistent_failure, self.loop)
         self.publisher = self.lifecycle.publisher
         #: The requests that handlers with `PublishingMixin` are answering.
         self.in_flight = InFlight()
 
     def start(self) -> None:
         """Connect at once, or when the loop starts; until then the client is idle."""
-        if self.ran:
-            self.lifecycle.feed(self.lifecycle.connect)
-        else:
+        if not self.ran:
             self.loop.call_soon(self._note_run)
-            self.lifecycle.start_later()
+        self.lifecycle.start()
 
     def retire(self, reason: str) -> None:
         """Refuse what waits, for another core takes the place of this one, whose loop never ran."""

@@ -16,7 +16,7 @@ from transitions import EventData
 from .attempts import Attempts
 from .errors import AMQPException, describe
 from .hooks import StateChange
-from .link import Link
+from .link import Events, Link
 from .model import Model, Timeout, Trigger
 from .outage import OutageModel
 from .publisher import Publisher
@@ -65,6 +65,7 @@ class Lifecycle(Model):
         self,
         settings: Settings,
         link: Link,
+        events: Events,
         attempts: Attempts[pika.URLParameters],
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
@@ -79,6 +80,7 @@ class Lifecycle(Model):
         #: The last trouble since the client was ready, or was asked to connect.
         self.reason = ""
         self._link = link
+        self._events = events
         self._announce = announce
         #: The states in which a publish goes out, whatever the outage says: each publish asks.
         self._publishable = {
@@ -140,14 +142,37 @@ class Lifecycle(Model):
         because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
-    def start_later(self) -> None:
-        """Connect in the loop's next turn; until the loop runs, the client is idle."""
-        self.schedule(State.IDLE, 0, self.connect)
+    def start(self) -> None:
+        """Connect, in the loop's next turn where it does not run yet; until then the client is idle."""
+        if self._loop.is_running():
+            self._ask_to_connect()
+        else:
+            self.schedule(State.IDLE, 0, self._ask_to_connect)
 
     def retire(self, reason: str) -> None:
         """Stop without telling anybody but those who wait: the loop never ran."""
         self._announce = lambda _change: None
         self.feed(self.stop, reason)
+
+    # `Client.connect` pulls the trigger, so that what overrides it has its say
+
+    def _due(self, name: str) -> Trigger:
+        return self._ask_to_connect if name == "connect" else super()._due(name)
+
+    def _ask_to_connect(self, **_facts: object) -> bool:
+        # Called off when connect() leaves this state.
+        self.schedule(self.state, 0, self._ask_again)
+        try:
+            self._events.connect()
+        except (Exception, asyncio.CancelledError):
+            LOGGER.exception("connect() raised")
+        return True
+
+    def _ask_again(self, **_facts: object) -> bool:
+        delay = self.attempts.next()
+        LOGGER.warning("%s; connect() did not connect: calling it again in %.1f s", self.condition, delay)
+        self.schedule(self.state, delay, self._ask_to_connect)
+        return True
 
     # What the machines do at every transition
 

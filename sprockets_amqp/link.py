@@ -37,7 +37,10 @@ Answer = Callable[[tuple[int, str] | None], None]
 
 
 class Events:
-    """What is told of pika's events: the documented methods of `Client`. These here do nothing."""
+    """What is told of pika's events, and asked to connect: documented methods of `Client`. These here do nothing."""
+
+    def connect(self) -> object:
+        """Called when it is time to connect, the first time and each time again."""
 
     def on_connection_open(self, connection: Connection) -> None:
         """Called when RabbitMQ has accepted the connection."""

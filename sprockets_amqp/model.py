@@ -97,7 +97,12 @@ class Model:
 
     def _limit(self, declared: Declared, event: EventData) -> None:
         seconds, reason = getattr(self, declared.timeout)(event)
-        self.schedule(declared.state, seconds, getattr(self, declared.on_timeout), reason)
+        self.schedule(declared.state, seconds, self._due(declared.on_timeout), reason)
+
+    def _due(self, name: str) -> Trigger:
+        """Return what pulls the trigger of this name when a timeout is over."""
+        trigger: Trigger = getattr(self, name)
+        return trigger
 
     def _call_off(self, state: enum.Enum, _event: EventData | None = None) -> None:
         for handle in self._scheduled.pop(state, ()):
