@@ -1,6 +1,7 @@
 """The mixin for request handlers."""
 
 import asyncio
+import inspect
 import logging
 import math
 from collections.abc import Mapping
@@ -57,18 +58,21 @@ class PublishingMixin(_Handler):
     ) -> "asyncio.Future[None]":
         """Publish a message, as `Client.publish` does, with the handler's ``correlation_id`` where it has one.
 
+        In a test, ``application.amqp`` may be anything with a ``publish``; what that returns can be awaited.
+
         Raises:
             RuntimeError: `install()` was not called for the application.
         """
-        client = getattr(self.application, "amqp", None)
-        if not isinstance(client, Client):
+        publish = getattr(getattr(self.application, "amqp", None), "publish", None)
+        if not callable(publish):
             raise RuntimeError("the application has no AMQP client: call sprockets_amqp.install(application) first")
         correlation_id = getattr(self, "correlation_id", None)
         given: object = properties
         # Properties that are no mapping are for publish() to refuse.
         if correlation_id and (given is None or isinstance(given, Mapping)):
             properties = {"correlation_id": str(correlation_id), **(given or {})}
-        return client.publish(exchange, routing_key, body, properties, **options)
+        published = publish(exchange, routing_key, body, properties, **options)
+        return published if isinstance(published, asyncio.Future) else asyncio.ensure_future(_awaited(published))
 
     # What Tornado calls: each goes on to what the handler's other bases do
 
@@ -120,6 +124,10 @@ class PublishingMixin(_Handler):
     def _is_overridden(self, name: str) -> bool:
         """Tell whether a base of the handler that comes after this one overrides Tornado's own method."""
         return getattr(super(), name).__func__ is not getattr(RequestHandler, name)
+
+
+async def _awaited(published: Any) -> Any:
+    return await published if inspect.isawaitable(published) else published
 
 
 def _raised(kwargs: Mapping[str, Any]) -> object:
