@@ -1,6 +1,8 @@
 """Applications whose tests put something else in the place of the client."""
 
 import asyncio
+import copy
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 from unittest import mock
@@ -92,3 +94,40 @@ async def test_what_cannot_publish_is_no_client(client: object, caplog: pytest.L
     """The error says what to call, as it does without any client."""
     assert (await posted(client))[0] == 500
     assert "RuntimeError: the application has no AMQP client: call sprockets_amqp.install(application)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("of_handler", "given", "sent"),
+    [
+        ("the-request", None, {"correlation_id": "the-request"}),
+        ("the-request", {}, {"correlation_id": "the-request"}),
+        ("the-request", {"correlation_id": "its own"}, {"correlation_id": "its own"}),
+        ("the-request", {"type": "posted"}, {"correlation_id": "the-request", "type": "posted"}),
+        (uuid.UUID(int=1), None, {"correlation_id": str(uuid.UUID(int=1))}),
+        ("", {"type": "posted"}, {"type": "posted"}),
+        (None, None, None),
+    ],
+)
+async def test_the_correlation_id_is_the_handlers_unless_one_is_given(
+    of_handler: object, given: dict[str, Any] | None, sent: dict[str, Any] | None
+) -> None:
+    """An empty one is none, and the caller's dict stays as it was."""
+
+    class Correlated(amqp.PublishingMixin):
+        correlation_id = of_handler
+        application = mock.Mock(amqp=mock.AsyncMock())
+
+    before = copy.copy(given)
+    await Correlated().amqp_publish("events", "key", b"", given)
+    Correlated.application.amqp.publish.assert_called_once_with("events", "key", b"", sent)
+    assert given == before
+
+
+async def test_a_handler_without_a_correlation_id_adds_none() -> None:
+    """Its properties go on as they are."""
+
+    class Bare(amqp.PublishingMixin):
+        application = mock.Mock(amqp=mock.AsyncMock())
+
+    await Bare().amqp_publish("events", "key", b"", {"type": "posted"}, timeout=2)
+    Bare.application.amqp.publish.assert_called_once_with("events", "key", b"", {"type": "posted"}, timeout=2)
