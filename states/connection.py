@@ -15,6 +15,7 @@ states of both. Deliberately not declared, because none of it says what may happ
 - whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known of them
   (`exchanges.py`).
 - `Client.shutdown` waiting for requests in flight: the connection stays what it is meanwhile.
+- a subclass's `connect()` that raises or does not connect: it is called again after the delay (`Lifecycle`).
 """
 
 import enum

@@ -29,9 +29,8 @@ class Publishes(amqp.PublishingMixin, RequestHandler):
     async def post(self) -> None:
         """Answer when the event was confirmed."""
         await self.amqp_publish(EXCHANGE, ROUTING_KEY, str(os.getpid()))
-        connection: Any = self.application.amqp.connection  # type: ignore[attr-defined]
-        port = connection._transport._sock.getsockname()[1]
-        self.finish(json.dumps({"process": os.getpid(), "port": port}))
+        socket = self.application.amqp.connection.socket  # type: ignore[attr-defined]
+        self.finish(json.dumps({"process": os.getpid(), "port": socket.getsockname()[1]}))
 
 
 ROUTES: list[Any] = [("/", Publishes), *amqp.web.routes()]
