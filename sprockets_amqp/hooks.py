@@ -5,6 +5,7 @@ The user's code is never called from within a transition or one of pika's callba
 
 import asyncio
 import collections
+import dataclasses
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -17,6 +18,8 @@ LOGGER = logging.getLogger(__name__)
 
 #: How many of the last changes are kept.
 HISTORY_LENGTH: Final = 100
+#: How many changes a subscriber may be behind; the oldest of those beyond are dropped.
+PENDING_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class StateChange:
         trigger: what happened or was asked, by its name in the declaration.
         reason: why, in one line: RabbitMQ's or the network's words, or "".
         at: when, in seconds since 1970.
+        missed: how many changes before this one a subscriber was not told of, as it was too far behind.
     """
 
     source: State
@@ -36,9 +40,43 @@ class StateChange:
     trigger: str
     reason: str
     at: float
+    missed: int = 0
 
 
 Callback = Callable[[StateChange], Awaitable[object] | object]
+
+
+class Backlog:
+    """The changes that a subscriber is still to be told: the oldest are dropped where there are too many."""
+
+    def __init__(self) -> None:
+        self._changes: collections.deque[StateChange] = collections.deque()
+        self._missed = 0
+        self.news = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._changes)
+
+    def add(self, change: StateChange) -> None:
+        """Put a change behind the others."""
+        self._changes.append(change)
+        self.news.set()
+        if len(self._changes) > PENDING_LIMIT:
+            self._changes.popleft()
+            self._missed += 1
+            if self._missed == 1:
+                LOGGER.warning("a subscriber is more than %d changes behind; it will miss some", PENDING_LIMIT)
+
+    def take(self) -> StateChange:
+        """Return the oldest change, with how many are missing before it."""
+        missed, self._missed = self._missed, 0
+        change = self._changes.popleft()
+        return dataclasses.replace(change, missed=missed) if missed else change
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._changes.clear()
+        self._missed = 0
 
 
 class Subscription:
@@ -48,7 +86,7 @@ class Subscription:
         self._hooks = hooks
         self._callback = callback
         self._states = states
-        self._pending: collections.deque[StateChange] = collections.deque()
+        self._pending = Backlog()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -71,7 +109,7 @@ class Subscription:
         if self._states is not None and change.dest not in self._states:
             return
         if self._task is not None:
-            self._pending.append(change)
+            self._pending.add(change)
             return
         awaitable = self._hooks.call(self._callback, change)
         if inspect.isawaitable(awaitable):
@@ -81,7 +119,7 @@ class Subscription:
         try:
             await self._hooks.finish(self._callback, awaitable)
             while self._pending:
-                following = self._hooks.call(self._callback, self._pending.popleft())
+                following = self._hooks.call(self._callback, self._pending.take())
                 if inspect.isawaitable(following):
                     await self._hooks.finish(self._callback, following)
         finally:
@@ -183,17 +221,23 @@ class Hooks:
 
 
 class Changes(AsyncIterator[StateChange]):
-    """What `Client.changes` returns: every change since then, in order, however slow its consumer is."""
+    """What `Client.changes` returns: the changes since then, in order.
+
+    A consumer that is more than 1000 behind misses the oldest; the next one that it gets says how many.
+    """
 
     def __init__(self, hooks: Hooks) -> None:
-        self._queue: asyncio.Queue[StateChange] = asyncio.Queue()
-        self._subscription = hooks.subscribe(self._queue.put_nowait)
+        self._backlog = Backlog()
+        self._subscription = hooks.subscribe(self._backlog.add)
 
     def __aiter__(self) -> "Changes":
         return self
 
     async def __anext__(self) -> StateChange:
-        return await self._queue.get()
+        while not self._backlog:
+            self._backlog.news.clear()
+            await self._backlog.news.wait()
+        return self._backlog.take()
 
     def __del__(self) -> None:
         # Nobody listens any more: an ``async for`` was left.

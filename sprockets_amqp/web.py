@@ -14,10 +14,11 @@ import functools
 import json
 import re
 import time
+import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from tornado.iostream import StreamClosedError
@@ -36,6 +37,8 @@ from .states import State
 TICK: Final = 1.0
 #: Seconds after which something is sent although nothing changed: proxies end connections on which nothing moves.
 HEARTBEAT: Final = 15.0
+#: How many pages may follow one client at a time; others are told to try again.
+MAX_STREAMS: Final = 100
 #: Milliseconds after which a browser that lost its connection makes another.
 RETRY: Final = 3000
 
@@ -172,13 +175,29 @@ class Static(StaticFileHandler):
 class Events(_Handler):
     """What the page follows: server-sent events, each the whole status and the changes since the one before."""
 
-    _news: asyncio.Event
+    _streams: ClassVar[weakref.WeakKeyDictionary[Client, set["Events"]]] = weakref.WeakKeyDictionary()
     _gone = False
 
-    async def get(self) -> None:
-        """Answer until the browser leaves or the client is closed for good."""
-        client = self.client
+    def initialize(self) -> None:
+        """Have nothing to tell yet."""
         self._news = asyncio.Event()
+
+    async def get(self) -> None:
+        """Answer until the browser leaves or the client is closed for good; 503 where too many follow already."""
+        client = self.client
+        streams = self._streams.setdefault(client, set())
+        if len(streams) >= MAX_STREAMS:
+            self.set_status(503)
+            self.set_header("Retry-After", str(RETRY // 1000))
+            self.finish({"reason": f"{len(streams)} pages follow the client already: try again later"})
+            return
+        streams.add(self)
+        try:
+            await self._answer(client)
+        finally:
+            streams.discard(self)
+
+    async def _answer(self, client: Client) -> None:
         self.set_header("Content-Type", "text/event-stream")
         # The connection ends with the stream, so that nothing of it holds up the end of the process; and nginx must
         # not wait for more.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sprockets_amqp.hooks import Changes, Hooks, StateChange
+from sprockets_amqp.hooks import PENDING_LIMIT, Changes, Hooks, StateChange
 from sprockets_amqp.states import State
 
 
@@ -226,6 +226,38 @@ async def test_changes_loses_nothing_from_its_creation_on(hooks: Hooks) -> None:
         if len(seen) == len(CHANGES):
             break
     assert seen == CHANGES
+
+
+async def test_a_subscriber_that_falls_behind_for_ever_is_bounded_and_told(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It misses the oldest changes, and the next one says how many; who keeps up misses none."""
+    go_on = asyncio.Event()
+    told: dict[str, list[StateChange]] = {"slow": [], "quick": [], "iterated": []}
+
+    async def slow(change: StateChange) -> None:
+        told["slow"].append(change)
+        await go_on.wait()
+
+    hooks.subscribe(slow)
+    hooks.subscribe(told["quick"].append)
+    changes = Changes(hooks)
+    announced = [change(State(number % 6 + 1), number) for number in range(PENDING_LIMIT + 21)]
+    for each in announced:
+        hooks.announce(each)
+    await settle()
+    go_on.set()
+    for _ in range(PENDING_LIMIT):
+        told["iterated"].append(await anext(changes))
+        await asyncio.sleep(0)
+    await settle()
+    assert told["quick"] == announced
+    assert told["slow"][0] == announced[0]
+    assert (told["slow"][1].reason, told["slow"][1].missed) == ("21", 20)
+    assert (told["iterated"][0].reason, told["iterated"][0].missed) == ("21", 21)
+    for kept in (told["slow"][2:], told["iterated"][1:]):
+        assert kept == announced[22:]
+    assert [record.levelname for record in caplog.records if "changes behind" in record.getMessage()] == ["WARNING"] * 2
 
 
 async def test_two_iterators_both_see_everything(hooks: Hooks) -> None:

@@ -232,6 +232,23 @@ async def test_the_stream_begins_with_all_and_goes_on_with_what_is_new(node: Nod
             assert told == ["closed", "connecting", "ready"]
 
 
+async def test_so_many_pages_may_follow_and_no_more(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is answered 503, with when to try again; there is room again when one has left."""
+    monkeypatch.setattr(web, "MAX_STREAMS", 2)
+    async with shown(broker.url) as (base, _), events(f"{base}/events") as stays:
+        await anext(stays)
+        async with events(f"{base}/events") as leaves:
+            await anext(leaves)
+            refused = await fetch(f"{base}/events")
+            assert (refused.code, refused.headers["Retry-After"]) == (503, "3")
+            assert json.loads(refused.body) == {"reason": "2 pages follow the client already: try again later"}
+        while True:
+            async with events(f"{base}/events") as again:
+                if await anext(again, None) is not None:
+                    break
+        await anext(stays)
+
+
 async def test_the_stream_tells_counters_without_a_change(broker: Node) -> None:
     """Within a second or so."""
     async with shown(broker.url) as (base, client):
