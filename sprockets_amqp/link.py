@@ -21,7 +21,7 @@ from tornado.ioloop import IOLoop
 from .errors import reply
 from .pika_insides import send_flow_ok
 from .pika_log import tell_once
-from .transport import Connection
+from .transport import BODY_LIMIT, Connection
 
 LOGGER = logging.getLogger(__name__)
 
@@ -93,12 +93,12 @@ class Link:
         opened: how many connections RabbitMQ accepted.
         error: why the last connection or channel ended, or could not be opened, as pika raised it.
         publish: sends a message on the channel: `Connection.publish`.
-        body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default.
+        body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default; before
+            any was connected, what no version of it takes more of.
         header_limit: the most octets of properties that one frame holds.
         refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection told.
     """
 
-    body_limit: int
     header_limit: int
 
     def __init__(
@@ -114,6 +114,7 @@ class Link:
         self._events = events
         self._confirm = confirm
         self._max_message_size = max_message_size
+        self.body_limit = max_message_size or BODY_LIMIT
         self._io_loop = io_loop
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._blocking: dict[str, str] = {}

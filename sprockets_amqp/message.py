@@ -112,6 +112,11 @@ class Message:
         self.returned: tuple[int, str] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
+    @property
+    def size(self) -> int:
+        """The octets that it takes in memory, but for what each message takes."""
+        return len(self.body) + len(self.properties)
+
     def __repr__(self) -> str:
         return f"<Message {self.message_id} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
 

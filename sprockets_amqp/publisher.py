@@ -93,6 +93,8 @@ class Publisher:
         self._settings = settings
         self._exchanges = Exchanges(link, loop)
         self._line: OrderedDict[Message, None] = OrderedDict()
+        #: The octets of what is in line.
+        self._line_size = 0
         self._confirms: Confirms[Message] = Confirms()
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
         self._suspects = 0
@@ -216,8 +218,12 @@ class Publisher:
         may_send = self._may_send()
         if not self._gate.awaitable:
             self._give_up(message, self._gate.condition)
+        elif len(message.body) > self._link.body_limit:
+            self._end(message, _too_large(message, self._link.body_limit, 0))
         elif len(self._line) >= self._settings.max_waiting:
             self._give_up(message, f"{len(self._line)} messages are waiting already (max_waiting)")
+        elif self._line and self._line_size + message.size > self._settings.max_waiting_size:
+            self._give_up(message, f"{self._line_size} octets are waiting already (max_waiting_size)")
         elif timeout <= 0 and not may_send:
             self._give_up(message, self._reason_to_wait())
         else:
@@ -227,11 +233,14 @@ class Publisher:
 
     def _enter(self, message: Message, timeout: float) -> None:
         self._line[message] = None
+        self._line_size += message.size
         message.timer = self._loop.call_later(timeout, self._expire, message)
         message.future.add_done_callback(lambda _future: self._leave(message))
 
     def _leave(self, message: Message) -> None:
-        self._line.pop(message, None)
+        if message in self._line:
+            del self._line[message]
+            self._line_size -= message.size
         if message.timer is not None:
             message.timer.cancel()
             message.timer = None

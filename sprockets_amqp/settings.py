@@ -127,8 +127,9 @@ class Settings:
     republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)
     #: Messages on the wire.
     max_unconfirmed: int = _setting(1000, "MAX_UNCONFIRMED", _count)
-    #: Messages in line.
+    #: Messages in line, and the octets of their bodies and properties.
     max_waiting: int = _setting(10000, "MAX_WAITING", _count)
+    max_waiting_size: int = _setting(64 * 1024**2, "MAX_WAITING_SIZE", _count)
     #: The largest body in bytes; None: what RabbitMQ's version allows by default (`transport.Connection.body_limit`).
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
     default_app_id: str | None = _setting(None, "APP_ID", _text)

@@ -35,6 +35,9 @@ BACK_PRESSURE_MARK: Final = 4 * 1024 * 1024
 #: Pieces of frames in one turn of the loop before it is called back pressure; a small message has six.
 MAX_PIECES: Final = 60_000
 
+#: The largest max_message_size that any version of RabbitMQ has by default, in octets.
+BODY_LIMIT: Final = 128 * 1024**2
+
 FRAME_END: Final = b"\xce"
 #: Frame type, channel and size of a method frame; of a content header with its class, weight and body size; of the
 #: body frame after a header frame's end (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
@@ -105,7 +108,7 @@ class Connection(TornadoConnection):
         https://www.rabbitmq.com/docs/configure#config-items: 128 MiB, and 16 MiB since 4.0.
         """
         major = str((self.server_properties or {}).get("version", "")).partition(".")[0]
-        return 16 * 1024**2 if major.isdecimal() and int(major) >= 4 else 128 * 1024**2
+        return 16 * 1024**2 if major.isdecimal() and int(major) >= 4 else BODY_LIMIT
 
     @property
     def header_limit(self) -> int:

@@ -38,6 +38,7 @@ DEFAULTS: Final = {
     "republish_unconfirmed": False,
     "max_unconfirmed": 1000,
     "max_waiting": 10000,
+    "max_waiting_size": 67108864,
 }
 
 
@@ -266,6 +267,7 @@ SOURCES: Final = {
     "republish_unconfirmed": ("REPUBLISH_UNCONFIRMED", "1", True, False),
     "max_unconfirmed": ("MAX_UNCONFIRMED", "10", 10, 11),
     "max_waiting": ("MAX_WAITING", "20", 20, 21),
+    "max_waiting_size": ("MAX_WAITING_SIZE", "2000", 2000, 2001),
     "max_message_size": ("MAX_MESSAGE_SIZE", "1000", 1000, 1001),
     "default_app_id": ("APP_ID", "events/3", "events/3", "events/4"),
 }

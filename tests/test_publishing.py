@@ -290,3 +290,45 @@ def test_not_ready_names_the_state_and_the_trouble(broker: Broker) -> None:
     refusal("Closing")
     broker.open()
     refusal("Closed ((200) Normal shutdown)")
+
+
+def test_the_line_is_bounded_in_octets(broker: Broker) -> None:
+    """What does not fit is refused and says why; what leaves makes room, however it leaves; order is kept."""
+    client = broker.client(max_waiting_size=1200, timeout=60)
+    futures = [client.publish("", "q", bytes(300), {"message_id": f"m{number}"}) for number in range(4)]
+    assert [future.done() for future in futures] == [False, False, False, True]
+    assert outcome(futures[3]) is NotReadyError
+    assert "octets are waiting already (max_waiting_size)" in str(futures[3].exception())
+    futures[1].cancel()
+    broker.clock.turn()
+    fits = client.publish("", "q", bytes(300), {"message_id": "m4"})
+    broker.open().peer.confirm_all()
+    assert broker.messages == ["m0", "m2", "m4"]
+    assert (outcome(fits), client.waiting) == (None, 0)
+    broker.peer.lose()
+    again = [client.publish("", "q", bytes(300)) for _ in range(4)]
+    assert [future.done() for future in again] == [False, False, False, True]
+    assert outcome(again[3]) is NotReadyError
+    broker.clock.advance(2)
+    broker.open().peer.confirm_all()
+    assert [outcome(future) for future in again[:3]] == [None] * 3
+
+
+def test_a_message_larger_than_the_line_waits_alone(broker: Broker) -> None:
+    """It is held up by nobody's memory but its own."""
+    client = broker.client(max_waiting_size=1000)
+    alone = client.publish("", "q", bytes(5000))
+    behind = client.publish("", "q", b"")
+    assert outcome(behind) is NotReadyError
+    broker.open().peer.confirm_all()
+    assert outcome(alone) is None
+
+
+def test_a_body_that_no_rabbitmq_takes_is_refused_before_there_is_one(broker: Broker) -> None:
+    """It would be refused when its turn comes; until then it would only take memory."""
+    client = broker.client()
+    larger = client.publish("", "q", bytes(128 * 1024**2 + 1))
+    assert outcome(larger) is InvalidMessage
+    assert client.waiting == 0
+    small = broker.client(max_message_size=10)
+    assert outcome(small.publish("", "q", bytes(11))) is InvalidMessage

@@ -28,6 +28,7 @@ SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
     "republish_unconfirmed": ("REPUBLISH_UNCONFIRMED", "1", True, False),
     "max_unconfirmed": ("MAX_UNCONFIRMED", "5", 5, 1000),
     "max_waiting": ("MAX_WAITING", "6", 6, 10000),
+    "max_waiting_size": ("MAX_WAITING_SIZE", "7", 7, 64 * 1024**2),
     "max_message_size": ("MAX_MESSAGE_SIZE", "1024", 1024, None),
     "default_app_id": ("APP_ID", "mine/2", "mine/2", None),
 }
@@ -132,7 +133,7 @@ BAD: list[tuple[str, Any]] = [
     ],
     *[
         (name, value)
-        for name in ("connection_attempts", "max_unconfirmed", "max_waiting")
+        for name in ("connection_attempts", "max_unconfirmed", "max_waiting", "max_waiting_size")
         for value in [0, -3, 1.5, "1.5", "many", None, True, float("inf")]
     ],
     *[("max_message_size", value) for value in (0, -1, "big", 2.5)],
