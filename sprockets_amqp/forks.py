@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: Loops that are this process's own by now.
-_parted: list[object] = []
+#: Loops that are a process's own by now, by the number of the process.
+_parted: list[tuple[int, object]] = []
 
 
 def after_fork(callback: Callable[[], object]) -> None:
@@ -37,10 +37,10 @@ def close_copy(sock: socket.socket) -> None:
 def part_from_parent(loop: Any) -> None:
     """Give a loop that was inherited a selector of this process's own, which watches what the parent's watches."""
     inherited = getattr(loop, "_selector", None)
-    if inherited is None or any(loop is parted for parted in _parted):
+    if inherited is None or any(process == os.getpid() and loop is parted for process, parted in _parted):
         return
     # Kept: a loop that is thrown away unclosed is complained about.
-    _parted.append(loop)
+    _parted.append((os.getpid(), loop))
     own = selectors.DefaultSelector()
     for key in tuple((inherited.get_map() or {}).values()):
         # What was closed above, and what epoll does not take, is not watched.

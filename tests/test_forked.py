@@ -23,6 +23,7 @@ ROOT: Final = Path(__file__).parent.parent
 CHILDREN: Final = {
     "publishes": 1,
     "publishes and exits": 1,
+    "forks again": 3,
     "exits at once": 0,
     "exits": 0,
     "raises": 0,
@@ -57,7 +58,7 @@ async def check_parent(child: str, queue: Queue, url: str = "", **environment: s
     sent = 2 * MESSAGES + 1
     assert (told["confirmed"], told["reconnects"], told["same connection"]) == (sent, 0, True), err.decode()
     names = [str(message.message_id) for message in await queue.messages()]
-    children = [name for name in names if name.startswith("child ")]
+    children = [name for name in names if name.startswith("child")]
     assert len(children) == CHILDREN[child]
     assert sorted(name for name in names if name not in children) == sorted(
         ["first", *(f"{when} {number}" for when in ("before", "after") for number in range(MESSAGES))]

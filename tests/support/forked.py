@@ -38,10 +38,27 @@ async def publish_in_child(client: amqp.Client) -> None:
     await client.shutdown()
 
 
+async def fork_again(client: amqp.Client) -> None:
+    """Fork in the middle of the child's own connection, which has to go on."""
+    await publish(client, "child, before its own")
+    connection = client.connection
+    pid = os.fork()
+    if pid == 0:
+        asyncio.run(publish_in_child(client))
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
+    await publish(client, "child, after its own")
+    assert client.connection is connection
+    await client.shutdown()
+
+
 def in_child(client: amqp.Client) -> None:
     """Do what the child is to do, and end the way that it is to end."""
     if CHILD == "publishes":
         asyncio.run(publish_in_child(client))
+        os._exit(0)
+    if CHILD == "forks again":
+        asyncio.run(fork_again(client))
         os._exit(0)
     if CHILD == "publishes and exits":
         asyncio.run(publish_in_child(client))
