@@ -22,8 +22,6 @@ class Options(TypedDict, total=False):
 
 
 OPTIONS: Final = frozenset(Options.__annotations__)
-#: The properties that may be given as a `uuid.UUID`.
-IDS: Final = ("message_id", "correlation_id")
 
 
 class Message:
@@ -70,8 +68,8 @@ class Message:
         self.refusal: InvalidMessage | None = None
         #: Seconds that it may wait; None: as long as the client's ``timeout``.
         self.timeout: float | None = None
-        #: The arguments of Basic.Publish, and the flags and list of the content header's properties, encoded.
-        self.method = self.properties = self.body = b""
+        #: The flags and list of the content header's properties, encoded.
+        self.properties = self.body = b""
         mandatory = True
         try:
             if options:
@@ -87,6 +85,7 @@ class Message:
                 self.message_id = given if isinstance(given, str) else None
                 self.user_id = filled.get("user_id")
                 self.properties = encode_properties(filled)
+            #: The arguments of Basic.Publish, encoded.
             self.method = encode_method(exchange, routing_key, mandatory)
             self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
@@ -134,7 +133,8 @@ def _fill(properties: object, app_id: str | None) -> dict[str, Any]:
     if not isinstance(properties, Mapping):
         raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
     filled = {"message_id": new_message_id(), "timestamp": int(time.time()), "app_id": app_id, **properties}
-    for name in IDS:
-        if isinstance(filled.get(name), UUID):
-            filled[name] = str(filled[name])
+    if isinstance(filled["message_id"], UUID):
+        filled["message_id"] = str(filled["message_id"])
+    if isinstance(filled.get("correlation_id"), UUID):
+        filled["correlation_id"] = str(filled["correlation_id"])
     return filled
