@@ -20,6 +20,7 @@ from tornado.ioloop import IOLoop
 from .errors import describe
 from .link import Events, Link
 from .pika_insides import broker_words
+from .tls import unverified
 
 #: Seconds that a clean end may take.
 CLOSE_LIMIT: Final = 2.0
@@ -109,7 +110,8 @@ class _Attempt(Events):
         assert options is not None
         name = options.server_hostname or self._parameters.host
         _, self._writer = await asyncio.open_connection(sock=self._socket, ssl=options.context, server_hostname=name)
-        return f"{self._writer.get_extra_info('ssl_object').version()}, the certificate is good for {name}"
+        found = unverified(self._parameters) or f"the certificate is good for {name}"
+        return f"{self._writer.get_extra_info('ssl_object').version()}, {found}"
 
     async def _log_in(self) -> str:
         await self._close_probe()

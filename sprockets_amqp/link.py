@@ -21,6 +21,7 @@ from tornado.ioloop import IOLoop
 from .errors import reply
 from .pika_insides import send_flow_ok
 from .pika_log import tell_once
+from .tls import unverified
 from .transport import BODY_LIMIT, Connection
 
 LOGGER = logging.getLogger(__name__)
@@ -245,6 +246,8 @@ class Link:
         if connection is not self.connection:
             return
         self.opened += 1
+        if doubt := unverified(connection.params):
+            LOGGER.warning("connected to %s port %s: %s", connection.params.host, connection.params.port, doubt)
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._events.on_connection_open(connection)

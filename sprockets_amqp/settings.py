@@ -4,7 +4,6 @@ Arguments come before ``AMQP_…`` variables, these before ``RABBITMQ_…``, the
 count as unset.
 """
 
-import ast
 import dataclasses
 import math
 import os
@@ -17,6 +16,7 @@ import pika
 
 from .encoding import SHORT_STRING_LIMIT
 from .pika_insides import url_options
+from .tls import contradiction, read_options, verify
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
@@ -229,6 +229,8 @@ def _parameters(url: str) -> pika.URLParameters:
     if query:
         _check_options(node, query)
         parameters = pika.URLParameters(url)
+        if parameters.ssl_options is not None:
+            verify(parameters.ssl_options.context, read_options(dict(parse_qsl(query)).get("ssl_options", "")))
     return parameters
 
 
@@ -247,19 +249,18 @@ def _check_options(node: str, query: str) -> None:
         try:
             # pika leaves out what is empty.
             pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}")
+            problem = contradiction(read_options(value)) if name == "ssl_options" else ""
         except Exception as error:
             # ssl_options can hold the password of a key.
-            shown = _tls_trouble(value, error) if name == "ssl_options" else f"{value!r:.80}"
-            raise ValueError(f"has a bad option {name}: {shown}") from None
+            problem = _tls_trouble(value, error) if name == "ssl_options" else f"{value!r:.80}"
+        if problem:
+            raise ValueError(f"has a bad option {name}: {problem}")
 
 
 def _tls_trouble(value: str, error: Exception) -> str:
     """Say what is wrong with ssl_options, without a word of what they hold."""
-    try:
-        options = ast.literal_eval(value)
-    except Exception:
-        options = None
-    if isinstance(options, dict) and not any(options.get(name) for name in CA_OPTIONS):
+    options = read_options(value)
+    if options and not any(options.get(name) for name in CA_OPTIONS):
         return (
             "names nobody to trust: add 'ca_certs': '/path/to/authorities.pem', the certificates of those who sign "
             "the node's, beside certfile and keyfile, which are the client's own"

@@ -32,6 +32,7 @@ from .hooks import StateChange
 from .picture import STYLE, svg
 from .settings import node_name
 from .states import State
+from .tls import unverified
 
 #: Seconds between looks at the counters, and at whether the client was closed for good.
 TICK: Final = 1.0
@@ -274,6 +275,7 @@ def snapshot(client: Client) -> dict[str, Any]:
         **describe(client),
         "description": client.state_description,
         "outcome": outcome,
+        "doubt": unverified(client.parameters),
         "publish": f"a publish {outcome}{because if client.recovers else ''}",
     }
 

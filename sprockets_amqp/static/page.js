@@ -114,6 +114,7 @@ function showStatus(status) {
   show("publish", status.publish);
   show("reason", status.reason);
   show("broker", status.broker);
+  show("doubt", status.doubt);
   show("since", readable(status.since));
   byId("since").dateTime = status.since;
   for (const [name, count] of Object.entries(status.counters)) {
