@@ -27,8 +27,12 @@ def install(application: Application, io_loop: IOLoop | None = None, **kwargs: A
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
         LOGGER.warning("AMQP is already installed: %r", present)
         return False
-    settings = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(), **kwargs}
-    client = Client(io_loop=io_loop, **settings)
+    try:
+        settings = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(), **kwargs}
+        client = Client(io_loop=io_loop, **settings)
+    finally:
+        # A traceback may be shown with what its frames hold.
+        settings, kwargs = {}, {}
     application.amqp = client  # type: ignore[attr-defined]
     callbacks = getattr(application, "on_shutdown_callbacks", None)
     if callbacks is not None:

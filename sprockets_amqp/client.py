@@ -67,6 +67,9 @@ class Client(Events):
     STATE_CLOSED: ClassVar = State.CLOSED
     STATE_DESC: ClassVar[dict[State, str]] = DESCRIPTIONS
 
+    #: None in a forked process, until it is used there, and where a setting was bad.
+    _present: Core | None = None
+
     def __init__(
         self,
         url: str,
@@ -82,14 +85,18 @@ class Client(Events):
         on_persistent_failure_callback: Callable[["Client"], object] | None = None,
         **settings: Any,
     ) -> None:
-        self.settings = Settings(
-            url=url,
-            enable_confirmations=enable_confirmations,
-            reconnect_delay=reconnect_delay,
-            connection_attempts=connection_attempts,
-            default_app_id=default_app_id,
-            **settings,
-        )
+        try:
+            self.settings = Settings(
+                url=url,
+                enable_confirmations=enable_confirmations,
+                reconnect_delay=reconnect_delay,
+                connection_attempts=connection_attempts,
+                default_app_id=default_app_id,
+                **settings,
+            )
+        finally:
+            # A traceback may be shown with what its frames hold.
+            del url, settings
         self.on_ready = on_ready_callback
         self.on_unavailable = on_unavailable_callback
         self.on_return = on_return_callback
@@ -100,15 +107,14 @@ class Client(Events):
         self._io_loop_given = io_loop is not None
         self._hooks = Hooks()
         self._hooks.subscribe(self._tell_availability)
-        #: None in a forked process, until it is used there.
-        self._present: Core | None = None
         self._bind(io_loop or IOLoop.current())
         _clients.add(self)
 
     def __repr__(self) -> str:
         # In a forked process that has not used it yet, it has no state.
         state = self.state if self._present is not None else State.IDLE
-        return f"<Client {DESCRIPTIONS[state]} {hide_password(self.url)}>"
+        where = hide_password(self.url) if hasattr(self, "settings") else "without settings"
+        return f"<Client {DESCRIPTIONS[state]} {where}>"
 
     # What it was told, and what it works with
 

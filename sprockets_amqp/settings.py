@@ -5,12 +5,13 @@ count as unset.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pika
 
@@ -31,6 +32,31 @@ CA_OPTIONS: Final = ("ca_certs", "cafile", "ca_path", "capath", "ca_data", "cada
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+T = TypeVar("T")
+
+
+def _forgetting(cls: type[T]) -> type[T]:
+    """Have a class raise what is wrong with its arguments from a frame that holds none of them.
+
+    A traceback may be shown with what its frames hold: error trackers do.
+    """
+    make = cls.__init__
+
+    @functools.wraps(make)
+    def forget(self: T, *given: Any, **named: Any) -> None:
+        try:
+            make(self, *given, **named)
+            return
+        except (TypeError, ValueError) as error:
+            problem = error.with_traceback(None)
+        finally:
+            given, named = (), {}
+        raise problem
+
+    cls.__init__ = forget  # type: ignore[assignment]
+    return cls
 
 
 def _setting(default: Any, variable: str, convert: Callable[[Any], Any]) -> Any:
@@ -95,15 +121,14 @@ def _text(value: object) -> str | None:
         return None
     if not isinstance(value, str):
         raise ValueError("must be a str")
-    try:
-        octets = value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be a str that UTF-8 can hold, without lone surrogates") from None
-    if len(octets) > SHORT_STRING_LIMIT:
+    if not _is_utf8(value):
+        raise ValueError("must be a str that UTF-8 can hold, without lone surrogates")
+    if len(value.encode()) > SHORT_STRING_LIMIT:
         raise ValueError(f"must have {SHORT_STRING_LIMIT} octets at the most")
     return value
 
 
+@_forgetting
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a client is told; every value was checked and has its type.
@@ -136,7 +161,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = _checked(field, getattr(self, field.name), f"argument {field.name}")
+            value = _converted(field, getattr(self, field.name), f"argument {field.name}")
+            if isinstance(value, ValueError):
+                # What was not checked is not to be shown.
+                vars(self).clear()
+                raise value
             object.__setattr__(self, field.name, value)
 
     def __repr__(self) -> str:
@@ -153,20 +182,29 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         ValueError: a variable's value is bad; the sentence names the variable and what it must be.
     """
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        for variable in (prefix + field.metadata["variable"] for prefix in PREFIXES):
-            if environ.get(variable):
-                found[field.name] = _checked(field, environ[variable], f"environment variable {variable}")
-                break
-    return found
+    try:
+        for field in dataclasses.fields(Settings):
+            for variable in (prefix + field.metadata["variable"] for prefix in PREFIXES):
+                if environ.get(variable):
+                    value = _converted(field, environ[variable], f"environment variable {variable}")
+                    if isinstance(value, ValueError):
+                        raise value
+                    found[field.name] = value
+                    break
+        return found
+    finally:
+        # A traceback may be shown with what its frames hold.
+        value = None
+        found, environ = {}, {}
 
 
-def _checked(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:
+def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:
+    """Return the setting, or the ValueError about it, which no frame that holds the value has raised."""
     try:
         return field.metadata["convert"](value)
     except ValueError as error:
         shown = "" if field.name == "url" else f", not {value!r:.80}"
-        raise ValueError(f"{field.name} ({origin}) {error}{shown}") from None
+        return ValueError(f"{field.name} ({origin}) {error}{shown}")
 
 
 def node_parameters(url: str) -> list[pika.URLParameters]:
@@ -179,7 +217,25 @@ def node_parameters(url: str) -> list[pika.URLParameters]:
     Raises:
         ValueError: a part cannot be understood; the sentence never shows a password.
     """
-    return [_parameters(node) for part in re.split(r",(?=amqps?://)", url) for node in _nodes(part)]
+    try:
+        if not _is_utf8(url):
+            raise ValueError("has an octet that is not UTF-8: percent-encode it")
+        return [_parameters(node) for part in re.split(r",(?=amqps?://)", url) for node in _nodes(part)]
+    except ValueError as error:
+        problem = str(error)
+    finally:
+        # A traceback may be shown with what its frames hold.
+        url = ""
+    raise ValueError(problem)
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether UTF-8 can hold it: Python reads an environment's other octets as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def node_name(node: pika.URLParameters) -> str:
@@ -270,8 +326,14 @@ def _tls_trouble(value: str, error: Exception) -> str:
 
 def hide_password(url: str) -> str:
     """Return the URL with every password replaced by ``***``, for logs and people; ssl_options may hold one."""
-    url = re.sub(r"(?<=[?&]ssl_options=).*?(?=&|,amqps?://|$)", "***", url, flags=re.DOTALL)
+    url = re.sub(r"(?<=[?&])([^=&]*=).*?(?=&|,amqps?://|$)", _hide_option, url, flags=re.DOTALL)
     return re.sub(r"(?<=//)[^/?#]*@|(?<=,)[^/?#,]*@", _hide, url)
+
+
+def _hide_option(match: re.Match[str]) -> str:
+    """Hide ssl_options, however its name is written, and what is no option."""
+    shown = unquote(match[1][:-1]) in URL_OPTIONS - {"ssl_options"}
+    return match[0] if shown else f"{match[1]}***"
 
 
 def _hide(match: re.Match[str]) -> str:

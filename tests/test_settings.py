@@ -210,6 +210,7 @@ BAD_URLS = {
     "no authority to trust": f"amqps://host/v?ssl_options=%7B'certfile'%3A'/nowhere','password'%3A'{SECRET}'%7D",
     "no dict of ssl_options": f"amqps://host/v?ssl_options='{SECRET}'",
     "ssl_options that are no Python": f"amqps://host/v?ssl_options=%7B{SECRET}",
+    "octet that is not UTF-8": f"amqp://user:{SECRET}\udcff@host/v",
     "certificate that is not there": "amqps://host/v?ssl_options="
     f"%7B'ca_certs'%3A'/nowhere','certfile'%3A'/nowhere','password'%3A'{SECRET}'%7D",
 }
@@ -221,7 +222,7 @@ def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
     with pytest.raises(ValueError, match=r"^url \(argument url\) ") as caught:
         Settings(url=url)
     assert SECRET not in str(caught.value)
-    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is caught.value.__context__ is None
     if url and isinstance(url, str):
         with pytest.raises(ValueError, match=r"^url \(environment variable RABBITMQ_URL\) ") as caught:
             from_environment({"RABBITMQ_URL": url})
@@ -247,6 +248,7 @@ def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
             BAD_URLS["no authority to trust"],
             "has a bad option ssl_options: names nobody to trust: add 'ca_certs': '/path/to/authorities.pem', ",
         ),
+        (BAD_URLS["octet that is not UTF-8"], "has an octet that is not UTF-8: percent-encode it"),
         (BAD_URLS["no dict of ssl_options"], "has a bad option ssl_options: AttributeError"),
         (BAD_URLS["ssl_options that are no Python"], "has a bad option ssl_options: SyntaxError"),
         (BAD_URLS["certificate that is not there"], "has a bad option ssl_options: FileNotFoundError"),
@@ -306,6 +308,9 @@ def test_options_are_every_nodes() -> None:
             "amqps://u:***@h?ssl_options=***&heartbeat=3,amqp://x:***@z",
         ),
         ("amqps://h?heartbeat=3&ssl_options=%7B's3cr3t'%7D", "amqps://h?heartbeat=3&ssl_options=***"),
+        ("amqps://h?ssl%5Foptions=s3cr3t&heartbeat=3", "amqps://h?ssl%5Foptions=***&heartbeat=3"),
+        ("amqps://h?heart%62eat=3&%73sl_options=s3cr3t,amqp://z", "amqps://h?heart%62eat=3&%73sl_options=***,amqp://z"),
+        ("amqps://h?unknown=s3cr3t", "amqps://h?unknown=***"),
     ],
 )
 def test_passwords_are_hidden_from_people(url: str, shown: str) -> None:
@@ -338,3 +343,68 @@ def test_an_unknown_setting_is_refused() -> None:
     """A setting that is misspelt is a TypeError that names it."""
     with pytest.raises(TypeError, match="reconect_delay"):
         Settings(reconect_delay=3)  # type: ignore[call-arg]
+
+
+# Tracebacks, as error trackers show them: with what their frames hold
+
+
+def shown_with_locals(error: BaseException) -> str:
+    """What the frames of a traceback hold but the first, which is the test's, and those of the errors before it."""
+    pieces = [str(error)]
+    before = [error.__cause__, error.__context__]
+    frame = error.__traceback__.tb_next if error.__traceback__ else None
+    while frame is not None:
+        pieces += map(repr, frame.tb_frame.f_locals.values())
+        frame = frame.tb_next
+    return "\n".join(pieces + [shown_with_locals(each) for each in before if each is not None])
+
+
+GOOD_URL = f"amqp://user:{SECRET}@host/v"
+
+
+@pytest.mark.parametrize("url", [url for url in BAD_URLS.values() if url and isinstance(url, str)])
+def test_no_frame_that_raises_holds_a_bad_url(url: str) -> None:
+    """Whoever was given it: settings, a client, an application, or the parser."""
+    for refuse in (
+        lambda: Settings(url=url),
+        lambda: Client(url),
+        lambda: _install.install(Application(), url=url),
+        lambda: from_environment({"AMQP_URL": url}),
+        lambda: node_parameters(url),
+    ):
+        with pytest.raises(ValueError, match=r"^(url \(|must|has|names|is no)") as caught:
+            refuse()
+        # The lambda's own frame comes first.
+        assert caught.tb.tb_next is not None
+        assert SECRET not in shown_with_locals(caught.value.with_traceback(caught.tb.tb_next))
+
+
+@pytest.mark.parametrize(("name", "value", "kind"), [("timeout", "soon", ValueError), ("reconect_delay", 3, TypeError)])
+def test_no_frame_that_raises_over_another_setting_holds_a_good_url(
+    name: str, value: Any, kind: type[Exception]
+) -> None:
+    """A password that nothing is wrong with is as secret."""
+    with pytest.raises(kind) as caught:
+        Settings(**{"url": GOOD_URL, name: value})
+    assert SECRET not in shown_with_locals(caught.value)
+    with pytest.raises(kind) as caught:
+        Client(GOOD_URL, **{name: value})
+    assert SECRET not in shown_with_locals(caught.value)
+    with pytest.raises(kind) as caught:
+        _install.install(Application(), url=GOOD_URL, **{name: value})
+    assert SECRET not in shown_with_locals(caught.value)
+
+
+def test_no_frame_holds_the_environment() -> None:
+    """Neither what was read before the bad variable, nor what it was read from."""
+    with pytest.raises(ValueError, match="AMQP_TIMEOUT") as caught:
+        from_environment({"AMQP_URL": GOOD_URL, "AMQP_TIMEOUT": "soon"})
+    assert SECRET not in shown_with_locals(caught.value)
+
+
+def test_what_could_not_be_made_can_be_shown() -> None:
+    """Error trackers show the client whose constructor raised."""
+    client = Client.__new__(Client)
+    with pytest.raises(ValueError, match="has a bad option heartbeat"):
+        client.__init__(BAD_URLS["bad option"])  # type: ignore[misc]
+    assert repr(client) == "<Client Idle without settings>"
