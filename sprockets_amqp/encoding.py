@@ -14,6 +14,7 @@ from pika import data
 from pika.delivery_mode import DeliveryMode
 
 from .errors import InvalidMessage
+from .text import shown
 
 Encoder = Callable[[Any], bytes]
 
@@ -21,6 +22,9 @@ Encoder = Callable[[Any], bytes]
 SHORT_STRING_LIMIT: Final = 255
 #: RabbitMQ closes the channel over an expiration above 2^32 - 1 milliseconds.
 EXPIRATION_LIMIT: Final = 4_294_967_295
+
+#: How many keys of headers within headers are named.
+NAMED_DEPTH: Final = 5
 
 _OCTETS: Final = [bytes((n,)) for n in range(256)]
 _pack_method: Final = struct.Struct(">HHH").pack
@@ -82,14 +86,45 @@ def _encode_short_string(name: str, value: object) -> bytes:
 def _encode_headers(value: object) -> bytes:
     if not isinstance(value, dict):
         raise InvalidMessage("headers", f"must be a dict, not {type(value).__name__}")
+    encoded = _encode_table(value)
+    if encoded is None:
+        # Without a cause: pika quotes the values, which may be secret and of any size.
+        raise InvalidMessage("headers", f"hold what an AMQP table cannot: {_at_fault(value)}")
+    return encoded
+
+
+def _encode_table(table: dict[Any, Any]) -> bytes | None:
     pieces: list[bytes] = []
     try:
-        data.encode_table(pieces, value)
-    except Exception as error:
+        data.encode_table(pieces, table)
+    except Exception:
         # pika raises whatever its packing met; each of them means a key or value that AMQP tables cannot hold.
-        problem = str(error) or type(error).__name__
-        raise InvalidMessage("headers", f"hold what an AMQP table cannot: {problem:.200}") from error
+        return None
     return b"".join(pieces)
+
+
+def _at_fault(headers: dict[Any, Any]) -> str:
+    """Name the key and the type of what cannot be encoded, as deep as people look, and never a value."""
+    path: list[str] = []
+    value: Any = headers
+    while isinstance(value, dict) and len(path) < NAMED_DEPTH:
+        for key, each in value.items():
+            if _encode_table({key: None}) is None:
+                return ".".join([*path, f"a key that is {_kind(key)}"])
+            if _encode_table({key: each}) is None:
+                path.append(shown(repr(key), 80))
+                value = each
+                break
+        else:
+            # A table that is too large as a whole, or changed meanwhile.
+            break
+    return f"{'.'.join(path) or 'all of it'} is {_kind(value)}"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return "a str, too long or with lone surrogates"
+    return f"of type {shown(type(value).__name__, 80)}"
 
 
 def _encode_delivery_mode(value: object) -> bytes:

@@ -380,3 +380,39 @@ def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None
         loop, b"", {"expiration": "4294967295", "type": "x" * 255}, exchange="ä" * 127, routing_key="x" * 255
     )
     assert len(message.method) == 6 + 1 + 254 + 1 + 255 + 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"authorization": "Bearer s3cr3t", "ratio": 1.5}, "'ratio' is of type float"),
+        ({"token": b"s3cr3t", "deep": {"token": "s3cr3t", "ratio": 0.5}}, "'deep'.'ratio' is of type float"),
+        ({"large": 1 << 70, "token": "s3cr3t"}, "'large' is of type int"),
+        ({"list": ["s3cr3t", object()]}, "'list' is of type list"),
+        ({"token": "s3cr3t", 5: "s3cr3t"}, "a key that is of type int"),
+        ({"token": "s3cr3t", "\x1b[2J\n": 1.5}, r"'\x1b[2J\n' is of type float"),
+        ({"token": "s3cr3t\ud800"}, "'token' is a str, too long or with lone surrogates"),
+        ({"k" * 256: "s3cr3t"}, "a key that is a str, too long or with lone surrogates"),
+    ],
+)
+def test_headers_are_named_by_key_and_type(loop: asyncio.AbstractEventLoop, headers: dict[Any, Any], says: str) -> None:
+    """A header's value may be secret: it is in no sentence, in no error before it, and in no frame of a traceback."""
+    error = make_refused(loop, {"headers": headers})
+    assert str(error) == f"headers hold what an AMQP table cannot: {says}; the message was not sent"
+    assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
+
+
+def test_large_headers_make_no_large_error(loop: asyncio.AbstractEventLoop) -> None:
+    """10 MB of them used to be 40 MB of text."""
+    error = make_refused(loop, {"headers": {"large": b"\xff" * 10_000_000, "ratio": 1.5}})
+    assert len(repr(error)) < 300
+    error = make_refused(loop, {"headers": {"large": ["\n" * 10_000_000, 1.5]}})
+    assert len(repr(error)) < 300
+
+
+def make_refused(loop: asyncio.AbstractEventLoop, properties: dict[str, Any]) -> InvalidMessage:
+    """Why a message with these properties is refused."""
+    future: asyncio.Future[None] = loop.create_future()
+    refusal = Message(future, "events", "created", b"", properties, None, {}).refusal
+    assert refusal is not None
+    return refusal
