@@ -20,7 +20,9 @@ from tornado.ioloop import IOLoop
 from .errors import describe
 from .link import Events, Link
 from .pika_insides import broker_words
+from .text import shown
 from .tls import unverified
+from .transport import VERSION_LIMIT
 
 #: Seconds that a clean end may take.
 CLOSE_LIMIT: Final = 2.0
@@ -140,7 +142,8 @@ class _Attempt(Events):
         await self._answer
         assert self._link.connection is not None
         server = self._link.connection.server_properties or {}
-        return f"offered by {server.get('product', 'the server')} {server.get('version', '')}".rstrip()
+        product, its_version = server.get("product", "the server"), server.get("version", "")
+        return f"offered by {shown(product, VERSION_LIMIT)} {shown(its_version, VERSION_LIMIT)}".rstrip()
 
     async def _close_probe(self) -> None:
         if self._socket is not None:

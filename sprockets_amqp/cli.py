@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pika
 
+from . import progress
 from .check import Step, check_node
 from .client import Client
 from .defaults import new_message_id
@@ -25,8 +26,8 @@ from .encoding import PROPERTY_NAMES, encode_method, encode_properties
 from .errors import AMQPException, InvalidMessage
 from .hooks import StateChange
 from .lines import OUTCOMES, Account, Sender, read_lines
-from .progress import shown
 from .settings import DEFAULT_URL, Settings, from_environment, node_parameters
+from .text import SENTENCE_LIMIT, shown
 
 OK: Final = 0
 FAILED: Final = 1
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: BaseException, status: int) -> int:
-    print("sprockets-amqp:", " ".join(str(error).split()), file=sys.stderr)
+    print("sprockets-amqp:", shown(" ".join(str(error).split()), SENTENCE_LIMIT), file=sys.stderr)
     return status
 
 
@@ -197,13 +198,13 @@ async def _check_nodes(url: str, limit: float) -> int:
 
 def _address(node: pika.URLParameters) -> str:
     """Name the node, without the rest of its URL: that has passwords."""
-    return f"{'amqps' if node.ssl_options else 'amqp'}://{node.host}:{node.port}"
+    return f"{'amqps' if node.ssl_options else 'amqp'}://{shown(node.host)}:{node.port}"
 
 
 def _show_step(step: Step) -> Step:
-    print(f"  {step.name:<9} {'ok' if step.ok else 'FAILED':<7} {step.detail}", flush=True)
+    print(f"  {step.name:<9} {'ok' if step.ok else 'FAILED':<7} {shown(step.detail)}", flush=True)
     if step.advice:
-        print(f"  {'':<9} {'->':<7} {step.advice}", flush=True)
+        print(f"  {'':<9} {'->':<7} {shown(step.advice)}", flush=True)
     return step
 
 
@@ -316,7 +317,7 @@ async def _publish_one(
         await client.shutdown(1)
     error = future.exception()
     if error is None:
-        print(f"confirmed: message {properties['message_id']}")
+        print(f"confirmed: message {shown(properties['message_id'])}")
         return OK
     print(f"{OUTCOMES.get(type(error), 'unfinished')}: {error}", file=sys.stderr)
     return INTERRUPTED + came[0] if came else FAILED
@@ -352,7 +353,7 @@ async def _with_progress(sender: Sender, descriptor: int, quiet: bool) -> bool:
     lines = read_lines(descriptor)
     if quiet:
         return await sender.send(lines)
-    async with shown(sender.account, descriptor):
+    async with progress.shown(sender.account, descriptor):
         return await sender.send(lines)
 
 

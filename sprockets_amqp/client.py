@@ -28,6 +28,7 @@ from .message import Options
 from .publisher import Counters
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings, hide_password
 from .states import DESCRIPTIONS, DOCUMENTED, TRANSITIONS, PublishOutcome, State, Substate
+from .text import shown
 from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
@@ -423,7 +424,7 @@ class Client(Events):
 
     def on_connection_blocked(self, method_frame: Method[Any]) -> None:
         """Called by pika when RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
-        reason = str(getattr(method_frame.method, "reason", ""))
+        reason = shown(getattr(method_frame.method, "reason", ""))
         LOGGER.warning("RabbitMQ blocks publishing: %s", reason)
         self._lifecycle.feed(self._lifecycle.connection_blocked, reason)
 
@@ -448,7 +449,7 @@ class Client(Events):
         self, _channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes
     ) -> None:
         """Called by pika with each returned message: hand it to on_return, or log it as critical."""
-        reply = (method.reply_code or 0, method.reply_text)
+        reply = (method.reply_code or 0, str(method.reply_text))
         self._core.publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties.message_id)
         if self.on_return is not None:
             callback = self.on_return
@@ -456,17 +457,18 @@ class Client(Events):
         else:
             LOGGER.critical(
                 "message %s (correlation id %s) to exchange %r with routing key %r was returned: (%s) %s",
-                properties.message_id,
-                properties.correlation_id,
+                shown(properties.message_id),
+                shown(properties.correlation_id),
                 method.exchange,
                 method.routing_key,
-                *reply,
+                reply[0],
+                shown(reply[1]),
             )
 
     def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
         """Called by pika when RabbitMQ has closed the channel over an error."""
         if channel is self.channel:
-            LOGGER.warning("RabbitMQ closed the channel: (%s) %s", reply_code, reply_text)
+            LOGGER.warning("RabbitMQ closed the channel: (%s) %s", reply_code, shown(reply_text))
             cause = self._core.link.cause(reply_code, reply_text) or channel_lost(reply_code, reply_text)
             self._lifecycle.feed(self._lifecycle.channel_closed, describe(cause), cause)
 

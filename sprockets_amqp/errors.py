@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ConnectionClosedByClient, StreamLostError
 
 from .pika_insides import causes
+from .text import LIMIT, SENTENCE_LIMIT, shown
 
 
 class AMQPException(Exception):
@@ -40,18 +41,21 @@ class AMQPException(Exception):
         if self._sentence:
             return self._sentence
         try:
-            return self.fmt.format(*self.args)
+            return self.fmt.format(*(_harmless(arg) for arg in self.args))
         except Exception:
             # Other arguments than fmt has room for: an error can be shown whatever it was made with.
-            return " ".join(str(arg) for arg in self.args) or type(self).__name__
+            return " ".join(shown(arg, SENTENCE_LIMIT) for arg in self.args) or type(self).__name__
 
     @property
     def _subject(self) -> str:
-        return f"message {self.message_id} to exchange {self.exchange!r} with routing key {self.routing_key!r}"
+        return (
+            f"message {shown(self.message_id)} to exchange {self.exchange!r:.{LIMIT}} "
+            f"with routing key {self.routing_key!r:.{LIMIT}}"
+        )
 
     def saying(self, sentence: str) -> Self:
         """Say this sentence instead of the arguments in ``fmt``; returns the error."""
-        self._sentence = sentence
+        self._sentence = shown(sentence, SENTENCE_LIMIT)
         return self
 
     def about(self, message_id: str | None, exchange: str, routing_key: str) -> Self:
@@ -95,7 +99,7 @@ class InvalidMessage(PublishingFailure, ValueError):
         self.argument = argument
 
     def __str__(self) -> str:
-        return f"{self.argument} {self.args[1]}; the message was not sent"
+        return f"{shown(self.argument)} {shown(self.args[1], SENTENCE_LIMIT)}; the message was not sent"
 
 
 class ExchangeRefused(PublishingFailure):
@@ -115,8 +119,8 @@ class ExchangeRefused(PublishingFailure):
 
     def __str__(self) -> str:
         return (
-            f"RabbitMQ refused exchange {self.exchange!r} ({self.reply_code}): {self.reply_text}; "
-            f"message {self.message_id} was not sent: declare the exchange, or grant write access to it"
+            f"RabbitMQ refused exchange {self.exchange!r:.{LIMIT}} ({self.reply_code}): {shown(self.reply_text)}; "
+            f"message {shown(self.message_id)} was not sent: declare the exchange, or grant write access to it"
         )
 
 
@@ -138,7 +142,7 @@ class MessageReturned(PublishingFailure):
     def __str__(self) -> str:
         return (
             f"{self._subject} was returned "
-            f"({self.reply_code}): {self.reply_text}; bind a queue, or publish without fail_on_return"
+            f"({self.reply_code}): {shown(self.reply_text)}; bind a queue, or publish without fail_on_return"
         )
 
 
@@ -160,8 +164,13 @@ class OutcomeUnknown(PublishingFailure):
     may_have_arrived = True
 
     def __str__(self) -> str:
-        what = str(self.args[0]) if self.args else "no confirmation"
+        what = shown(self.args[0], SENTENCE_LIMIT) if self.args else "no confirmation"
         return f"{self._subject} is unconfirmed and may have arrived: {what}"
+
+
+def _harmless(arg: object) -> object:
+    """Return what ``fmt`` is to be filled with: text as it may be shown, and anything else as it is."""
+    return shown(arg, SENTENCE_LIMIT) if isinstance(arg, str) else arg
 
 
 def connection_lost(reply_code: int, reply_text: str) -> Exception:
@@ -182,14 +191,14 @@ def channel_lost(reply_code: int, reply_text: str) -> Exception:
 def reply(error: BaseException) -> tuple[int, str]:
     """Return the reply code (0 where RabbitMQ gave none) and the text of why a connection or channel ended."""
     code = getattr(error, "reply_code", 0)
-    return (code, str(getattr(error, "reply_text", ""))) if code else (0, describe(error))
+    return (code, shown(getattr(error, "reply_text", ""))) if code else (0, describe(error))
 
 
 def describe(error: BaseException) -> str:
     """Say what went wrong in one line: the innermost cause of pika's nested connection errors, without secrets."""
     code = getattr(error, "reply_code", 0)
     if code:
-        return f"({code}) {getattr(error, 'reply_text', '')}"
+        return f"({code}) {shown(getattr(error, 'reply_text', ''))}"
     cause = list(causes(error))[-1]
-    text = " ".join(str(cause).split())
+    text = shown(" ".join(str(cause).split()))
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

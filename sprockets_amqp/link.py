@@ -21,6 +21,7 @@ from tornado.ioloop import IOLoop
 from .errors import reply
 from .pika_insides import send_flow_ok
 from .pika_log import tell_once
+from .text import shown
 from .tls import unverified
 from .transport import BODY_LIMIT, Connection
 
@@ -284,7 +285,7 @@ class Link:
 
     def _on_blocked(self, connection: object, method_frame: Method[Any]) -> None:
         if connection is self.connection:
-            self._blocking[ALARM] = str(getattr(method_frame.method, "reason", "")) or ALARM
+            self._blocking[ALARM] = shown(getattr(method_frame.method, "reason", "")) or ALARM
             self._events.on_connection_blocked(method_frame)
 
     def _on_unblocked(self, connection: object, method_frame: Method[Any]) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from .defaults import around_message_id, new_message_id
 from .encoding import encode_body, encode_method, encode_properties, unhashable
 from .errors import InvalidMessage
+from .text import shown
 
 
 class Options(TypedDict, total=False):
@@ -118,7 +119,9 @@ class Message:
         return len(self.body) + len(self.properties)
 
     def __repr__(self) -> str:
-        return f"<Message {self.message_id} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
+        return (
+            f"<Message {shown(self.message_id)} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
+        )
 
 
 def _checked(options: Options) -> tuple[float | None, bool]:

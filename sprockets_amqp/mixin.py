@@ -15,6 +15,7 @@ from .answers import answer
 from .client import Client
 from .inflight import InFlight
 from .message import Options
+from .text import shown
 
 LOGGER = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class PublishingMixin(_Handler):
         if found is None or found.status == 500 or self._is_overridden("log_exception"):
             super().log_exception(typ, value, tb)
         else:
-            LOGGER.warning("%d %s: %s", found.status, self._request_summary(), value)
+            LOGGER.warning("%d %s: %s", found.status, shown(self._request_summary()), value)
 
     def _is_overridden(self, name: str) -> bool:
         """Tell whether a base of the handler that comes after this one overrides Tornado's own method."""

@@ -17,6 +17,7 @@ import pika
 
 from .encoding import SHORT_STRING_LIMIT
 from .pika_insides import url_options
+from .text import shown
 from .tls import contradiction, read_options, verify
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
@@ -203,8 +204,8 @@ def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> A
     try:
         return field.metadata["convert"](value)
     except ValueError as error:
-        shown = "" if field.name == "url" else f", not {value!r:.80}"
-        return ValueError(f"{field.name} ({origin}) {error}{shown}")
+        given = "" if field.name == "url" else f", not {shown(repr(value), 80)}"
+        return ValueError(f"{field.name} ({origin}) {error}{given}")
 
 
 def node_parameters(url: str) -> list[pika.URLParameters]:
@@ -332,8 +333,8 @@ def hide_password(url: str) -> str:
 
 def _hide_option(match: re.Match[str]) -> str:
     """Hide ssl_options, however its name is written, and what is no option."""
-    shown = unquote(match[1][:-1]) in URL_OPTIONS - {"ssl_options"}
-    return match[0] if shown else f"{match[1]}***"
+    harmless = unquote(match[1][:-1]) in URL_OPTIONS - {"ssl_options"}
+    return match[0] if harmless else f"{match[1]}***"
 
 
 def _hide(match: re.Match[str]) -> str:

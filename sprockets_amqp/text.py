@@ -4,6 +4,8 @@ from typing import Final
 
 #: Characters; AMQP's names, ids and replies have 255 octets at the most.
 LIMIT: Final = 500
+#: Of a whole sentence, in which several of them may stand.
+SENTENCE_LIMIT: Final = 2000
 
 
 def shown(text: object, limit: int = LIMIT) -> str:

@@ -25,6 +25,7 @@ from pika.connection import Parameters
 from tornado.ioloop import IOLoop
 
 from .forks import close_copy
+from .text import shown
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ MAX_PIECES: Final = 60_000
 
 #: The largest max_message_size that any version of RabbitMQ has by default, in octets.
 BODY_LIMIT: Final = 128 * 1024**2
+#: Characters of a version that are looked at.
+VERSION_LIMIT: Final = 40
 
 FRAME_END: Final = b"\xce"
 #: Frame type, channel and size of a method frame; of a content header with its class, weight and body size; of the
@@ -107,7 +110,7 @@ class Connection(TornadoConnection):
 
         https://www.rabbitmq.com/docs/configure#config-items: 128 MiB, and 16 MiB since 4.0.
         """
-        major = str((self.server_properties or {}).get("version", "")).partition(".")[0]
+        major = shown((self.server_properties or {}).get("version", ""), VERSION_LIMIT).partition(".")[0]
         return 16 * 1024**2 if major.isdecimal() and int(major) >= 4 else BODY_LIMIT
 
     @property

@@ -32,6 +32,7 @@ from .hooks import StateChange
 from .picture import STYLE, svg
 from .settings import node_name
 from .states import State
+from .text import shown
 from .tls import unverified
 
 #: Seconds between looks at the counters, and at whether the client was closed for good.
@@ -302,7 +303,7 @@ def _reason(history: Sequence[StateChange]) -> str:
 def _broker(client: Client) -> str:
     """Name the node that is connected, or tried next, without its credentials."""
     parameters = client.parameters
-    return f"{node_name(parameters)}/{quote(parameters.virtual_host, safe='')}"
+    return f"{shown(node_name(parameters))}/{quote(parameters.virtual_host, safe='')}"
 
 
 def _since(history: Sequence[StateChange], last: StateChange | None) -> list[StateChange]:
