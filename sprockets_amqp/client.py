@@ -17,6 +17,7 @@ from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 from transitions import MachineError
 
+from .bounded_log import BoundedLog
 from .core import Core
 from .errors import ConnectionStateError, channel_lost, connection_lost, describe
 from .forks import after_fork, forget_current_loop
@@ -106,6 +107,7 @@ class Client(Events):
         self._shutdowns = 0
         #: Whether the loop to run on was given: then no other takes its place.
         self._io_loop_given = io_loop is not None
+        self._log = BoundedLog(LOGGER, self._now)
         self._hooks = Hooks()
         self._hooks.subscribe(self._tell_availability)
         self._bind(io_loop or IOLoop.current())
@@ -425,7 +427,7 @@ class Client(Events):
     def on_connection_blocked(self, method_frame: Method[Any]) -> None:
         """Called by pika when RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
         reason = shown(getattr(method_frame.method, "reason", ""))
-        LOGGER.warning("RabbitMQ blocks publishing: %s", reason)
+        self._log.log(logging.WARNING, "RabbitMQ blocks publishing: %s", reason)
         self._lifecycle.feed(self._lifecycle.connection_blocked, reason)
 
     def on_connection_unblocked(self, _method_frame: Method[Any]) -> None:
@@ -437,7 +439,7 @@ class Client(Events):
         if method.active:
             self._lifecycle.feed(self._lifecycle.connection_unblocked)
         else:
-            LOGGER.warning("RabbitMQ stops the channel's flow")
+            self._log.log(logging.WARNING, "RabbitMQ stops the channel's flow")
             self._lifecycle.feed(self._lifecycle.connection_blocked, "channel.flow")
 
     def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
@@ -455,7 +457,8 @@ class Client(Events):
             callback = self.on_return
             self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))
         else:
-            LOGGER.critical(
+            self._log.log(
+                logging.CRITICAL,
                 "message %s (correlation id %s) to exchange %r with routing key %r was returned: (%s) %s",
                 shown(properties.message_id),
                 shown(properties.correlation_id),
@@ -468,7 +471,7 @@ class Client(Events):
     def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
         """Called by pika when RabbitMQ has closed the channel over an error."""
         if channel is self.channel:
-            LOGGER.warning("RabbitMQ closed the channel: (%s) %s", reply_code, shown(reply_text))
+            self._log.log(logging.WARNING, "RabbitMQ closed the channel: (%s) %s", reply_code, shown(reply_text))
             cause = self._core.link.cause(reply_code, reply_text) or channel_lost(reply_code, reply_text)
             self._lifecycle.feed(self._lifecycle.channel_closed, describe(cause), cause)
 
@@ -502,6 +505,9 @@ class Client(Events):
     @property
     def _core(self) -> Core:
         return self._present or self._bind(IOLoop.current())
+
+    def _now(self) -> float:
+        return float(self._core.loop.time())
 
     def _bind(self, io_loop: IOLoop) -> Core:
         self.io_loop = io_loop

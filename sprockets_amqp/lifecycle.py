@@ -14,6 +14,7 @@ import pika
 from transitions import EventData
 
 from .attempts import Attempts
+from .bounded_log import BoundedLog
 from .errors import AMQPException, describe
 from .hooks import StateChange
 from .link import Events, Link
@@ -91,6 +92,7 @@ class Lifecycle(Model):
         #: Since when publishing is impossible, in the loop's time, and whether it was possible before.
         self._out_since = 0.0
         self._been_ready = False
+        self._log = BoundedLog(LOGGER, loop.time)
         self._run(
             STATES, TRANSITIONS, State.IDLE, before_state_change="note_change", after_state_change="announce_change"
         )
@@ -205,7 +207,8 @@ class Lifecycle(Model):
         node, again = node_name(self.attempts.node), " again" if self._been_ready else ""
         if self.reason:
             # A warning as well: who was told of the trouble is to see its end.
-            LOGGER.warning("ready%s after %.1f s, on %s", again, self._loop.time() - self._out_since, node)
+            lasted = self._loop.time() - self._out_since
+            self._log.log(logging.WARNING, "ready%s after %.1f s, on %s", again, lasted, node)
         else:
             LOGGER.info("ready, on %s", node)
         self._been_ready = True

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
+from .bounded_log import BoundedLog
 from .confirms import Confirms
 from .errors import (
     AMQPException,
@@ -92,6 +93,7 @@ class Publisher:
         self._link = link
         self._settings = settings
         self._exchanges = Exchanges(link, loop)
+        self._log = BoundedLog(LOGGER, loop.time)
         self._line: OrderedDict[Message, None] = OrderedDict()
         #: The octets of what is in line.
         self._line_size = 0
@@ -181,7 +183,7 @@ class Publisher:
         """Settle what an ack or nack is about."""
         settled = self._confirms.settle(delivery_tag, multiple)
         if not settled and not self._confirms.was_issued(delivery_tag):
-            LOGGER.warning("RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
+            self._log.log(logging.WARNING, "RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
         if acked:
             self.counters.confirmed += len(settled)
         else:

@@ -1,0 +1,65 @@
+"""A log that whoever is at the other end cannot fill: of each kind of line, so many a second."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+#: Lines of one kind in one second.
+MOST: Final = 10
+SECOND: Final = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class _Count:
+    since: float
+    passed: int = 1
+    held: int = 0
+
+
+class Quota:
+    """Lets the first few of each kind pass in a second, and counts the others: arithmetic, and a clock that is given.
+
+    >>> quota = Quota(clock=lambda: 0.0, most=2)
+    >>> [quota.take("bark") for _ in range(4)], quota.take("bite")
+    ([(True, 0), (True, 0), (False, 1), (False, 2)], (True, 0))
+    """
+
+    def __init__(self, clock: Callable[[], float], most: int = MOST) -> None:
+        self._clock = clock
+        self._most = most
+        self._counts: dict[str, _Count] = {}
+
+    def take(self, kind: str) -> tuple[bool, int]:
+        """Tell whether one more of this kind passes, and how many did not: in this second, else in the one before."""
+        now = self._clock()
+        count = self._counts.get(kind)
+        if count is None or now - count.since >= SECOND:
+            self._counts[kind] = _Count(now)
+            return True, count.held if count is not None else 0
+        if count.passed < self._most:
+            count.passed += 1
+            return True, 0
+        count.held += 1
+        return False, count.held
+
+
+class BoundedLog:
+    """Logs the first lines of each kind in a second, then one that says so, and later how many there were.
+
+    The kind is the message without its arguments.
+    """
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float], most: int = MOST) -> None:
+        self._logger = logger
+        self._quota = Quota(clock, most)
+
+    def log(self, level: int, message: str, *args: Any) -> None:
+        """Log a line, or count it."""
+        passes, held = self._quota.take(message)
+        if passes and held:
+            self._logger.log(level, "%d more were not logged: %s", held, message, stacklevel=2)
+        if passes:
+            self._logger.log(level, message, *args, stacklevel=2)
+        elif held == 1:
+            self._logger.log(level, "more of these in this second are not logged: %s", message, stacklevel=2)
