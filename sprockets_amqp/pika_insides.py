@@ -76,6 +76,19 @@ RETOLD: Final = {
 #: The line of the layer that knows the step that failed; some failures are told by this one alone.
 STEP_FAILED: Final = "AMQPConnector - reporting failure: %r"
 
+#: What pika logs of each frame that should not have come, by logger.
+STRAY: Final = {
+    "pika.connection": {
+        "Received %s frame for unregistered channel %i on %s",
+        "Received heartbeat frame without a heartbeat checker",
+    },
+    "pika.channel": {
+        "Unexpected frame: %r",
+        "Unexpected delivery: %r",
+        "Basic.GetOk received with no active callback",
+    },
+}
+
 URL_OPTION: Final = "_set_url_"
 
 
@@ -111,6 +124,11 @@ def retold(record: logging.LogRecord) -> bool:
     if record.msg == STEP_FAILED and isinstance(record.args, tuple):
         return any(_told_before(error) for error in record.args)
     return record.msg in RETOLD.get(record.name, ())
+
+
+def stray(record: logging.LogRecord) -> bool:
+    """Tell whether a record of pika's is about a frame that should not have come."""
+    return record.msg in STRAY.get(record.name, ())
 
 
 def _told_before(error: object) -> bool:

@@ -1,16 +1,35 @@
-"""pika's log of an attempt to connect that failed: in one line, rather than in one of each of its layers."""
+"""pika's log: an attempt to connect that failed in one line, rather than in one of each of pika's layers.
+
+And of frames that should not have come so many lines a second.
+"""
 
 import logging
+import time
 from typing import Final
 
-from .pika_insides import RETOLD, retold
+from .bounded_log import Quota
+from .pika_insides import RETOLD, STRAY, retold, stray
 
 
 class _Once(logging.Filter):
     """Lets pass what tells something new, or all of it where the application decides about pika's log itself."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._quota = Quota(time.monotonic)
+
     def filter(self, record: logging.LogRecord) -> bool:
+        if stray(record):
+            return _decided(logging.getLogger(record.name)) or self._bounded(record)
         return not retold(record) or _decided(logging.getLogger(record.name))
+
+    def _bounded(self, record: logging.LogRecord) -> bool:
+        passes, held = self._quota.take(record.msg)
+        if passes and held:
+            record.msg += f" ({held} more were not logged)"
+        elif held == 1:
+            record.msg += " (more of these in this second are not logged)"
+        return passes or held == 1
 
 
 #: One object, so that each logger has it once.
@@ -23,7 +42,7 @@ def tell_once() -> None:
     An application that set a level or a handler on ``pika``, or on one of the loggers under it, or that logs at DEBUG,
     gets what pika logs.
     """
-    for name in RETOLD:
+    for name in RETOLD | STRAY:
         logging.getLogger(name).addFilter(_ONCE)
 
 

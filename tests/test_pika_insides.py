@@ -21,7 +21,7 @@ from pika.exceptions import (
 from pika.heartbeat import HeartbeatChecker
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.pika_insides import INSIDES, RETOLD, STEP_FAILED, broker_words, causes, url_options
+from sprockets_amqp.pika_insides import INSIDES, RETOLD, STEP_FAILED, STRAY, broker_words, causes, url_options
 from tests.support.wire import BODY_MAX, ours
 
 PACKAGE: Final = Path(__file__).parent.parent / "sprockets_amqp"
@@ -146,6 +146,13 @@ def test_pika_logs_what_is_left_out_of_its_log(name: str) -> None:
     texts = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant)}
     assert texts >= RETOLD[name]
     assert STEP_FAILED in texts or not name.endswith("connection_workflow")
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_pika_logs_of_stray_frames_what_is_bounded(name: str) -> None:
+    """In these words."""
+    source = ast.parse(inspect.getsource(importlib.import_module(name)))
+    assert {node.value for node in ast.walk(source) if isinstance(node, ast.Constant)} >= STRAY[name]
 
 
 # And nowhere else

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 
 import pika
 import pytest
+from pamqp import commands
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from sprockets_amqp import Client, State
-from sprockets_amqp.pika_insides import RETOLD
+from sprockets_amqp.bounded_log import MOST
+from sprockets_amqp.pika_insides import RETOLD, STRAY
 from tests.support.rabbitmq import Node, free_port
+from tests.support.scripted import ScriptedBroker
 
 PIKA = logging.getLogger("pika")
 
@@ -108,6 +111,38 @@ async def test_an_attempt_of_the_applications_own_is_told_too(refusing: str, cap
     await failed
     [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "TCP Connection attempt failed" in line
+
+
+async def stray_frames(count: int) -> None:
+    """Have a broken broker send frames that nobody waits for, on a channel that is there and on one that is not."""
+    async with ScriptedBroker() as broken:
+        client = Client(broken.url())
+        await client.wait_for(State.READY, 30)
+        peer = await broken.peer()
+        for _ in range(count):
+            peer.send(commands.Queue.DeclareOk("q", 0, 0))
+            peer.send(commands.Basic.Ack(1), channel=77)
+        peer.send(commands.Connection.Blocked("that was all"), channel=0)
+        await client.wait_for(State.BLOCKED, 30)
+        await client.shutdown()
+
+
+async def test_stray_frames_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It used to be a line for each."""
+    await stray_frames(300)
+    lines = [record.getMessage() for record in caplog.records if record.name in STRAY]
+    for text in ("Unexpected frame: ", "frame for unregistered channel 77 on "):
+        assert sum(text in line for line in lines) >= MOST
+        assert any(text in line and "(more of these in this second are not logged)" in line for line in lines)
+    # However long it took, it was no line for each.
+    assert len(lines) < 300
+
+
+@pytest.mark.usefixtures("decided")
+async def test_an_application_that_decides_gets_every_stray_frame(caplog: pytest.LogCaptureFixture) -> None:
+    """As many as there are."""
+    await stray_frames(20)
+    assert len([record for record in caplog.records if "Unexpected frame: " in record.getMessage()]) == 20
 
 
 def test_nothing_of_pikas_log_is_changed_before_a_client_is_made() -> None:
