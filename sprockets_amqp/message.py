@@ -90,7 +90,8 @@ class Message:
             self.method = encode_method(exchange, routing_key, mandatory)
             self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
-            # Without its traceback, whose frames hold what was given.
+            # Without its traceback and the error before it, which hold what was given.
+            error.__context__ = None
             self.refusal = error.with_traceback(None)
         except TypeError:
             # What was encoded before is looked up, and what is not hashable can't be. Any other is a defect of ours.

@@ -416,3 +416,14 @@ def make_refused(loop: asyncio.AbstractEventLoop, properties: dict[str, Any]) ->
     refusal = Message(future, "events", "created", b"", properties, None, {}).refusal
     assert refusal is not None
     return refusal
+
+
+@pytest.mark.parametrize("given", [{"body": "s3cr3t\ud800"}, {"properties": {"message_id": "s3cr3t\ud800"}}])
+def test_what_utf_8_cannot_hold_is_in_no_error_before(loop: asyncio.AbstractEventLoop, given: dict[str, Any]) -> None:
+    """Python's own error has the whole text."""
+    arguments: dict[str, Any] = {"body": b"", "properties": None, **given}
+    future: asyncio.Future[None] = loop.create_future()
+    refusal = Message(future, "events", "created", app_id=None, options={}, **arguments).refusal
+    assert refusal is not None
+    assert "s3cr3t" not in str(refusal)
+    assert (refusal.__cause__, refusal.__context__, refusal.__traceback__) == (None, None, None)
