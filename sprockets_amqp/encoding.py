@@ -1,8 +1,9 @@
 """AMQP's encoding of what a publish says: the arguments of Basic.Publish, the content header's properties, the body.
 
 What RabbitMQ would refuse, and with it close the channel under every other message in flight, is refused here where it
-can be known here. What is accepted is encoded byte for byte as pika encodes it (AMQP 0-9-1, sections 4.2.5 and 4.2.6),
-at once: that costs less than pika's general encoder, and keeps less in memory while a message waits.
+can be known here; `refusals` lists its checks. What is accepted is encoded byte for byte as pika encodes it (AMQP
+0-9-1, sections 4.2.5 and 4.2.6), at once: that costs less than pika's general encoder, and keeps less in memory while a
+message waits.
 """
 
 import functools
@@ -14,6 +15,7 @@ from pika import data
 from pika.delivery_mode import DeliveryMode
 
 from .errors import InvalidMessage
+from .refusals import check_address, check_reply_to, check_routes
 from .text import shown
 
 Encoder = Callable[[Any], bytes]
@@ -47,7 +49,7 @@ def encode_properties(properties: dict[str, Any]) -> bytes:
 @functools.lru_cache(maxsize=1024)
 def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """Encode the arguments of Basic.Publish, class 60, method 40; reserved-1 is 0 (section 1.8.3.7)."""
-    return b"".join(
+    encoded = b"".join(
         (
             _pack_method(60, 40, 0),
             _encode_short_string("exchange", exchange),
@@ -55,6 +57,8 @@ def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
             b"\x01" if mandatory else b"\x00",
         )
     )
+    check_address(exchange, routing_key)
+    return encoded
 
 
 def encode_body(body: object) -> bytes:
@@ -86,6 +90,7 @@ def _encode_short_string(name: str, value: object) -> bytes:
 def _encode_headers(value: object) -> bytes:
     if not isinstance(value, dict):
         raise InvalidMessage("headers", f"must be a dict, not {type(value).__name__}")
+    check_routes(value)
     encoded = _encode_table(value)
     if encoded is None:
         # Without a cause: pika quotes the values, which may be secret and of any size.
@@ -125,6 +130,12 @@ def _kind(value: object) -> str:
     if isinstance(value, str):
         return "a str, too long or with lone surrogates"
     return f"of type {shown(type(value).__name__, 80)}"
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_reply_to(value: object) -> bytes:
+    check_reply_to(value)
+    return _encode_short_string("reply_to", value)
 
 
 def _encode_delivery_mode(value: object) -> bytes:
@@ -189,7 +200,7 @@ _ENCODERS: Final[dict[str, Encoder]] = {
     "delivery_mode": _encode_delivery_mode,
     "priority": _encode_priority,
     "correlation_id": _short_string("correlation_id"),
-    "reply_to": _repeated_string("reply_to"),
+    "reply_to": _encode_reply_to,
     "expiration": _encode_expiration,
     "message_id": _short_string("message_id"),
     "timestamp": _encode_timestamp,

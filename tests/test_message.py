@@ -231,6 +231,8 @@ def test_its_repr_names_the_message_and_not_its_body(loop: asyncio.AbstractEvent
 
 # What is refused
 
+REPLY_TO = "amq.rabbitmq.reply-to"
+
 #: What is wrong, and the argument that the error names.
 BAD: list[tuple[dict[str, Any], str]] = [
     *[({"body": body}, "body") for body in (None, 1, bytearray(b"x"), memoryview(b"x"), {"a": 1}, "\ud800")],
@@ -274,8 +276,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
             {"a": decimal.Decimal("1E+30")},
             {"a": decimal.Decimal("NaN")},
             {"a": datetime(1960, 1, 1, tzinfo=UTC)},
+            {"CC": "created"},
+            {b"BCC": "created"},
+            {"BCC": None},
+            {"CC": {"created": True}},
+            {"CC": ["created", 7]},
+            {"BCC": [f"{REPLY_TO}.g2dkAA5y"]},
         )
     ],
+    ({"properties": {"reply_to": REPLY_TO}}, "reply_to"),
+    ({"exchange": "", "routing_key": f"{REPLY_TO}.g2dkAA5yZXBseUAxMjM0NTY3OAAAC3EAAAAAX0mKUw==.x"}, "routing_key"),
 ]
 
 
@@ -314,6 +324,13 @@ def test_a_refused_message_costs_no_byte_and_no_tag(
     assert broker.messages == ["good"]
     broker.shut_down()
     broker.close()
+
+
+def test_what_is_like_the_refused_and_harmless_passes(loop: asyncio.AbstractEventLoop) -> None:
+    """Lists of routing keys in CC and BCC, a reply_to that is a queue, and its name where no default exchange is."""
+    routes = {"CC": ["a", "b"], "BCC": [], "cc": "c", "nested": {"CC": "d"}}
+    make(loop, b"", {"headers": routes, "reply_to": f"{REPLY_TO}.x"}, routing_key=f"{REPLY_TO}.x")
+    make(loop, exchange="", routing_key=REPLY_TO)
 
 
 def test_the_bad_property_is_named_beside_good_ones(loop: asyncio.AbstractEventLoop) -> None:

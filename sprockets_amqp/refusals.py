@@ -1,0 +1,85 @@
+"""What RabbitMQ would close a channel or connection over, though AMQP 0-9-1 can hold it.
+
+RabbitMQ's own checks on a publish, in their order, from ``rabbit_channel``, ``rabbit_basic`` and ``mc_amqpl`` of 3.10,
+4.0 and 4.3, with what it closes and where this client answers:
+
+=====================================================  ====  ==========================================================
+a publish that                                         code  is answered
+=====================================================  ====  ==========================================================
+is larger than ``max_message_size``                    406   here: `Link.body_limit`; a lower limit of the operator's is
+                                                             learnt from the first refusal, for that connection
+goes to an exchange that the user may not write to     403   asked before (`Link.ask`), once for each exchange; "" is
+                                                             asked about once it was refused
+goes to an exchange that does not exist                404   asked before, once for each exchange
+goes to an internal exchange                           403   asked before, once for each exchange
+has a topic that the user may not write to, as         403   bounded: where it happened, RabbitMQ is asked about each
+routing key or (from 4.0) in CC or BCC                       routing key of that exchange from then on
+has a ``user_id`` of another user                      406   asked before, once for each exchange and user id
+has an ``expiration`` that is no number, is negative   406   refused here: `encoding`
+or above 2^32 - 1
+has ``amq.rabbitmq.reply-to`` as ``reply_to``          406   refused here: there is no consumer on the client's channel
+has a header CC or BCC that is no array                406   refused here, also where one of the array is no str, which
+                                                             RabbitMQ drops without a word
+goes through exchange "" to a direct reply-to queue    541   refused here: nobody can know whether that still exists;
+that it cannot decode, or of a node that is gone,            only 4.3 returns such a message
+by routing key, CC or BCC
+has ``immediate``                                      540   not offered
+has properties or headers that it cannot parse         541   refused here: `encoding`
+has a header larger than a frame                       501   refused here: `Link.header_limit`
+has a ``delivery_mode`` other than 1 or 2, or a        -     refused here, for the sake of consumers
+``priority`` above 255
+is refused in more than 255 octets of words, being     541   bounded: what costs the connection is not asked again for a
+about a long name that is not ASCII (from 4.3)               while (`exchanges`)
+=====================================================  ====  ==========================================================
+
+What plugins check is theirs. Whatever else closes a channel, at most the messages in flight are lost.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .errors import InvalidMessage
+
+#: The pseudo queue of RabbitMQ's direct reply-to; behind a full stop, what it calls the queue of one consumer.
+REPLY_QUEUE: Final = "amq.rabbitmq.reply-to"
+_ABOUT_REPLY_QUEUES: Final = "names a direct reply-to queue, over which RabbitMQ may close the connection"
+#: The headers that RabbitMQ takes more routing keys from.
+ROUTING_HEADERS: Final = ("CC", "BCC")
+#: pika encodes a key that is bytes like a str.
+_ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode() for name in ROUTING_HEADERS))
+
+
+def check_reply_to(value: object) -> None:
+    """Raise InvalidMessage for the pseudo queue: RabbitMQ wants a consumer of it on the channel of the publish."""
+    if value == REPLY_QUEUE:
+        raise InvalidMessage(
+            "reply_to", f"cannot be {REPLY_QUEUE}: direct reply-to needs a consumer on the client's own channel"
+        )
+
+
+def check_address(exchange: str, routing_key: str) -> None:
+    """Raise InvalidMessage for a routing key that the default exchange takes for somebody's direct reply-to."""
+    if not exchange and _is_reply_queue(routing_key):
+        raise InvalidMessage("routing_key", _ABOUT_REPLY_QUEUES)
+
+
+def check_routes(headers: Mapping[Any, object]) -> None:
+    """Raise InvalidMessage for a header CC or BCC that is no list of routing keys."""
+    for name in _ROUTING_KEYS:
+        if name in headers:
+            routes = headers[name]
+            text = name if isinstance(name, str) else name.decode()
+            if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
+                raise InvalidMessage("headers", f"must have a list of str as {text}, not {_kind(routes)}")
+            if any(map(_is_reply_queue, routes)):
+                raise InvalidMessage("headers", f"have a {text} that {_ABOUT_REPLY_QUEUES}")
+
+
+def _is_reply_queue(routing_key: str) -> bool:
+    return routing_key.startswith(f"{REPLY_QUEUE}.")
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, list):
+        return type(value).__name__
+    return f"a list with {next(type(each).__name__ for each in value if not isinstance(each, str))}"
