@@ -19,8 +19,10 @@ from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
 from .errors import reply
+from .message import Message
 from .pika_insides import send_flow_ok
 from .pika_log import tell_once
+from .refusals import told_limit
 from .text import shown
 from .tls import unverified
 from .transport import BODY_LIMIT, Connection
@@ -31,6 +33,8 @@ LOGGER = logging.getLogger(__name__)
 ALARM: Final = "alarm"
 FLOW: Final = "flow"
 
+#: RabbitMQ's reply codes for a connection that it closes over no message: 200 is a success, 320 an operator's doing.
+BLAMELESS: Final = frozenset({200, 320})
 #: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
 NOT_ALLOWED: Final = 530
 
@@ -98,6 +102,7 @@ class Link:
         body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default; before
             any was connected, what no version of it takes more of.
         header_limit: the most octets of properties that one frame holds.
+        asked: whether the last question is, or was, on the wire.
         refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection told.
     """
 
@@ -112,11 +117,14 @@ class Link:
         self.opened = 0
         self.error: BaseException | None = None
         self.publish: Callable[[bytes, bytes, bytes], None] = _publish_nowhere
+        self.asked = False
         self.refuses_questions = False
         self._events = events
         self._confirm = confirm
         self._max_message_size = max_message_size
         self.body_limit = max_message_size or BODY_LIMIT
+        #: The largest body that RabbitMQ takes on this connection, as it said when it refused a larger one; 0: unknown.
+        self._told_limit = 0
         self._io_loop = io_loop
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._blocking: dict[str, str] = {}
@@ -126,8 +134,8 @@ class Link:
         self._asking_opens = False
         self._leaving: Channel | None = None
         self._stuck = False
-        #: The question that is under way: exchange, routing key and user id, and who waits for its answer.
-        self._question: tuple[str, str, str | None] | None = None
+        #: The message that is asked about, and who waits for the answer.
+        self._question: Message | None = None
         self._on_answer: Answer | None = None
 
     def __repr__(self) -> str:
@@ -176,15 +184,17 @@ class Link:
         selected = functools.partial(self._on_confirms_selected, self.channel)
         self.channel.confirm_delivery(self._events.on_delivery_confirmation, callback=selected)
 
-    def ask(self, exchange: str, routing_key: str, user_id: str | None, on_answer: Answer) -> None:
-        """Ask RabbitMQ whether it takes such messages: one question at a time, answered in a later turn of the loop.
+    def ask(self, message: Message, on_answer: Answer) -> None:
+        """Ask RabbitMQ whether it takes such a message: one question at a time, answered in a later turn of the loop.
 
         On a channel of its own, an empty message is published in a transaction that is rolled back
-        (https://www.rabbitmq.com/docs/semantics#tx). RabbitMQ checks the exchange, the permissions and the user id
-        when it receives the message, delivers nothing, and closes the channel where it refuses.
+        (https://www.rabbitmq.com/docs/semantics#tx). RabbitMQ checks the exchange, the permissions, also those by
+        routing key, and the user id when it receives the message, delivers nothing, and closes the channel where it
+        refuses.
         """
         self._on_answer = on_answer
-        self._question = (exchange, routing_key, user_id)
+        self._question = message
+        self.asked = False
         if self._asking is not None and self._asking.is_open:
             self._try_message(self._asking)
         elif self._leaving is None:
@@ -231,6 +241,7 @@ class Link:
         connection, self.connection = self.connection, None
         self._asking = self._leaving = self._question = self._on_answer = None
         self._stuck = False
+        self._told_limit = 0
         self._blocking.clear()
         if connection is not None:
             connection.abort()
@@ -278,7 +289,8 @@ class Link:
         assert self.connection is not None
         self.connection.use_channel(channel.channel_number, on_confirm)
         self.publish = self.connection.publish
-        self.body_limit = self._max_message_size or self.connection.body_limit
+        limit = self._max_message_size or self.connection.body_limit
+        self.body_limit = min(limit, self._told_limit or limit)
         self.header_limit = self.connection.header_limit
         self._channel_since = self._loop.time()
         self._events.on_channel_open(channel)
@@ -315,6 +327,7 @@ class Link:
         # Where the connection goes too, its own event follows and says more.
         if channel is self.channel and channel.connection.is_open:
             self.error = error
+            self._told_limit = told_limit(reply(error)[1], self._told_limit)
             self._events.on_channel_closed(channel, *reply(error))
 
     def _on_connection_closed(self, connection: Connection, error: BaseException) -> None:
@@ -330,12 +343,12 @@ class Link:
             self._asking = self.connection.channel(on_open_callback=self._on_asking_open)
         except NoFreeChannels:
             if not self._stuck:
-                exchange = self._question[0]
+                exchange = self._question.exchange
                 LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
                 self._answer(None)
         except AMQPError as error:
             # The connection is on its way down, and the question with it.
-            LOGGER.debug("asking about exchange %r: %r", self._question[0], error)
+            LOGGER.debug("asking about exchange %r: %r", self._question.exchange, error)
         else:
             self._asking_opens = True
             self._asking.add_on_close_callback(self._on_asking_closed)
@@ -348,12 +361,15 @@ class Link:
     def _try_message(self, channel: Channel) -> None:
         if channel is not self._asking or self._question is None:
             return
-        exchange, routing_key, user_id = self._question
+        message = self._question
+        headers: dict[str, Any] | None = {name: list(routes) for name, routes in message.copies} or None
+        properties = BasicProperties(headers=headers, user_id=message.user_id)
+        self.asked = True
         try:
-            channel.basic_publish(exchange, routing_key, b"", BasicProperties(user_id=user_id))
+            channel.basic_publish(message.exchange, message.routing_key, b"", properties)
             channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
         except AMQPError as error:
-            LOGGER.debug("asking about exchange %r: %r", exchange, error)
+            LOGGER.debug("asking about exchange %r: %r", message.exchange, error)
 
     def _on_taken(self, channel: Channel, _frame: object) -> None:
         if channel is self._asking:

@@ -10,6 +10,7 @@ from uuid import UUID
 from .defaults import around_message_id, new_message_id
 from .encoding import encode_body, encode_method, encode_properties, unhashable
 from .errors import InvalidMessage
+from .refusals import Copies, copies
 from .text import shown
 
 
@@ -34,6 +35,7 @@ class Message:
 
     __slots__ = (
         "body",
+        "copies",
         "exchange",
         "future",
         "message_id",
@@ -65,6 +67,8 @@ class Message:
         self.message_id: str | None = None
         #: Only RabbitMQ can judge it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
         self.user_id: str | None = None
+        #: The headers with more routing keys, which only RabbitMQ can judge, too: each name and its keys.
+        self.copies: Copies = ()
         #: Why it is not to be sent: an argument, property or option cannot be, or RabbitMQ would refuse it.
         self.refusal: InvalidMessage | None = None
         #: Seconds that it may wait; None: as long as the client's ``timeout``.
@@ -86,6 +90,8 @@ class Message:
                 self.message_id = given if isinstance(given, str) else None
                 self.user_id = filled.get("user_id")
                 self.properties = encode_properties(filled)
+                if filled.get("headers"):
+                    self.copies = copies(filled["headers"])
             #: The arguments of Basic.Publish, encoded.
             self.method = encode_method(exchange, routing_key, mandatory)
             self.body = body if type(body) is bytes else encode_body(body)

@@ -28,7 +28,7 @@ from .errors import (
     describe,
 )
 from .exchanges import QUESTION_LIMIT, Exchanges
-from .link import Link
+from .link import BLAMELESS, Link
 from .message import Message, Options
 from .settings import Settings
 
@@ -36,8 +36,6 @@ LOGGER = logging.getLogger(__name__)
 
 #: Seconds between looks at a socket that takes too little: without confirms nothing else tells when it took more.
 CONGESTION_INTERVAL: Final = 0.05
-#: RabbitMQ's reply codes for a connection that it closes over no message: 200 is a success, 320 an operator's doing.
-BLAMELESS: Final = frozenset({200, 320})
 
 
 class Gate(Protocol):
@@ -138,7 +136,7 @@ class Publisher:
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End what is unconfirmed, or keep it to be sent again: its channel is gone, and nobody knows of it."""
-        self._exchanges.forget()
+        self._exchanges.forget(cause, alone=not self._confirms)
         for timer in (self._confirm_timer, self._congestion_timer):
             if timer is not None:
                 timer.cancel()
@@ -271,9 +269,8 @@ class Publisher:
 
     def _ask(self, message: Message) -> None:
         # What is published after the question may know better than the answer: it gets a question of its own.
-        alike = [
-            other for other in self._line if other.exchange == message.exchange and other.user_id == message.user_id
-        ]
+        subject = self._exchanges.subject(message)
+        alike = [other for other in self._line if self._exchanges.subject(other) == subject]
         self._exchanges.ask(message, functools.partial(self._on_answer, alike))
 
     def _on_answer(self, alike: list[Message], refusal: tuple[int, str] | None) -> None:

@@ -230,8 +230,13 @@ class Peer:
             self._on_message(number, content[0], content[1].properties, content[2])
 
     def _on_message(self, number: int, method: Any, properties: BasicProperties, body: bytes) -> None:
-        if method.exchange in self.broker.missing:
+        if method.exchange in self.broker.costly:
+            self.say(0, spec.Connection.Close(541, "INTERNAL_ERROR", 0, 0))
+        elif method.exchange in self.broker.missing:
             self.close_channel(number)
+        elif denied := self.broker.denied.intersection([method.routing_key, *_copied(properties)]):
+            text = f"access to topic '{denied.pop()}' in exchange '{method.exchange}' in vhost '/' refused"
+            self.close_channel(number, 403, f"ACCESS_REFUSED - {text}"[:255])
         elif number in self.received:
             self.received[number] += 1
             tag = self.received[number]
@@ -264,6 +269,9 @@ class Broker:
         self.missing = {"missing"}
         self.unanswered: set[str] = set()
         self.unroutable: set[str] = set()
+        #: Exchanges that cost the connection, with a question or a message, and topics that the user may not write to.
+        self.costly: set[str] = set()
+        self.denied: set[str] = set()
         #: The limits that it proposes: channels, octets of a frame, seconds between heartbeats.
         self.tune = spec.Connection.Tune(5, 4096, 0)
         #: What pika raises when it is asked for a channel, if anything.
@@ -360,6 +368,11 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     broker.shut_down()
     assert broker.clock.escaped == []
     broker.close()
+
+
+def _copied(properties: BasicProperties) -> list[str]:
+    """The routing keys in the headers of a message."""
+    return [str(key) for keys in (properties.headers or {}).values() if isinstance(keys, list) for key in keys]
 
 
 def outcome(future: asyncio.Future[None]) -> object:
