@@ -2,14 +2,14 @@
 
 Whether a message may go out, may wait or is refused, the lifecycle is asked; nothing of that is decided here. What is
 decided here is the flow of messages while the connection is ready: how many are unconfirmed (`max_unconfirmed`), one
-question about an exchange at a time, and one suspect at a time.
+question about an exchange at a time, which holds up no other exchange, and one suspect at a time.
 """
 
 import asyncio
 import dataclasses
 import functools
+import itertools
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -27,7 +27,8 @@ from .errors import (
     OutcomeUnknown,
     describe,
 )
-from .exchanges import QUESTION_LIMIT, Exchanges
+from .exchanges import QUESTION_LIMIT, Exchanges, Subject
+from .line import Line
 from .link import BLAMELESS, Link
 from .message import Message, Options
 from .settings import Settings
@@ -92,9 +93,7 @@ class Publisher:
         self._settings = settings
         self._exchanges = Exchanges(link, loop)
         self._log = BoundedLog(LOGGER, loop.time)
-        self._line: OrderedDict[Message, None] = OrderedDict()
-        #: The octets of what is in line.
-        self._line_size = 0
+        self._line = Line()
         self._confirms: Confirms[Message] = Confirms()
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
         self._suspects = 0
@@ -126,7 +125,7 @@ class Publisher:
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
         if message.refusal is not None:
             self._end(message, message.refusal)
-        elif not self._line and self._may_send() and self._exchanges.knows(message):
+        elif (not self._line or self._line.lets_pass(message)) and self._may_send() and self._exchanges.knows(message):
             self._send(message)
         else:
             self._wait(message)
@@ -146,27 +145,31 @@ class Publisher:
         for message in lost:
             if message not in keep:
                 self._end(message, OutcomeUnknown(describe(cause)), cause)
+        self._line.release_all()
         for message in reversed(list(keep)):
             message.returned = None
-            self._enter(message, self._settings.timeout)
-            self._line.move_to_end(message, last=False)
+            self._enter(message, self._settings.timeout, first=True)
 
     def send_waiting(self) -> None:
         """Send what waits, in order, as far as the lifecycle, the limits and RabbitMQ's word on exchanges let it."""
         while self._line and self._may_send():
-            message = next(iter(self._line))
-            if not message.future.done() and not self._exchanges.knows(message):
-                if self._exchanges.asking is None:
-                    self._ask(message)
-                return
-            self._leave(message)
-            if not message.future.done():
+            message = self._line.next()
+            if message is None:
+                break
+            if message.future.done():
+                self._leave(message)
+            elif self._exchanges.knows(message):
+                self._leave(message)
                 self._send(message)
+            else:
+                self._line.hold(message)
+        if self._line and self._exchanges.asking is None and self._may_send():
+            self._ask_next()
 
     def refuse_waiting(self) -> None:
         """End everything that waits: the connection is known to be gone for longer than anybody should wait."""
-        while self._line:
-            self._give_up(next(iter(self._line)), self._gate.condition)
+        for message in self._line.in_order():
+            self._give_up(message, self._gate.condition)
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
         """Call back once when all that is unconfirmed was confirmed: at once, later or, when it is lost, never."""
@@ -222,8 +225,8 @@ class Publisher:
             self._end(message, _too_large(message, self._link.body_limit, 0))
         elif len(self._line) >= self._settings.max_waiting:
             self._give_up(message, f"{len(self._line)} messages are waiting already (max_waiting)")
-        elif self._line and self._line_size + message.size > self._settings.max_waiting_size:
-            self._give_up(message, f"{self._line_size} octets are waiting already (max_waiting_size)")
+        elif self._line and self._line.size + message.size > self._settings.max_waiting_size:
+            self._give_up(message, f"{self._line.size} octets are waiting already (max_waiting_size)")
         elif timeout <= 0 and not may_send:
             self._give_up(message, self._reason_to_wait())
         else:
@@ -231,16 +234,13 @@ class Publisher:
             self._enter(message, max(timeout, QUESTION_LIMIT) if may_send else timeout)
             self.send_waiting()
 
-    def _enter(self, message: Message, timeout: float) -> None:
-        self._line[message] = None
-        self._line_size += message.size
+    def _enter(self, message: Message, timeout: float, *, first: bool = False) -> None:
+        self._line.enter(message, first=first)
         message.timer = self._loop.call_later(timeout, self._expire, message)
         message.future.add_done_callback(lambda _future: self._leave(message))
 
     def _leave(self, message: Message) -> None:
-        if message in self._line:
-            del self._line[message]
-            self._line_size -= message.size
+        self._line.leave(message)
         if message.timer is not None:
             message.timer.cancel()
             message.timer = None
@@ -267,18 +267,24 @@ class Publisher:
         else:
             self._end(message, NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503"))
 
-    def _ask(self, message: Message) -> None:
-        # What is published after the question may know better than the answer: it gets a question of its own.
-        subject = self._exchanges.subject(message)
-        alike = [other for other in self._line if self._exchanges.subject(other) == subject]
-        self._exchanges.ask(message, functools.partial(self._on_answer, alike))
+    def _ask_next(self) -> None:
+        message = self._line.next_held()
+        while message is not None and message.future.done():
+            self._leave(message)
+            message = self._line.next_held()
+        if message is not None:
+            # What is published after the question may know better than the answer: it gets a question of its own.
+            subject, last = self._exchanges.subject(message), self._line.last
+            self._exchanges.ask(message, functools.partial(self._on_answer, message, subject, last))
 
-    def _on_answer(self, alike: list[Message], refusal: tuple[int, str] | None) -> None:
+    def _on_answer(self, asked: Message, subject: Subject, last: int, refusal: tuple[int, str] | None) -> None:
         if refusal is not None:
-            for message in alike:
-                if message in self._line:
-                    self._leave(message)
-                    self._end(message, ExchangeRefused(*refusal))
+            of_lane = itertools.takewhile(lambda each: each[1] <= last, self._line.lane(asked))
+            alike = itertools.takewhile(lambda each: self._exchanges.subject(each[0]) == subject, of_lane)
+            for message in [message for message, _ in alike]:
+                self._leave(message)
+                self._end(message, ExchangeRefused(*refusal))
+        self._line.release(asked)
         self.send_waiting()
 
     # The wire

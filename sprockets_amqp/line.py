@@ -1,0 +1,142 @@
+"""The line in which messages wait: one lane for each exchange and user id, and which message is next.
+
+Messages leave in the order in which they came, but for a lane that is held while RabbitMQ is asked about it: what is in
+other lanes overtakes it. Nothing here is done for each of those that wait, however many there are.
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from .message import Message
+
+Name = tuple[str, str]
+
+
+class _Lane:
+    """The messages of one lane, each with its number in the line."""
+
+    __slots__ = ("entry", "messages")
+
+    def __init__(self) -> None:
+        self.messages: OrderedDict[Message, int] = OrderedDict()
+        #: The number under which the lane has its turn; None while it is held.
+        self.entry: int | None = None
+
+
+class Line(dict[Message, int]):
+    """Every message that waits, and its number: the lower, the sooner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lanes: dict[Name, _Lane] = {}
+        self._held: OrderedDict[Name, None] = OrderedDict()
+        #: The lanes' turns, as a heap; those that hold no longer are dropped when they are met.
+        self._turns: list[tuple[int, Name]] = []
+        self._last = 0
+        self._first = 0
+        #: The octets of all that waits.
+        self.size = 0
+
+    @property
+    def last(self) -> int:
+        """The number of the message that came last."""
+        return self._last
+
+    def enter(self, message: Message, *, first: bool = False) -> None:
+        """Put a message at the end of the line, or before all others."""
+        if first:
+            self._first -= 1
+        else:
+            self._last += 1
+        number = self[message] = self._first if first else self._last
+        self.size += message.size
+        name = _name(message)
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane()
+            self._take_turn(name, lane, number)
+        elif first and lane.entry is not None:
+            self._take_turn(name, lane, number)
+        lane.messages[message] = number
+        if first:
+            lane.messages.move_to_end(message, last=False)
+
+    def leave(self, message: Message) -> None:
+        """Take a message out, if it is in line."""
+        if self.pop(message, None) is None:
+            return
+        self.size -= message.size
+        name = _name(message)
+        lane = self._lanes[name]
+        del lane.messages[message]
+        if not lane.messages:
+            del self._lanes[name]
+            self._held.pop(name, None)
+
+    def lets_pass(self, message: Message) -> bool:
+        """Tell whether a message that has not entered may go before all that have: every lane is held, and not its."""
+        return _name(message) not in self._lanes and self.next() is None
+
+    def next(self) -> Message | None:
+        """Return the message whose turn it is, or None when every lane is held."""
+        while self._turns:
+            number, name = self._turns[0]
+            lane = self._lanes.get(name)
+            if lane is None or lane.entry != number:
+                heapq.heappop(self._turns)
+                continue
+            message, actual = next(iter(lane.messages.items()))
+            if actual == number:
+                return message
+            lane.entry = actual
+            heapq.heapreplace(self._turns, (actual, name))
+        return None
+
+    def hold(self, message: Message) -> None:
+        """Let the lane of a message wait for RabbitMQ's word, after those that do already."""
+        name = _name(message)
+        self._lanes[name].entry = None
+        self._held[name] = None
+
+    def next_held(self) -> Message | None:
+        """Return the first message of the lane that is held the longest, or None."""
+        for name in self._held:
+            return next(iter(self._lanes[name].messages))
+        return None
+
+    def release(self, message: Message) -> None:
+        """Let the lane of a message go on, if it is held."""
+        self._release(_name(message))
+
+    def release_all(self) -> None:
+        """Let every lane go on."""
+        for name in list(self._held):
+            self._release(name)
+
+    def lane(self, message: Message) -> Iterator[tuple[Message, int]]:
+        """Iterate over the lane of a message, in order, with the numbers."""
+        lane = self._lanes.get(_name(message))
+        return iter(lane.messages.items() if lane is not None else ())
+
+    def in_order(self) -> list[Message]:
+        """Return all that waits, in order."""
+        return sorted(self, key=self.__getitem__)
+
+    def _release(self, name: Name) -> None:
+        if name in self._held:
+            del self._held[name]
+            lane = self._lanes[name]
+            self._take_turn(name, lane, next(iter(lane.messages.values())))
+
+    def _take_turn(self, name: Name, lane: _Lane, number: int) -> None:
+        lane.entry = number
+        heapq.heappush(self._turns, (number, name))
+        if len(self._turns) > 2 * len(self._lanes) + 64:
+            # Lanes came and went while none had its turn.
+            self._turns = [(lane.entry, name) for name, lane in self._lanes.items() if lane.entry is not None]
+            heapq.heapify(self._turns)
+
+
+def _name(message: Message) -> Name:
+    return message.exchange, message.user_id or ""
