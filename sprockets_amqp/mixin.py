@@ -1,6 +1,7 @@
 """The mixin for request handlers."""
 
 import asyncio
+import functools
 import inspect
 import logging
 import math
@@ -13,6 +14,7 @@ from tornado.websocket import WebSocketHandler
 
 from .answers import answer
 from .client import Client
+from .encoding import SHORT_STRING_LIMIT
 from .inflight import InFlight
 from .message import Options
 from .text import shown
@@ -59,6 +61,8 @@ class PublishingMixin(_Handler):
     ) -> "asyncio.Future[None]":
         """Publish a message, as `Client.publish` does, with the handler's ``correlation_id`` where it has one.
 
+        More than 255 octets of that, which AMQP has no room for, are cut.
+
         In a test, ``application.amqp`` may be anything with a ``publish``; what that returns can be awaited.
 
         Raises:
@@ -71,7 +75,7 @@ class PublishingMixin(_Handler):
         given: object = properties
         # Properties that are no mapping are for publish() to refuse.
         if correlation_id and (given is None or isinstance(given, Mapping)):
-            properties = {"correlation_id": str(correlation_id), **(given or {})}
+            properties = {"correlation_id": _short(str(correlation_id)), **(given or {})}
         published = publish(exchange, routing_key, body, properties, **options)
         return published if isinstance(published, asyncio.Future) else asyncio.ensure_future(_awaited(published))
 
@@ -125,6 +129,24 @@ class PublishingMixin(_Handler):
     def _is_overridden(self, name: str) -> bool:
         """Tell whether a base of the handler that comes after this one overrides Tornado's own method."""
         return getattr(super(), name).__func__ is not getattr(RequestHandler, name)
+
+
+def _short(correlation_id: str) -> str:
+    """Cut what a stranger may have sent as long as they like: an event is worth more than all of its correlation id."""
+    octets = correlation_id.encode(errors="replace")
+    if len(octets) <= SHORT_STRING_LIMIT:
+        return correlation_id
+    _log_cut()
+    return octets[:SHORT_STRING_LIMIT].decode(errors="ignore")
+
+
+@functools.cache
+def _log_cut() -> None:
+    """Log once in the life of the process: whoever sends such ids sends many."""
+    LOGGER.warning(
+        "a handler's correlation_id had more than %d octets, and was cut to that; this is logged once",
+        SHORT_STRING_LIMIT,
+    )
 
 
 async def _awaited(published: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 import sprockets_amqp as amqp
+from sprockets_amqp import mixin
 from tests.support.http import fetch, served
 
 
@@ -121,6 +122,28 @@ async def test_the_correlation_id_is_the_handlers_unless_one_is_given(
     await Correlated().amqp_publish("events", "key", b"", given)
     Correlated.application.amqp.publish.assert_called_once_with("events", "key", b"", sent)
     assert given == before
+
+
+async def test_a_long_correlation_id_of_the_handler_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """To 255 octets, between characters; that is logged once. One that the application gives is its own affair."""
+    mixin._log_cut.cache_clear()
+
+    class Correlated(amqp.PublishingMixin):
+        application = mock.Mock(amqp=mock.AsyncMock())
+        correlation_id: str
+
+    handler = Correlated()
+    for handler.correlation_id, sent in (
+        ("x" * 255, "x" * 255),
+        ("x" * 10_000, "x" * 255),
+        ("é" * 200, "é" * 127),
+        ("x" + "é" * 127, "x" + "é" * 127),
+    ):
+        await handler.amqp_publish("events", "key", b"")
+        Correlated.application.amqp.publish.assert_called_with("events", "key", b"", {"correlation_id": sent})
+    assert caplog.text.count("was cut") == 1
+    await handler.amqp_publish("events", "key", b"", {"correlation_id": "y" * 256})
+    Correlated.application.amqp.publish.assert_called_with("events", "key", b"", {"correlation_id": "y" * 256})
 
 
 async def test_a_handler_without_a_correlation_id_adds_none() -> None:
