@@ -2,12 +2,9 @@
 
 import asyncio
 import dataclasses
-import functools
 import logging
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final, Unpack
+from typing import Any, ClassVar, Unpack
 
 import pika
 from pika.channel import Channel
@@ -17,14 +14,12 @@ from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 from transitions import MachineError
 
+from .bound import Bound, running_loop
 from .bounded_log import BoundedLog
-from .core import Core
 from .errors import ConnectionStateError, channel_lost, connection_lost, describe
-from .forks import after_fork, forget_current_loop
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
-from .link import Events
 from .message import Options
 from .publisher import Counters
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings, hide_password
@@ -34,11 +29,8 @@ from .transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
-#: Returns None where no loop runs, in this thread and this process; documented, as get_running_loop() is, which raises.
-_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001
 
-
-class Client(Events):
+class Client(Bound):
     """One persistent connection and channel to RabbitMQ, and the way to publish on them.
 
     It starts to connect at once, or when the loop starts, and goes on for ever until it is closed on request. The
@@ -68,9 +60,6 @@ class Client(Events):
     STATE_CLOSING: ClassVar = State.CLOSING
     STATE_CLOSED: ClassVar = State.CLOSED
     STATE_DESC: ClassVar[dict[State, str]] = DESCRIPTIONS
-
-    #: None in a forked process, until it is used there, and where a setting was bad.
-    _present: Core | None = None
 
     def __init__(
         self,
@@ -111,7 +100,6 @@ class Client(Events):
         self._hooks = Hooks()
         self._hooks.subscribe(self._tell_availability)
         self._bind(io_loop or IOLoop.current())
-        _clients.add(self)
 
     def __repr__(self) -> str:
         # In a forked process that has not used it yet, it has no state.
@@ -298,18 +286,9 @@ class Client(Events):
             TypeError: there is no such option.
         """
         core = self._present
-        if core is None or _running_loop() is not core.loop:
+        if core is None or running_loop() is not core.loop:
             core = self._here()
         return core.publisher.publish(exchange, routing_key, body, properties, options)
-
-    def bind(self) -> None:
-        """Bind the client to the loop that runs, where it was made before any did; handlers and probes call this.
-
-        Where it is bound already, to this loop or another, nothing happens.
-        """
-        running = _running_loop()
-        if self._present is None or (running is not None and self._may_move()):
-            self._here()
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and recover from then on; returns pika's connection.
@@ -500,55 +479,14 @@ class Client(Events):
         if self.on_persistent_failure is not None:
             self._hooks.start(self.on_persistent_failure, self)
 
-    # What it stands on: one core at a time, on one loop in one process
-
-    @property
-    def _core(self) -> Core:
-        return self._present or self._bind(IOLoop.current())
+    # What it stands on
 
     def _now(self) -> float:
         return float(self._core.loop.time())
 
-    def _bind(self, io_loop: IOLoop) -> Core:
-        self.io_loop = io_loop
-        self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
-        tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
-        self._present = core = Core(self.settings, self, self._hooks.announce, tell, io_loop)
-        core.start()
-        return core
-
-    def _here(self) -> Core:
-        """Return the core for the loop that runs, or is going to; RuntimeError where that can't be."""
-        core, running = self._core, _running_loop()
-        if running is core.loop or (running is None and threading.get_ident() == core.thread):
-            return core
-        if running is not None and self._may_move():
-            waiting = core.publisher.waiting
-            core.retire("it was published on an event loop that never ran; another runs the application")
-            core = self._bind(IOLoop.current())
-            LOGGER.warning(
-                "the client was made for an event loop that never ran, and moves to the one that runs now; messages "
-                "that were published before are refused: %d",
-                waiting,
-            )
-            return core
-        if threading.get_ident() != core.thread:
-            raise RuntimeError(
-                f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "
-                "asyncio.run_coroutine_threadsafe(a coroutine that publishes, client.io_loop.asyncio_loop)"
-            )
-        raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
-
-    def _may_move(self) -> bool:
-        return self._present is not None and not self._present.ran and not self._io_loop_given
-
     def _abandon(self) -> bool:
-        """Leave all that is the parent's to it, in a forked child; tells whether it waited for its loop to start."""
-        core, self._present = self._present, None
         self._shutdowns = 0
-        if core is not None:
-            core.abandon()
-        return core is not None and not core.ran
+        return super()._abandon()
 
     @property
     def _lifecycle(self) -> Lifecycle:
@@ -564,19 +502,3 @@ class Client(Events):
             known = " or ".join(dict.fromkeys(sources))
             sentence = f"{self.condition}; {name}() is for a connection that is {known}"
             raise ConnectionStateError(self.state_description).saying(sentence) from None
-
-
-_clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    clients = list(_clients)
-    # Those that wait for the loop to start wait for the child's.
-    waiting = [client for client in clients if client._abandon()]  # noqa: SLF001
-    if clients:
-        forget_current_loop()
-    for client in waiting:
-        client.bind()
-
-
-after_fork(_abandon_all)

@@ -1,0 +1,107 @@
+"""What a client stands on: one core at a time, on the loop that runs, in the process that runs it."""
+
+import asyncio
+import functools
+import logging
+import threading
+import weakref
+from typing import Final
+
+from tornado.ioloop import IOLoop
+
+from .core import Core
+from .forks import after_fork, forget_current_loop
+from .hooks import Hooks
+from .link import Events
+from .settings import Settings
+
+LOGGER = logging.getLogger(__name__)
+
+#: Returns None where no loop runs, in this thread and this process; documented, as getrunning_loop() is, which raises.
+running_loop: Final = asyncio._get_running_loop  # noqa: SLF001
+
+
+class Bound(Events):
+    """Bound to a loop, in a process: `Client` is, once it has settings and hooks."""
+
+    settings: Settings
+    #: The loop that it belongs to.
+    io_loop: IOLoop
+    _hooks: Hooks
+    #: Whether the loop to run on was given: then no other takes its place.
+    _io_loop_given: bool
+    #: None in a forked process, until it is used there.
+    _present: Core | None = None
+
+    def bind(self) -> None:
+        """Bind the client to the loop that runs, where it was made before any did; handlers and probes call this.
+
+        Where it is bound already, to this loop or another, nothing happens.
+        """
+        running = running_loop()
+        if self._present is None or (running is not None and self._may_move()):
+            self._here()
+
+    @property
+    def _core(self) -> Core:
+        return self._present or self._bind(IOLoop.current())
+
+    def _bind(self, io_loop: IOLoop) -> Core:
+        self.io_loop = io_loop
+        self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
+        tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
+        self._present = core = Core(self.settings, self, self._hooks.announce, tell, io_loop)
+        _bound.add(self)
+        core.start()
+        return core
+
+    def _here(self) -> Core:
+        """Return the core for the loop that runs, or is going to; RuntimeError where that can't be."""
+        core, running = self._core, running_loop()
+        if running is core.loop or (running is None and threading.get_ident() == core.thread):
+            return core
+        if running is not None and self._may_move():
+            waiting = core.publisher.waiting
+            core.retire("it was published on an event loop that never ran; another runs the application")
+            core = self._bind(IOLoop.current())
+            LOGGER.warning(
+                "the client was made for an event loop that never ran, and moves to the one that runs now; messages "
+                "that were published before are refused: %d",
+                waiting,
+            )
+            return core
+        if threading.get_ident() != core.thread:
+            raise RuntimeError(
+                f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "
+                "asyncio.run_coroutine_threadsafe(a coroutine that publishes, client.io_loop.asyncio_loop)"
+            )
+        raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
+
+    def _may_move(self) -> bool:
+        return self._present is not None and not self._present.ran and not self._io_loop_given
+
+    def _abandon(self) -> bool:
+        """Leave all that is the parent's to it, in a forked child; tells whether it waited for its loop to start."""
+        core, self._present = self._present, None
+        if core is not None:
+            core.abandon()
+        return core is not None and not core.ran
+
+    def _tell_persistent_failure(self) -> None:
+        """Called once in an outage that lasts."""
+
+
+_bound: Final[weakref.WeakSet[Bound]] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    clients = list(_bound)
+    # Those that wait for the loop to start wait for the child's.
+    waiting = [client for client in clients if client._abandon()]  # noqa: SLF001
+    if clients:
+        forget_current_loop()
+    for client in waiting:
+        client.bind()
+
+
+after_fork(_abandon_all)
