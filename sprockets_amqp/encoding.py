@@ -15,7 +15,7 @@ from pika import data
 from pika.delivery_mode import DeliveryMode
 
 from .errors import InvalidMessage
-from .refusals import check_address, check_reply_to, check_routes
+from .refusals import check_address, check_deaths, check_reply_to, check_routes
 from .text import shown
 
 Encoder = Callable[[Any], bytes]
@@ -91,6 +91,7 @@ def _encode_headers(value: object) -> bytes:
     if not isinstance(value, dict):
         raise InvalidMessage("headers", f"must be a dict, not {type(value).__name__}")
     check_routes(value)
+    check_deaths(value)
     encoded = _encode_table(value)
     if encoded is None:
         # Without a cause: pika quotes the values, which may be secret and of any size.

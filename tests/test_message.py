@@ -281,6 +281,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
             {"BCC": None},
             {"CC": {"created": True}},
             {"CC": ["created", 7]},
+            {"x-death": ["x"]},
+            {b"x-death": [{"queue": "q", "reason": "expired", "count": "x"}]},
             {"BCC": [f"{REPLY_TO}.g2dkAA5y"]},
         )
     ],
@@ -327,8 +329,8 @@ def test_a_refused_message_costs_no_byte_and_no_tag(
 
 
 def test_what_is_like_the_refused_and_harmless_passes(loop: asyncio.AbstractEventLoop) -> None:
-    """Lists of routing keys in CC and BCC, a reply_to that is a queue, and its name where no default exchange is."""
-    routes = {"CC": ["a", "b"], "BCC": [], "cc": "c", "nested": {"CC": "d"}}
+    """Lists of keys in CC and BCC, deaths as RabbitMQ writes them, direct reply-to where no default exchange is."""
+    routes = {"CC": ["a", "b"], "BCC": [], "cc": "c", "nested": {"CC": "d"}, "x-death": [{"queue": "q", "count": 1}]}
     make(loop, b"", {"headers": routes, "reply_to": f"{REPLY_TO}.x"}, routing_key=f"{REPLY_TO}.x")
     make(loop, exchange="", routing_key=REPLY_TO)
 
