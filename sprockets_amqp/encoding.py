@@ -15,7 +15,7 @@ from pika import data
 from pika.delivery_mode import DeliveryMode
 
 from .errors import InvalidMessage
-from .refusals import check_address, check_deaths, check_reply_to, check_routes
+from .refusals import check_address, check_deaths, check_reply_to, check_routes, check_values
 from .text import shown
 
 Encoder = Callable[[Any], bytes]
@@ -96,6 +96,7 @@ def _encode_headers(value: object) -> bytes:
     if encoded is None:
         # Without a cause: pika quotes the values, which may be secret and of any size.
         raise InvalidMessage("headers", f"hold what an AMQP table cannot: {_at_fault(value)}")
+    check_values(value)
     return encoded
 
 

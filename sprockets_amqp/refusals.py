@@ -25,8 +25,8 @@ that it cannot decode, or of a node that is gone,            only 4.3 returns su
 by routing key, CC or BCC
 has an ``x-death`` that RabbitMQ never wrote           -     refused here: dead-lettering it ends the queue's process
                                                              (seen on 3.10.8), which nacks what is on its way there
-has a `decimal.Decimal` as header, and goes to a       541   NOT answered: to other queues it is harmless. Do not send
-stream (seen on 3.10.8; 4.0 reads alike)                     one where a stream may be bound
+has a `decimal.Decimal` as header, and goes to a       541   refused here, though it is harmless to other queues: what
+stream (seen on 3.10.8; 4.0 reads alike)                     is bound to an exchange is not known here
 has ``immediate``                                      540   not offered
 has properties or headers that it cannot parse         541   refused here: `encoding`
 has a header larger than a frame                       501   refused here: `Link.header_limit`
@@ -41,6 +41,7 @@ What plugins check is theirs. Whatever else closes a channel, at most the messag
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from .errors import InvalidMessage
@@ -91,6 +92,18 @@ def check_deaths(headers: Mapping[Any, object]) -> None:
             isinstance(death, dict) and isinstance(death.get("count", 0), int) for death in deaths
         ):
             raise InvalidMessage("headers", "must have a list of dict as x-death, each with an int as count")
+
+
+def check_values(table: Mapping[Any, object] | list[object]) -> None:
+    """Raise InvalidMessage for a Decimal in headers that can be encoded: a stream that gets one ends the connection."""
+    for value in table.values() if isinstance(table, Mapping) else table:
+        if isinstance(value, (dict, list)):
+            check_values(value)
+        elif isinstance(value, Decimal):
+            raise InvalidMessage(
+                "headers",
+                "hold a Decimal, over which RabbitMQ closes the connection where a stream is bound: send a str",
+            )
 
 
 def copies(headers: Mapping[Any, Any]) -> Copies:
