@@ -99,8 +99,8 @@ class Link:
         opened: how many connections RabbitMQ accepted.
         error: why the last connection or channel ended, or could not be opened, as pika raised it.
         publish: sends a message on the channel: `Connection.publish`.
-        body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default; before
-            any was connected, what no version of it takes more of.
+        body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default; while
+            there is no connection, what no version of it takes more of.
         header_limit: the most octets of properties that one frame holds.
         asked: whether the last question is, or was, on the wire.
         refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection told.
@@ -242,6 +242,7 @@ class Link:
         self._asking = self._leaving = self._question = self._on_answer = None
         self._stuck = False
         self._told_limit = 0
+        self.body_limit = self._max_message_size or BODY_LIMIT
         self._blocking.clear()
         if connection is not None:
             connection.abort()

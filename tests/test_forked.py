@@ -16,6 +16,7 @@ from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue
 from tests.support.forked import MESSAGES
 from tests.support.rabbitmq import Node
+from tests.support.waiting import until
 from tests.test_started import open_ports
 
 ROOT: Final = Path(__file__).parent.parent
@@ -73,7 +74,7 @@ async def test_the_parents_messages_are_confirmed_to_the_parent(broker: Node, qu
 
 async def test_the_connection_does_not_live_on_in_a_child(broker: Node, queue: Queue) -> None:
     """The parent is killed, and RabbitMQ hears of it while the child goes on."""
-    before = await open_ports(broker)
+    before = open_ports(broker)
     process = await forked("stays", queue, queue.url)
     assert process.stdout is not None
     child = json.loads(await process.stdout.readline())["child"]
@@ -81,9 +82,8 @@ async def test_the_connection_does_not_live_on_in_a_child(broker: Node, queue: Q
         await process.stdout.readline()
         await process.wait()
         assert process.returncode == -signal.SIGKILL
-        async with asyncio.timeout(30):
-            while not await open_ports(broker) <= before:
-                os.kill(child, 0)
+        await until(lambda: open_ports(broker) <= before)
+        os.kill(child, 0)
     finally:
         os.kill(child, signal.SIGKILL)
 
