@@ -23,7 +23,7 @@ from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
 from .message import Options
 from .publisher import Counters
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings, hide_password
-from .states import DESCRIPTIONS, DOCUMENTED, TRANSITIONS, PublishOutcome, State, Substate
+from .states import DESCRIPTIONS, PublishOutcome, State, Substate
 from .text import shown
 from .transport import Connection
 
@@ -496,9 +496,6 @@ class Client(Bound):
         try:
             getattr(self._lifecycle, name)()
         except MachineError:
-            sources = [
-                DESCRIPTIONS[DOCUMENTED[each]] for row in TRANSITIONS if row.trigger == name for each in row.source
-            ]
-            known = " or ".join(dict.fromkeys(sources))
+            known = self._lifecycle.states_for(name)
             sentence = f"{self.condition}; {name}() is for a connection that is {known}"
             raise ConnectionStateError(self.state_description).saying(sentence) from None

@@ -144,6 +144,11 @@ class Lifecycle(Model):
         because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
+    def states_for(self, trigger: str) -> str:
+        """Name the states in which a trigger is known, for people."""
+        sources = [source for row in TRANSITIONS if row.trigger == trigger for source in row.source]
+        return " or ".join(dict.fromkeys(DESCRIPTIONS[DOCUMENTED[source]] for source in sources))
+
     def start(self) -> None:
         """Connect, in the loop's next turn where it does not run yet; until then the client is idle."""
         if self._loop.is_running():
