@@ -17,7 +17,7 @@ from .settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 
-#: Returns None where no loop runs, in this thread and this process; documented, as getrunning_loop() is, which raises.
+#: Returns None where no loop runs, in this thread and this process; documented, as get_running_loop() is, which raises.
 running_loop: Final = asyncio._get_running_loop  # noqa: SLF001
 
 
