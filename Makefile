@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := $(wildcard sprockets_amqp tests examples benchmarks)
+SOURCES := sprockets_amqp tests examples benchmarks tools
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint diagrams bench soak clean
+.PHONY: help demo test test-fast matrix lint diagrams bench soak clean
 
 help:
 	@echo "make demo      publish an event from a small application and read it back from a queue"
 	@echo "make test      run the tests, against RabbitMQ nodes that they start themselves"
-	@echo "make lint      ruff check, ruff format --check, mypy --strict"
+	@echo "make test-fast run those that need neither RabbitMQ nor a browser, within a minute"
+	@echo "make matrix    run demo and tests on other systems, made from nothing: SYSTEMS=\"debian-13 ...\", as root"
+	@echo "make lint      ruff check, ruff format --check, mypy --strict, lint-imports"
 	@echo "make diagrams  render states/ into diagrams/"
 	@echo "make bench     measure against other clients"
 	@echo "make soak      an hour of random faults"
@@ -47,27 +49,38 @@ test: $(VENV)/.dev
 	@.ci/setup broker diagrams browser terminal
 	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
 
+# The markers come from the fixtures that a test uses: tests/conftest.py.
+test-fast: $(VENV)/.dev
+	@.ci/setup diagrams
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 -m 'not rabbitmq and not browser' $(T)
+
+# All of them take about an hour.
+matrix: $(VENV)/.dev
+	@.ci/setup systems
+	@$(PY) -m tools.matrix --record $(SYSTEMS)
+	@$(PY) -m tools.readme
+
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy --strict $(SOURCES)
+	@$(VENV)/bin/lint-imports --no-logo
 
 # What is drawn and written from the declaration and the tests: diagrams/, and the README's tables.
 diagrams: $(VENV)/.dev
 	@.ci/setup diagrams
 	@$(PY) -m sprockets_amqp diagram
-	@$(PY) -m tests.test_readme
-	@$(PY) -m tests.faults.matrix
+	@$(PY) -m tools.readme
 
 bench: $(VENV)/.bench
 	@.ci/setup broker compiler
 	@$(PY) -m benchmarks
-	@$(PY) -m tests.test_readme
+	@$(PY) -m tools.readme
 
 soak: $(VENV)/.dev
 	@.ci/setup broker
 	@$(PY) -m tests.soak
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ import pika
 import trustme
 
 from benchmarks.peers import EXCHANGE, QUEUE, ROUTING_KEY
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

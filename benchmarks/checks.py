@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import sprockets_amqp as amqp
 from benchmarks.peers import EXCHANGE, ROUTING_KEY
 from benchmarks.results import Check
-from sprockets_amqp.confirms import Confirms
+from sprockets_amqp.delivery.confirms import Confirms
 
 if TYPE_CHECKING:
     from benchmarks.broker import Broker

@@ -23,9 +23,9 @@ from tornado.netutil import bind_sockets
 
 from examples.application import EventsApplication
 from sprockets_amqp import AMQPException, State, StateChange
-from sprockets_amqp.errors import describe
 from sprockets_amqp.settings import from_environment, hide_password, node_parameters
-from tests.support.rabbitmq import Node, NodeFailed, scripts
+from sprockets_amqp.wire.replies import describe
+from tools.rabbitmq import Node, NodeFailed, scripts
 
 #: Seconds within which RabbitMQ, the application and the message are to be there.
 LIMIT = 60

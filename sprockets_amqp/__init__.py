@@ -7,11 +7,23 @@
 message.
 """
 
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from . import web
+try:
+    from .states import State
+except ModuleNotFoundError as error:
+    if error.name == f"{__name__}.states":
+        raise ImportError(
+            "sprockets_amqp/states is missing. In a checkout it is a symbolic link to states/: where Git made a file "
+            "of it, run: git config core.symlinks true && git checkout -- sprockets_amqp/states"
+        ) from None
+    raise
+
 from ._install import install
 from .client import Client
+from .delivery.publisher import Counters
 from .errors import (
     AMQPException,
     ConnectionStateError,
@@ -25,9 +37,18 @@ from .errors import (
 )
 from .hooks import Changes, StateChange, Subscription
 from .mixin import PublishingMixin
-from .publisher import Counters
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
-from .states import State
+
+if TYPE_CHECKING:
+    from . import web
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Load the page and the probes when they are first asked for."""
+        if name == "web":
+            return importlib.import_module(".web", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = version("sprockets_amqp")
 

@@ -16,16 +16,17 @@ from transitions import MachineError
 
 from .bound import Bound, running_loop
 from .bounded_log import BoundedLog
-from .errors import ConnectionStateError, channel_lost, connection_lost, describe
+from .delivery.message import Options
+from .delivery.publisher import Counters
+from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
-from .message import Options
-from .publisher import Counters
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings, hide_password
 from .states import DESCRIPTIONS, PublishOutcome, State, Substate
 from .text import shown
-from .transport import Connection
+from .wire.replies import channel_lost, connection_lost, describe
+from .wire.transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 

@@ -6,9 +6,6 @@ The names that existing code catches are `AMQPException`, `ConnectionStateError`
 
 from typing import ClassVar, Self
 
-from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ConnectionClosedByClient, StreamLostError
-
-from .pika_insides import causes
 from .text import LIMIT, SENTENCE_LIMIT, shown
 
 
@@ -171,34 +168,3 @@ class OutcomeUnknown(PublishingFailure):
 def _harmless(arg: object) -> object:
     """Return what ``fmt`` is to be filled with: text as it may be shown, and anything else as it is."""
     return shown(arg, SENTENCE_LIMIT) if isinstance(arg, str) else arg
-
-
-def connection_lost(reply_code: int, reply_text: str) -> Exception:
-    """Make the error that says why a connection ended, from what `Client.on_connection_closed` is told."""
-    if reply_code == 200:
-        return ConnectionClosedByClient(reply_code, reply_text)
-    if reply_code:
-        return ConnectionClosedByBroker(reply_code, reply_text)
-    # `reply` described it with its name.
-    return StreamLostError(reply_text.removeprefix(f"{StreamLostError.__name__}: "))
-
-
-def channel_lost(reply_code: int, reply_text: str) -> Exception:
-    """Make the error that says why a channel ended, from what `Client.on_channel_closed` is told."""
-    return ChannelClosedByBroker(reply_code, reply_text)
-
-
-def reply(error: BaseException) -> tuple[int, str]:
-    """Return the reply code (0 where RabbitMQ gave none) and the text of why a connection or channel ended."""
-    code = getattr(error, "reply_code", 0)
-    return (code, shown(getattr(error, "reply_text", ""))) if code else (0, describe(error))
-
-
-def describe(error: BaseException) -> str:
-    """Say what went wrong in one line: the innermost cause of pika's nested connection errors, without secrets."""
-    code = getattr(error, "reply_code", 0)
-    if code:
-        return f"({code}) {shown(getattr(error, 'reply_text', ''))}"
-    cause = list(causes(error))[-1]
-    text = shown(" ".join(str(cause).split()))
-    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

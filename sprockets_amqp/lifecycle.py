@@ -15,12 +15,12 @@ from transitions import EventData
 
 from .attempts import Attempts
 from .bounded_log import BoundedLog
-from .errors import AMQPException, describe
+from .delivery.publisher import Publisher
+from .errors import AMQPException
 from .hooks import StateChange
 from .link import Events, Link
 from .model import Model, Timeout, Trigger
 from .outage import OutageModel
-from .publisher import Publisher
 from .settings import Settings, node_name
 from .states import (
     DESCRIPTIONS,
@@ -34,6 +34,7 @@ from .states import (
     State,
     Substate,
 )
+from .wire.replies import describe
 
 LOGGER = logging.getLogger(__name__)
 

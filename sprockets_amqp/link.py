@@ -7,7 +7,7 @@ nobody's, and ends here.
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pika
 from pika import BasicProperties
@@ -18,14 +18,12 @@ from pika.spec import Basic
 from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
-from .errors import reply
-from .message import Message
-from .pika_insides import send_flow_ok
-from .pika_log import tell_once
-from .refusals import told_limit
 from .text import shown
-from .tls import unverified
-from .transport import BODY_LIMIT, Connection
+from .wire.pika_insides import send_flow_ok
+from .wire.pika_log import tell_once
+from .wire.replies import reply, told_limit
+from .wire.tls import unverified
+from .wire.transport import BODY_LIMIT, Connection
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,6 +35,17 @@ FLOW: Final = "flow"
 BLAMELESS: Final = frozenset({200, 320})
 #: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
 NOT_ALLOWED: Final = 530
+
+
+class Question(Protocol):
+    """What RabbitMQ is asked about: where a message goes, and what only RabbitMQ can judge of it."""
+
+    exchange: str
+    routing_key: str
+    user_id: str | None
+    #: Headers with more routing keys: each name and its keys.
+    copies: tuple[tuple[str, tuple[str, ...]], ...]
+
 
 #: Called with None when RabbitMQ takes a message, else with its reply code and text.
 Answer = Callable[[tuple[int, str] | None], None]
@@ -135,7 +144,7 @@ class Link:
         self._leaving: Channel | None = None
         self._stuck = False
         #: The message that is asked about, and who waits for the answer.
-        self._question: Message | None = None
+        self._question: Question | None = None
         self._on_answer: Answer | None = None
 
     def __repr__(self) -> str:
@@ -184,7 +193,7 @@ class Link:
         selected = functools.partial(self._on_confirms_selected, self.channel)
         self.channel.confirm_delivery(self._events.on_delivery_confirmation, callback=selected)
 
-    def ask(self, message: Message, on_answer: Answer) -> None:
+    def ask(self, message: Question, on_answer: Answer) -> None:
         """Ask RabbitMQ whether it takes such a message: one question at a time, answered in a later turn of the loop.
 
         On a channel of its own, an empty message is published in a transaction that is rolled back

@@ -14,10 +14,9 @@ from tornado.websocket import WebSocketHandler
 
 from .answers import answer
 from .client import Client
-from .encoding import SHORT_STRING_LIMIT
+from .delivery.message import Options
 from .inflight import InFlight
-from .message import Options
-from .text import shown
+from .text import SHORT_STRING_LIMIT, shown
 
 LOGGER = logging.getLogger(__name__)
 

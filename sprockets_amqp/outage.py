@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from transitions import EventData
 
+from .delivery.publisher import Gate, Publisher
 from .model import Model, Timeout, Trigger
-from .publisher import Gate, Publisher
 from .states import OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage
 
 LOGGER = logging.getLogger(__name__)

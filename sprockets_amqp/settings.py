@@ -15,10 +15,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pika
 
-from .encoding import SHORT_STRING_LIMIT
-from .pika_insides import url_options
-from .text import shown
-from .tls import contradiction, read_options, verify
+from .text import SHORT_STRING_LIMIT, shown
+from .wire.pika_insides import url_options
+from .wire.tls import contradiction, read_options, verify
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"

@@ -2,8 +2,10 @@
 
 from typing import Final
 
-#: Characters; AMQP's names, ids and replies have 255 octets at the most.
+#: Characters; AMQP's names, ids and replies are short strings.
 LIMIT: Final = 500
+#: Octets of a short string, which AMQP's names, ids and most properties are (AMQP 0-9-1, section 4.2.5.3).
+SHORT_STRING_LIMIT: Final = 255
 #: Of a whole sentence, in which several of them may stand.
 SENTENCE_LIMIT: Final = 2000
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import closing
 
 import hypothesis
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import leaks
 from tests.support.consume import Queue, declare_queue
-from tests.support.rabbitmq import Cluster, Node
+from tools.rabbitmq import Cluster, Host, Node
 
 # A shell ignores SIGINT for what it starts in the background; the programs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,15 +20,58 @@ hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("project")
 
 
+#: The fixtures after which tests are marked.
+_NEEDS = {"rabbitmq", "browser"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the cluster in one worker: its three nodes are the dearest to start."""
+    """Mark each test with what it needs, and keep those of the cluster in one worker: it is the dearest to start."""
     for item in items:
+        needs = _NEEDS & set(getattr(item, "fixturenames", ()))
+        for name in needs:
+            item.add_marker(name)
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
+_SOCKETS = pytest.StashKey[set[str]]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Remember the sockets that were there before the test."""
+    item.stash[_SOCKETS] = leaks.sockets()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Fail the test that leaves a socket open, rather than the one in which it is found."""
+    result = yield
+    before = item.stash[_SOCKETS]
+    left = leaks.sockets() - before
+    assert not left, f"the test left open: {left}"
+    return result
+
+
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Node]:
+def rabbitmq() -> None:
+    """Asked for by what starts nodes of its own; `make test-fast` leaves out the tests that do."""
+
+
+@pytest.fixture(autouse=True)
+def _nodes_are_asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no other test start a node."""
+    if "rabbitmq" not in request.fixturenames:
+        monkeypatch.setattr(Host, "__init__", _refuse)
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("a test that starts nodes asks for the fixture rabbitmq")
+
+
+@pytest.fixture(scope="session")
+def broker(rabbitmq: None) -> Iterator[Node]:
     """A node that every test shares and none breaks."""
     with closing(Node()) as shared:
         asyncio.run(shared.start())
@@ -36,7 +79,7 @@ def broker() -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def _breakable() -> Iterator[Node]:
+def _breakable(rabbitmq: None) -> Iterator[Node]:
     with closing(Node()) as private:
         asyncio.run(private.start())
         yield private
@@ -50,7 +93,7 @@ async def node(_breakable: Node) -> AsyncIterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def _breakable_cluster() -> Iterator[Cluster]:
+def _breakable_cluster(rabbitmq: None) -> Iterator[Cluster]:
     with closing(Cluster()) as private:
         asyncio.run(private.start())
         yield private

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.faults.stream import Stream, streaming
 from tests.support.proxy import Proxy
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 Fault = Callable[[], Awaitable[object]]
 

@@ -13,7 +13,7 @@ from pika import spec
 from tornado import concurrent, gen, ioloop, locks, testing, web
 
 import sprockets_amqp as amqp
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 # Names and signatures
 

@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 
 from sprockets_amqp import Client, State
-from tests.support.rabbitmq import Node
+from tests.support.command import WARNINGS_ARE_ERRORS
+from tools.rabbitmq import Node
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -82,13 +83,9 @@ def test_a_client_that_ran_on_one_loop_is_refused_on_the_next(broker: Node) -> N
 
 
 def run(script: str, *arguments: str) -> tuple[str, str]:
-    """Run a script in a Python of its own, where any warning but one is an error; returns what it printed.
-
-    On Python 3.12 and 3.13, Tornado's IOLoop.current() makes asyncio warn where no loop runs yet.
-    """
-    tornados = "ignore:There is no current event loop:DeprecationWarning"
+    """Run a script in a Python of its own, where any warning is an error; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", tornados, "-c", script, *arguments],
+        [sys.executable, *WARNINGS_ARE_ERRORS, "-c", script, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -6,9 +6,11 @@ import socket
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
+
 from tests.support.certificates import Authority
 from tests.support.command import Result, run
-from tests.support.rabbitmq import Node, free_port
+from tools.rabbitmq import Node, free_port
 
 STEPS = ["DNS", "TCP", "TLS", "login", "vhost", "channel", "confirms"]
 
@@ -123,6 +125,7 @@ def secure_url(node: Node, authority: Path, *, host: str = "localhost", client: 
     return f"amqps://guest:guest@{host}:{node.tls_port}/%2f?ssl_options={quote(repr(options))}"
 
 
+@pytest.mark.usefixtures("rabbitmq")
 async def test_tls_is_checked_step_by_step(tmp_path: Path) -> None:
     """A good certificate, then every fault that one node's TLS listener can have."""
     authority = Authority(tmp_path)

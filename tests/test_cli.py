@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 import pytest
 
-from sprockets_amqp import diagrams
+from sprockets_amqp.drawing import diagrams
 from tests.support.command import COMMAND, run, start
 from tests.support.consume import Queue, declare_queue
-from tests.support.rabbitmq import Node, free_port
 from tests.support.terminal import Terminal
+from tools.rabbitmq import Node, free_port
 
 #: Without rich, as where the extra `cli` is not installed.
 WITHOUT_RICH = (

@@ -10,7 +10,7 @@ import pytest
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, State, StateChange
 from tests.support.leaks import no_leaks
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 #: Reconnecting is what is tested here, not waiting for it.
 QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 0.5, "timeout": 60}

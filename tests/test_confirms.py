@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sprockets_amqp.confirms import Confirms
+from sprockets_amqp.delivery.confirms import Confirms
 
 
 class CountingDict(dict[int, Any]):

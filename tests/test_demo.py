@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 ROOT: Final = Path(__file__).parent.parent
 LIMIT: Final = 120
@@ -23,7 +23,7 @@ WITHOUT_RABBITMQ: Final = """
 import os, sys
 from pathlib import Path
 from examples import demo
-from tests.support import rabbitmq
+from tools import rabbitmq
 os.environ["PATH"] = ""
 rabbitmq.DEBIAN_SCRIPTS = Path("/nowhere")
 sys.exit(demo.run())
@@ -66,6 +66,7 @@ def _processes(folder: Path) -> Iterator[str]:
             continue
 
 
+@pytest.mark.usefixtures("rabbitmq")
 def test_it_starts_a_broker_and_shows_everything_with_it(tmp_path: Path) -> None:
     """Without AMQP_URL it starts a node, stops and starts it again, and leaves neither process nor file."""
     status, out, err = ended(begun("", tmp_path))
@@ -126,6 +127,7 @@ def test_it_says_what_to_do_where_rabbitmq_is_missing(tmp_path: Path) -> None:
     assert "Traceback" not in err and "Broker:" not in out
 
 
+@pytest.mark.usefixtures("rabbitmq")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_can_be_stopped_at_any_moment(number: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C and SIGTERM in the middle leave nothing running."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import resvg_py as resvg
 
-from sprockets_amqp import declared, diagrams, layout, picture, tables
-from sprockets_amqp.declared import Arrow, arrows
+from sprockets_amqp.drawing import declared, diagrams, layout, picture, tables
+from sprockets_amqp.drawing.declared import Arrow, arrows
 from sprockets_amqp.states import (
     DOCUMENTED,
     OUTAGE_STATES,

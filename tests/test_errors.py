@@ -30,11 +30,8 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
     PublishingFailure,
-    channel_lost,
-    connection_lost,
-    describe,
-    reply,
 )
+from sprockets_amqp.wire.replies import channel_lost, connection_lost, describe, reply
 
 ALL: list[type[AMQPException]] = [
     AMQPException,

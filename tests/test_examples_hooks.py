@@ -14,8 +14,8 @@ from examples.pause_intake import Intake
 from sprockets_amqp import Client, State
 from tests.support.consume import declare_queue
 from tests.support.http import fetch, served
-from tests.support.rabbitmq import Node
 from tests.support.waiting import until
+from tools.rabbitmq import Node
 
 QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 0.5}
 
@@ -98,7 +98,7 @@ async def test_each_example_runs_by_itself_until_ctrl_c(broker: Node, name: str)
     """As its first lines say, and leaves nothing unclosed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-X", "dev", "-m", f"examples.{name}"),
+        *("-W", "always::ResourceWarning", "-m", f"examples.{name}"),
         env={**os.environ, "AMQP_URL": broker.url, "PORT": "0", "PYTHONUNBUFFERED": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -15,9 +15,9 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue
 from tests.support.forked import MESSAGES
-from tests.support.rabbitmq import Node
 from tests.support.waiting import until
 from tests.test_started import open_ports
+from tools.rabbitmq import Node
 
 ROOT: Final = Path(__file__).parent.parent
 #: What a child does, and how many messages it publishes.
@@ -89,7 +89,7 @@ async def test_the_connection_does_not_live_on_in_a_child(broker: Node, queue: Q
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Authority]]:
+def secure(rabbitmq: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Authority]]:
     """A node with a TLS listener, and the authority that it is trusted by."""
     folder = tmp_path_factory.mktemp("authority")
     for each in (folder, folder.parent, folder.parent.parent):

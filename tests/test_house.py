@@ -1,7 +1,12 @@
-"""The house: knowledge points one way, pika has one door, and nothing is decided beside the declaration."""
+"""The house: pika has one door, nothing is decided beside the declaration, and what is not used is not loaded.
+
+That knowledge points one way, `lint-imports` checks; its contracts are in pyproject.toml.
+"""
 
 import ast
-import graphlib
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,40 +26,6 @@ ACTIONS: Final = {"channel", "confirm_delivery", "basic_publish", "tx_select", "
 def tree(module: str) -> ast.Module:
     """Parse a module of the package."""
     return ast.parse(SOURCES[module].read_text())
-
-
-# Knowledge points one way
-
-
-def imports(module: str, source: ast.Module) -> set[str]:
-    """Name the modules of the package that a module imports, wherever in it: also for types, and within functions."""
-    found = set()
-    package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(source):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-            origin = ".".join(filter(None, (base, node.module)))
-            found |= {name for alias in node.names if (name := f"{origin}.{alias.name}") in SOURCES} or {origin}
-    return found & set(SOURCES)
-
-
-def test_no_module_knows_one_that_knows_it() -> None:
-    """The imports have no cycle, those for type checkers and those within functions included."""
-    graph = {module: imports(module, tree(module)) - {module} for module in SOURCES}
-    assert graph["sprockets_amqp.client"] >= {"sprockets_amqp.bound", "sprockets_amqp.states"}
-    assert "sprockets_amqp.link" in set(graphlib.TopologicalSorter(graph).static_order())
-
-
-def test_a_cycle_is_seen() -> None:
-    """Also one that only type checkers would follow."""
-    source = ast.parse("if TYPE_CHECKING:\n    from .client import Client\n")
-    assert imports("sprockets_amqp.lifecycle", source) == {"sprockets_amqp.client"}
-    assert imports("sprockets_amqp.cli", ast.parse("def run():\n    from . import diagrams")) == {
-        "sprockets_amqp.diagrams"
-    }
 
 
 # pika has one door
@@ -209,3 +180,53 @@ def test_nothing_reads_source_text_at_run_time() -> None:
     """The package works where its sources are not there, frozen or compiled."""
     for module in SOURCES:
         assert "inspect.getsource" not in SOURCES[module].read_text(), module
+
+
+# What is not used is not loaded
+
+
+def python(script: str, *options: str, cwd: Path = PACKAGE.parent) -> subprocess.CompletedProcess[str]:
+    """Run a script in a Python of its own, where any warning is an error."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *options, "-c", script], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def test_an_import_loads_what_publishing_needs() -> None:
+    """And no page, picture, command line or extra."""
+    done = python("import sprockets_amqp", "-X", "importtime")
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"sprockets_amqp.client", "sprockets_amqp.delivery.publisher", "sprockets_amqp.mixin"} <= loaded
+    rooms = {"web", "drawing", "cli"}
+    extras = ("rich", "resvg_py", "tests", "tools", "examples")
+    parts = [name.split(".") for name in loaded]
+    assert [
+        part for part in parts if (part[0] == "sprockets_amqp" and rooms & set(part[1:])) or part[0] in extras
+    ] == []
+
+
+def test_the_page_is_loaded_when_it_is_asked_for() -> None:
+    """`amqp.web` needs no import of its own; a name that is not there is missed as ever."""
+    script = (
+        "import sys, sprockets_amqp as amqp\n"
+        "assert 'sprockets_amqp.web' not in sys.modules\n"
+        "assert len(amqp.web.routes()) == 6 and 'web' in amqp.__all__\n"
+        "amqp.wep"
+    )
+    done = python(script)
+    assert "AttributeError: module 'sprockets_amqp' has no attribute 'wep'" in done.stderr.splitlines()[-1]
+
+
+def test_it_can_be_imported_where_processes_cannot_be_forked() -> None:
+    """As on Windows, where the os module has no register_at_fork."""
+    done = python("import os; del os.register_at_fork, os.fork; import sprockets_amqp; sprockets_amqp.web.routes()")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_checkout_without_symbolic_links_says_what_is_wrong(tmp_path: Path) -> None:
+    """Git writes the target of a link into a file where it may make no links."""
+    shutil.copytree(PACKAGE, tmp_path / "sprockets_amqp", ignore=shutil.ignore_patterns("states"))
+    (tmp_path / "sprockets_amqp" / "states").write_text("../states")
+    # Without site-packages, where an editable installation would find the folder after all.
+    done = python("import sprockets_amqp", "-S", cwd=tmp_path)
+    assert "core.symlinks" in done.stderr.splitlines()[-1]

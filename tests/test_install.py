@@ -22,7 +22,8 @@ import sprockets_amqp as amqp
 from examples.demo import on_broker
 from sprockets_amqp import Client, State
 from sprockets_amqp.settings import hide_password
-from tests.support.rabbitmq import Node, free_port
+from tests.support.command import WARNINGS_ARE_ERRORS
+from tools.rabbitmq import Node, free_port
 
 ROOT: Final = Path(__file__).parent.parent
 #: Where nobody listens: these tests look at settings.
@@ -141,7 +142,7 @@ def test_it_may_be_called_inside_asyncio_run(broker: Node) -> None:
 def scripted(script: str, *arguments: str, strictly: bool = True) -> subprocess.Popen[str]:
     """A Python of its own that runs the script; strictly: any warning is an error."""
     return subprocess.Popen(
-        [sys.executable, *(["-W", "error"] if strictly else []), "-c", script, *arguments],
+        [sys.executable, *(WARNINGS_ARE_ERRORS if strictly else ()), "-c", script, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

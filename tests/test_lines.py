@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sprockets_amqp import ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
-from sprockets_amqp.lines import MAX_RANGES, READ_AHEAD, Account, Sender, read_lines
+from sprockets_amqp.cli.lines import MAX_RANGES, READ_AHEAD, Account, Sender, read_lines
 
 
 class Broker:

@@ -21,10 +21,10 @@ from pika import BasicProperties
 from pika.delivery_mode import DeliveryMode
 from pika.spec import Basic
 
-from sprockets_amqp.defaults import new_message_id
-from sprockets_amqp.encoding import PROPERTY_NAMES, encode_method, encode_properties
+from sprockets_amqp.delivery.defaults import new_message_id
+from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method, encode_properties
+from sprockets_amqp.delivery.message import Message
 from sprockets_amqp.errors import InvalidMessage, PublishingFailure
-from sprockets_amqp.message import Message
 from tests.support.memory import Broker
 
 short_strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=255).filter(lambda s: len(s.encode()) <= 255)
@@ -181,7 +181,7 @@ def test_a_forked_process_makes_message_ids_of_its_own() -> None:
     """What was made ahead is not used by parent and child both, as under Tornado's fork_processes()."""
     program = """if True:
         import os, sys
-        from sprockets_amqp.defaults import new_message_id
+        from sprockets_amqp.delivery.defaults import new_message_id
         new_message_id()
         child = os.fork()
         if child:
@@ -372,10 +372,10 @@ def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
     def broken(_value: object) -> bytes:
         raise TypeError("a defect")
 
-    monkeypatch.setattr("sprockets_amqp.message.encode_body", broken)
+    monkeypatch.setattr("sprockets_amqp.delivery.message.encode_body", broken)
     with pytest.raises(TypeError, match="a defect"):
         make(loop, body="text")
-    monkeypatch.setattr("sprockets_amqp.message.encode_properties", broken)
+    monkeypatch.setattr("sprockets_amqp.delivery.message.encode_properties", broken)
     with pytest.raises(TypeError, match="a defect"):
         make(loop, properties={"type": "event"})
 

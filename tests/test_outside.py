@@ -10,7 +10,7 @@ import pytest
 from pamqp import commands
 from pika import spec
 
-from sprockets_amqp import Client, State, web
+from sprockets_amqp import Client, State
 from sprockets_amqp.errors import (
     AMQPException,
     ConnectionStateError,
@@ -21,11 +21,9 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
     PublishingFailure,
-    channel_lost,
-    connection_lost,
-    describe,
-    reply,
 )
+from sprockets_amqp.web import status
+from sprockets_amqp.wire.replies import channel_lost, connection_lost, describe, reply
 from tests.support.command import run, start
 from tests.support.memory import Broker, in_memory
 from tests.support.scripted import SERVER_PROPERTIES, ScriptedBroker
@@ -104,8 +102,8 @@ def test_a_client_says_nothing_that_does_harm(broker: Broker, caplog: pytest.Log
 
 
 def _page(client: Client) -> list[str]:
-    snapshot = web.snapshot(client)
-    changes = [web.describe_change(change) for change in client.history]
+    snapshot = status.snapshot(client)
+    changes = [status.describe_change(change) for change in client.history]
     return [value for each in [snapshot, *changes] for value in each.values() if isinstance(value, str)]
 
 

@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from sprockets_amqp import diagrams, layout
-from sprockets_amqp.declared import Arrow, arrows
-from sprockets_amqp.layout import Frame
+from sprockets_amqp.drawing import diagrams, layout
+from sprockets_amqp.drawing.declared import Arrow, arrows
+from sprockets_amqp.drawing.layout import Frame
 from sprockets_amqp.states import (
     DOCUMENTED,
     PUBLISH_OUTCOMES,

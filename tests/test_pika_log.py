@@ -14,9 +14,9 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 
 from sprockets_amqp import Client, State
 from sprockets_amqp.bounded_log import MOST
-from sprockets_amqp.pika_insides import RETOLD, STRAY
-from tests.support.rabbitmq import Node, free_port
+from sprockets_amqp.wire.pika_insides import RETOLD, STRAY
 from tests.support.scripted import ScriptedBroker
+from tools.rabbitmq import Node, free_port
 
 PIKA = logging.getLogger("pika")
 

@@ -1,6 +1,6 @@
 """The README tells the truth: its code runs, its tables are those of the code, and its links lead somewhere.
 
-`python -m tests.test_readme` brings up to date what is generated.
+`python -m tools.readme` brings up to date what is generated.
 """
 
 import ast
@@ -21,7 +21,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,46 +30,23 @@ from tornado.ioloop import IOLoop
 from tornado.web import Application, RequestHandler
 
 import sprockets_amqp as amqp
-from benchmarks import report, results
 from examples.application import Events
 from examples.demo import on_broker
-from sprockets_amqp import diagrams, errors
+from sprockets_amqp import errors
 from sprockets_amqp.settings import DEFAULT_URL
-from tests import test_started
 from tests.support.http import fetch, served
-from tests.support.rabbitmq import Node, free_port
+from tools.rabbitmq import Node, free_port
+from tools.readme import README, generated
 
 ROOT: Final = Path(__file__).parent.parent
-README: Final = ROOT / "README.md"
 SECONDS: Final = 60
 
 # What is generated
 
-#: What stands between `<!-- name -->` and `<!-- /name -->`; tests/faults/matrix.py has a part of its own.
-GENERATED: Final[dict[str, Callable[[], str]]] = {
-    "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
-    "starts": test_started.table,
-    "states": diagrams.states_table,
-    "substates": diagrams.substates_table,
-    "transitions": diagrams.table,
-    "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
-    "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),
-}
-
-
-def generated(text: str) -> str:
-    """The text with its generated parts as they should be."""
-    for name, generate in GENERATED.items():
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, mark, after = rest.partition(f"<!-- /{name} -->")
-        assert mark, f"README.md has no part {name}"
-        text = f"{before}<!-- {name} -->\n\n{generate()}\n{mark}{after}"
-    return text
-
 
 def test_the_generated_parts_are_up_to_date() -> None:
     """The application, the tables of states, transitions and timings, and the diagram are those of the project."""
-    assert README.read_text() == generated(README.read_text()), "run python -m tests.test_readme"
+    assert README.read_text() == generated(README.read_text()), "run python -m tools.readme"
 
 
 def test_the_picture_is_there() -> None:
@@ -430,7 +407,3 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
             assert target[1:] in anchors, target
         elif not target.startswith("https://"):
             assert (ROOT / target).exists(), target
-
-
-if __name__ == "__main__":
-    README.write_text(generated(README.read_text()))

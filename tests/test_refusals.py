@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from pika import spec
 
-from sprockets_amqp import Client, ExchangeRefused, InvalidMessage, OutcomeUnknown, State, exchanges
+from sprockets_amqp import Client, ExchangeRefused, InvalidMessage, OutcomeUnknown, State
+from sprockets_amqp.delivery import exchanges
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory

@@ -19,7 +19,7 @@ import sprockets_amqp as amqp
 from sprockets_amqp import Client, PublishingMixin, State
 from tests.support.consume import declare_queue
 from tests.support.http import fetch, served
-from tests.support.rabbitmq import Node, free_port
+from tools.rabbitmq import Node, free_port
 
 
 class Handler(PublishingMixin, RequestHandler):

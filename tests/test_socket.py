@@ -13,10 +13,10 @@ from pika.adapters.utils import io_services_utils
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp import Client, State
-from sprockets_amqp.encoding import encode_method, encode_properties
-from sprockets_amqp.transport import BACK_PRESSURE_MARK
-from tests.support.rabbitmq import Node
+from sprockets_amqp.delivery.encoding import encode_method, encode_properties
+from sprockets_amqp.wire.transport import BACK_PRESSURE_MARK
 from tests.support.wire import Unconnected, open_connection
+from tools.rabbitmq import Node
 
 
 @pytest.fixture

@@ -18,12 +18,13 @@ import pika
 import pytest
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 
-from tests.support import leaks, rabbitmq
+from tests.support import leaks
 from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue, on_channel
 from tests.support.proxy import Proxy
-from tests.support.rabbitmq import PORTS, Cluster, Host, Node, NodeFailed, free_port
 from tests.support.waiting import LIMIT, until
+from tools import rabbitmq
+from tools.rabbitmq import PORTS, Cluster, Host, Node, NodeFailed, free_port
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
@@ -104,7 +105,6 @@ async def test_a_paused_node_accepts_and_says_nothing(node: Node) -> None:
         ("rabbitmqctl", "suspend_listeners"),
         ("rabbitmqctl", "set_vm_memory_high_watermark", "0"),
         ("rabbitmqctl", "set_disk_free_limit", "9000GB"),
-        ("rabbitmqctl", "eval", "file_handle_cache:set_limit(5)."),
         ("rabbitmq-upgrade", "drain"),
     ],
     ids=lambda fault: fault[1],
@@ -119,21 +119,23 @@ async def test_repair_undoes_what_a_test_did(node: Node, fault: tuple[str, ...])
     assert (await node.ctl("eval", "rabbit_alarm:get_alarms().")).strip() == "[]"
 
 
-@pytest.mark.parametrize("end", ["kill", "pause"])
-async def test_repair_brings_back_a_node_that_is_dead_or_frozen(node: Node, end: str) -> None:
-    """repair() starts a node that was killed and lets one go on that was paused."""
+@pytest.mark.parametrize("end", ["kill", "pause", "limit"])
+async def test_repair_brings_back_a_node_that_is_dead_frozen_or_limited(node: Node, end: str) -> None:
+    """repair() starts a node that was killed, lets one go on that was paused, and lifts the limit of descriptors."""
     if end == "kill":
         await node.kill()
-    else:
+    elif end == "pause":
         node.pause()
+    else:
+        node.limit_descriptors()
     await node.repair()
     await publish(await declare_queue(node.url), b"")
 
 
 async def test_a_failed_command_says_what_it_was(broker: Node) -> None:
     """ctl() raises with the tool, its arguments and what it printed."""
-    with pytest.raises(NodeFailed, match="rabbitmqctl delete_user nobody-here"):
-        await broker.ctl("delete_user", "nobody-here")
+    with pytest.raises(NodeFailed, match="rabbitmqctl delete_vhost nowhere"):
+        await broker.ctl("delete_vhost", "nowhere")
 
 
 async def test_a_user_of_another_vhost_can_be_added(node: Node) -> None:
@@ -163,6 +165,7 @@ async def test_a_node_listens_on_the_loopback_only(node: Node) -> None:
             socket.create_connection(("127.0.0.2", port), LIMIT)
 
 
+@pytest.mark.usefixtures("rabbitmq")
 async def test_a_node_that_cannot_start_says_why() -> None:
     """A node that ends while it starts raises with what it logged, and leaves nothing."""
     node = Node(config={"no.such.setting": "1"})
@@ -172,11 +175,12 @@ async def test_a_node_that_cannot_start_says_why() -> None:
     assert await is_gone(node.host.folder)
 
 
+@pytest.mark.usefixtures("rabbitmq")
 async def test_a_node_dies_with_the_process_that_started_it() -> None:
     """Even SIGKILL to the tests leaves no node, no epmd and no folder behind."""
     script = """
         import asyncio, sys
-        from tests.support.rabbitmq import Node
+        from tools.rabbitmq import Node
         node = Node()
         asyncio.run(node.start())
         print(node.host.folder, flush=True)
@@ -193,6 +197,7 @@ async def test_a_node_dies_with_the_process_that_started_it() -> None:
     assert await is_gone(folder)
 
 
+@pytest.mark.usefixtures("rabbitmq")
 @pytest.mark.parametrize("end", ["cancel", "close"])
 async def test_a_command_under_way_ends_with_its_caller_and_its_node(end: str) -> None:
     """Nothing is left of a command that is cancelled, nor of one whose node is closed meanwhile."""
@@ -210,6 +215,7 @@ async def test_a_command_under_way_ends_with_its_caller_and_its_node(end: str) -
     assert await is_gone(folder)
 
 
+@pytest.mark.usefixtures("rabbitmq")
 async def test_tls_is_verified_against_the_tests_own_authority(tmp_path: Path) -> None:
     """A client that trusts the authority connects by TLS; one that does not is refused."""
     authority = Authority(tmp_path)
@@ -262,6 +268,7 @@ def test_workers_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Non
         handed_out |= ports
 
 
+@pytest.mark.usefixtures("rabbitmq")
 async def test_a_host_can_be_closed_twice() -> None:
     """The second close() of a host finds nothing to do."""
     host = Host()

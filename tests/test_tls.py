@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 import pytest
 
-from sprockets_amqp import Client, Settings, State, web
+from sprockets_amqp import Client, Settings, State
 from sprockets_amqp.settings import node_parameters
-from sprockets_amqp.tls import unverified
+from sprockets_amqp.web import status
+from sprockets_amqp.wire.tls import unverified
 from tests.support.certificates import Authority
 from tests.support.command import run
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 # Python warns of the old protocols, and applications use them all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLS")
@@ -87,11 +88,12 @@ async def connected(url: str) -> tuple[bool, str]:
         async for change in client.changes():
             if change.dest in {State.READY, State.CLOSED}:
                 break
-        return client.ready, web.snapshot(client)["doubt"]
+        return client.ready, status.snapshot(client)["doubt"]
     finally:
         await client.shutdown()
 
 
+@pytest.mark.usefixtures("rabbitmq")
 async def test_a_stranger_is_not_taken_for_the_node(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     """With each protocol: one whom nobody trusted signed for, and one who is somebody else."""
     stranger = authority.certificate.parent / "stranger"

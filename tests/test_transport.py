@@ -11,8 +11,8 @@ from pika import BasicProperties, frame, spec
 from pika.exceptions import InvalidFrameError
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.encoding import encode_method, encode_properties
-from sprockets_amqp.transport import Connection
+from sprockets_amqp.delivery.encoding import encode_method, encode_properties
+from sprockets_amqp.wire.transport import Connection
 from tests.support.wire import (
     BODY_MAX,
     FRAME_MAX,

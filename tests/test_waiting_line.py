@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprockets_amqp import ExchangeRefused
-from sprockets_amqp.line import Line
-from sprockets_amqp.message import Message
+from sprockets_amqp.delivery.line import Line
+from sprockets_amqp.delivery.message import Message
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory

@@ -16,8 +16,10 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, State, StateChange, web
 from sprockets_amqp.hooks import HISTORY_LENGTH
+from sprockets_amqp.web import page as live_page
+from sprockets_amqp.web import status
 from tests.support.http import fetch, served
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 #: Nobody listens there.
 GONE = "amqp://guest:guest@127.0.0.1:1/"
@@ -68,7 +70,7 @@ async def test_ready_and_live_while_publishes_go_out(broker: Node) -> None:
             "trigger": "channel_opened",
             "reason": "",
             "broker": f"127.0.0.1:{broker.port}/%2F",
-            "counters": {**dict.fromkeys(web.COUNTERS, 0), "published": 1, "confirmed": 1, "returned": 1},
+            "counters": {**dict.fromkeys(status.COUNTERS, 0), "published": 1, "confirmed": 1, "returned": 1},
         }
         assert (await probe(f"{base}/live"))[0] == 200
 
@@ -185,9 +187,9 @@ async def test_each_picture_is_drawn_once(broker: Node) -> None:
     """However often the page is loaded while the client is in one substate."""
     async with shown(broker.url) as (base, client):
         await client.wait_for(State.READY, 30)
-        web._picture.cache_clear()
+        live_page._picture.cache_clear()
         pages = {(await fetch(f"{base}/")).body.partition(b"<svg")[2].partition(b"</svg>")[0] for _ in range(3)}
-        assert (len(pages), web._picture.cache_info().misses) == (1, 1)
+        assert (len(pages), live_page._picture.cache_info().misses) == (1, 1)
 
 
 # The stream
@@ -234,7 +236,7 @@ async def test_the_stream_begins_with_all_and_goes_on_with_what_is_new(node: Nod
 
 async def test_so_many_pages_may_follow_and_no_more(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is answered 503, with when to try again; there is room again when one has left."""
-    monkeypatch.setattr(web, "MAX_STREAMS", 2)
+    monkeypatch.setattr(live_page, "MAX_STREAMS", 2)
     async with shown(broker.url) as (base, _), events(f"{base}/events") as stays:
         await anext(stays)
         async with events(f"{base}/events") as leaves:
@@ -262,8 +264,8 @@ async def test_the_stream_tells_counters_without_a_change(broker: Node) -> None:
 
 async def test_a_stream_on_which_nothing_happens_still_says_so(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxies end connections on which nothing moves."""
-    monkeypatch.setattr(web, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(web, "TICK", 0.1)
+    monkeypatch.setattr(live_page, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(live_page, "TICK", 0.1)
     async with shown(broker.url) as (base, client):
         await client.wait_for(State.READY, 30)
         async with events(f"{base}/events") as stream:
@@ -557,4 +559,4 @@ _INTRUDE = """() => {
 def test_the_package_offers_its_handlers_by_name() -> None:
     """`amqp.web` needs no import of its own, and its files are in the package."""
     assert amqp.web is web
-    assert {path.name for path in web.STATIC.iterdir()} == {"page.html", "page.css", "page.js", "icon.svg"}
+    assert {path.name for path in live_page.STATIC.iterdir()} == {"page.html", "page.css", "page.js", "icon.svg"}

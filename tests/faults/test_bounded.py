@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sprockets_amqp as amqp
 from tests.faults.stream import streaming
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 #: 2,000 publishes a second for ten seconds; `make soak` has the minute.
 OFFERED = 20_000

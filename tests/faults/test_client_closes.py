@@ -7,8 +7,8 @@ import pytest
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, State
 from tests.support.leaks import no_leaks
-from tests.support.rabbitmq import Node
 from tests.support.scripted import ScriptedBroker
+from tools.rabbitmq import Node
 
 NOBODY = "amqp://guest:guest@127.0.0.1:1/%2f"
 

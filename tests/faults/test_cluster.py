@@ -10,7 +10,7 @@ import pytest_asyncio
 import sprockets_amqp as amqp
 from sprockets_amqp import State
 from tests.faults.stream import streaming
-from tests.support.rabbitmq import Cluster, Node
+from tools.rabbitmq import Cluster, Node
 
 QUORUM = {"x-queue-type": "quorum"}
 QUERY = "?heartbeat=2&stack_timeout=3&socket_timeout=2"

@@ -7,7 +7,7 @@ import pytest
 import sprockets_amqp as amqp
 from sprockets_amqp import State
 from tests.faults.stream import streaming
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
 

@@ -8,7 +8,7 @@ import sprockets_amqp as amqp
 from sprockets_amqp import State
 from tests.faults.stream import streaming
 from tests.support.proxy import Proxy
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 
 @pytest.mark.fault(3)

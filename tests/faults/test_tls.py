@@ -15,7 +15,7 @@ import sprockets_amqp as amqp
 from sprockets_amqp import State
 from tests.faults.stream import streaming
 from tests.support.proxy import Proxy
-from tests.support.rabbitmq import Node
+from tools.rabbitmq import Node
 
 QUICK: dict[str, Any] = {"reconnect_delay": 0.1, "max_reconnect_delay": 0.2, "timeout": 60, "connection_attempts": 1}
 
@@ -55,7 +55,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 @pytest_asyncio.fixture
-async def secure(certificates: Certificates) -> AsyncIterator[Node]:
+async def secure(rabbitmq: None, certificates: Certificates) -> AsyncIterator[Node]:
     """A node with a TLS listener that wants a client's certificate."""
     server = certificates.write("server", certificates.authority.issue_cert("localhost"))
     async with Node(tls={**server, "verify": "verify_peer", "fail_if_no_peer_cert": "true"}) as node:
@@ -95,6 +95,7 @@ async def test_tls_and_its_faults(secure: Node, certificates: Certificates) -> N
     await refused(certificates.url(secure.tls_port, client=False))
 
 
+@pytest.mark.usefixtures("rabbitmq")
 @pytest.mark.fault(30)
 async def test_an_expired_certificate(certificates: Certificates) -> None:
     """It is not trusted, and the reason says that it expired."""

@@ -1,4 +1,4 @@
-"""The command line in a process of its own."""
+"""The command line, and other programs, in processes of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Final
 
 #: The script that pip installs.
 COMMAND: Final = str(Path(sys.executable).with_name("sprockets-amqp"))
+#: Options of a Python in which any warning is an error, but for the one that Tornado's IOLoop.current() causes on
+#: Python 3.12 and 3.13 where no loop runs yet.
+WARNINGS_ARE_ERRORS: Final = ("-W", "error", "-W", "ignore:There is no current event loop:DeprecationWarning")
 #: Seconds that a command may take.
 RUN_LIMIT: Final = 90.0
 

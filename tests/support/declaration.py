@@ -2,7 +2,7 @@
 
 import enum
 
-from sprockets_amqp import declared
+from sprockets_amqp.drawing import declared
 from sprockets_amqp.states import DOCUMENTED, STATES, TRANSITIONS, Declared, State
 
 #: Every state, and every substate.

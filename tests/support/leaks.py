@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -53,6 +55,16 @@ async def _settled(before: set[object], grace: float) -> set[object]:
             break
         await asyncio.sleep(_INTERVAL)
     return held() - before
+
+
+def sockets() -> set[str]:
+    """Return the process's sockets of the Internet's families: those of a loop's own are of another."""
+    return {each for each in _descriptors() if "-> socket:" in each and _is_inet(int(each.split()[1]))}
+
+
+def _is_inet(descriptor: int) -> bool:
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        return copy.family in {socket.AF_INET, socket.AF_INET6}
 
 
 def _descriptors() -> list[str]:

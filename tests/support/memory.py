@@ -16,7 +16,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborte
 
 from sprockets_amqp import link
 from sprockets_amqp.client import Client
-from sprockets_amqp.transport import Connection
+from sprockets_amqp.wire.transport import Connection
 from tests.support.clock import Clock
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pika.adapters.tornado_connection import TornadoConnection
 from pika.channel import Channel
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.transport import Connection
+from sprockets_amqp.wire.transport import Connection
 
 FRAME_MAX: Final = 4096
 BODY_MAX: Final = FRAME_MAX - 8

@@ -9,8 +9,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from sprockets_amqp.states import Closed, Closing, Connecting, State
+
 from .declared import Arrow, name, outcome, states, substates
-from .states import Closed, Closing, Connecting, State
 
 Point = tuple[float, float]
 

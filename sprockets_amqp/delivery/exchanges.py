@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 
 from pika.exceptions import ConnectionClosedByBroker
 
-from .errors import reply
-from .link import BLAMELESS, NOT_ALLOWED, Answer, Link
+from sprockets_amqp.link import BLAMELESS, NOT_ALLOWED, Answer, Link
+from sprockets_amqp.wire.replies import reply
+
 from .message import Message
 
 Value = TypeVar("Value")

@@ -24,8 +24,8 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 from pika.connection import Parameters
 from tornado.ioloop import IOLoop
 
-from .forks import close_copy
-from .text import shown
+from sprockets_amqp.forks import close_copy
+from sprockets_amqp.text import shown
 
 LOGGER = logging.getLogger(__name__)
 

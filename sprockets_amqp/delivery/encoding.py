@@ -11,17 +11,16 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pika import data
 from pika.delivery_mode import DeliveryMode
 
-from .errors import InvalidMessage
+from sprockets_amqp.errors import InvalidMessage
+from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
+from sprockets_amqp.wire.pika_insides import encode_table
+
 from .refusals import check_address, check_deaths, check_reply_to, check_routes, check_values
-from .text import shown
 
 Encoder = Callable[[Any], bytes]
 
-#: AMQP 0-9-1, section 4.2.5.3: a short string has at most 255 octets.
-SHORT_STRING_LIMIT: Final = 255
 #: RabbitMQ closes the channel over an expiration above 2^32 - 1 milliseconds.
 EXPIRATION_LIMIT: Final = 4_294_967_295
 
@@ -103,7 +102,7 @@ def _encode_headers(value: object) -> bytes:
 def _encode_table(table: dict[Any, Any]) -> bytes | None:
     pieces: list[bytes] = []
     try:
-        data.encode_table(pieces, table)
+        encode_table(pieces, table)
     except Exception:
         # pika raises whatever its packing met; each of them means a key or value that AMQP tables cannot hold.
         return None

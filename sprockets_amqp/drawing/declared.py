@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from .states import (
+from sprockets_amqp.states import (
     DESCRIPTIONS,
     DOCUMENTED,
     PUBLISH_OUTCOMES,

@@ -7,9 +7,11 @@ any other broker, as root or as any user. Only the standard library is needed.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -48,7 +50,8 @@ _ERLANG_FLAGS = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 #: request, and also when this process was killed.
 _GUARD = 'while read -r _; do :; done; kill -s KILL -- "-$1"; sleep 0.1; rm -rf -- "$2"'
 
-#: Undoes what a test may have done to a running node; the limits are those that the node was configured with.
+#: Undoes what a test may have done to a running node; the limits are those that the node was configured with. Of
+#: RabbitMQ 3.10 to 4.3 alike.
 _REPAIR = """
     rabbit:is_running() orelse (ok = rabbit:start()),
     rabbit_maintenance:is_being_drained_local_read(node()) andalso rabbit_maintenance:revive(),
@@ -57,7 +60,6 @@ _REPAIR = """
     vm_memory_monitor:set_vm_memory_high_watermark(Memory),
     {ok, Disk} = application:get_env(rabbit, disk_free_limit),
     rabbit_disk_monitor:set_disk_free_limit(Disk),
-    [file_handle_cache:set_limit(N - 100) || N <- [file_handle_cache:ulimit()], is_integer(N)],
     rabbit_alarm:get_alarms().
 """
 
@@ -98,6 +100,27 @@ def scripts() -> Path:
         msg = "RabbitMQ is not installed: run .ci/setup broker as root, or put rabbitmq-server on the PATH"
         raise NodeFailed(msg)
     return Path(found).resolve().parent
+
+
+@functools.cache
+def version() -> tuple[int, ...]:
+    """Return the version of the RabbitMQ that is installed, such as (4, 0, 5)."""
+    printed = subprocess.run(
+        [scripts() / "rabbitmqctl", "version"],
+        env={"PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin:/bin", "HOME": "/", "LANG": "C.UTF-8"},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    return tuple(int(part) for part in printed.strip().partition("-")[0].split("."))
+
+
+def _kill_all(pid: int) -> None:
+    """Kill a process and what it started: RabbitMQ's scripts start the Erlang machine, or become it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, signal.SIGKILL)
+    for child in children:
+        _kill_all(int(child))
 
 
 class Host:
@@ -261,6 +284,13 @@ class Node:
         await self.stop()
         await self.start()
 
+    def limit_descriptors(self) -> None:
+        """Let the node open no file and no socket beyond those that it has; `repair` lifts that."""
+        assert self.pid is not None
+        _, most = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        has = len([*Path(f"/proc/{self.pid}/fd").iterdir()])
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (has, most))
+
     def pause(self) -> None:
         """Freeze the node: connections stay open and are accepted, and nothing answers from now on."""
         self._signal(signal.SIGSTOP)
@@ -291,7 +321,7 @@ class Node:
             output = (await process.communicate())[0].decode(errors="replace")
         finally:
             if process.returncode is None:
-                process.kill()
+                _kill_all(process.pid)
                 await process.wait()
         if process.returncode:
             msg = f"{tool} {' '.join(arguments)} on {self.name} failed ({process.returncode}):\n{output}"
@@ -312,8 +342,11 @@ class Node:
         Users, vhosts and what is in them stay as they are: a test adds those that it breaks.
         """
         self.resume()
-        if not self.running:
+        if self.pid is None:
             await self.start()
+        else:
+            _, most = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (most, most))
         await self.ctl("eval", _REPAIR)
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ import functools
 import os
 from typing import Final
 
+from sprockets_amqp.forks import after_fork
+
 from .encoding import encode_properties
-from .forks import after_fork
 
 #: How many are made at a time: the system gives the randomness of many as fast as that of one.
 BATCH: Final = 256

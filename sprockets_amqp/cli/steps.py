@@ -17,12 +17,12 @@ import pika
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 from tornado.ioloop import IOLoop
 
-from .errors import describe
-from .link import Events, Link
-from .pika_insides import broker_words
-from .text import shown
-from .tls import unverified
-from .transport import VERSION_LIMIT
+from sprockets_amqp.link import Events, Link
+from sprockets_amqp.text import shown
+from sprockets_amqp.wire.pika_insides import broker_words
+from sprockets_amqp.wire.replies import describe
+from sprockets_amqp.wire.tls import unverified
+from sprockets_amqp.wire.transport import VERSION_LIMIT
 
 #: Seconds that a clean end may take.
 CLOSE_LIMIT: Final = 2.0

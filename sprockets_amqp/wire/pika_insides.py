@@ -1,7 +1,7 @@
 """What is used of pika beyond its documented API: all of it is listed here.
 
-It is used here and in `transport.py`; headers are encoded in `encoding.py`. ``tests/test_pika_insides.py`` holds the
-installed pika against the list, and finds such names elsewhere.
+It is used here and in `transport.py`. ``tests/test_pika_insides.py`` holds the installed pika against the list, and
+finds such names elsewhere.
 """
 
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pika
+from pika import data
 from pika.adapters.utils.connection_workflow import (
     AMQPConnectionWorkflowFailed,
     AMQPConnectorAMQPHandshakeError,
@@ -88,6 +89,9 @@ STRAY: Final = {
         "Basic.GetOk received with no active callback",
     },
 }
+
+#: Appends the octets of a table to a list; raises whatever its packing met.
+encode_table: Final = data.encode_table
 
 URL_OPTION: Final = "_set_url_"
 

@@ -3,8 +3,7 @@
 import enum
 from collections.abc import Iterable, Sequence
 
-from .declared import PHRASES, TIMES, guard, name, outcome, states
-from .states import (
+from sprockets_amqp.states import (
     DOCUMENTED,
     OUT,
     OUTAGE_STATES,
@@ -16,6 +15,8 @@ from .states import (
     Row,
     State,
 )
+
+from .declared import PHRASES, TIMES, guard, name, outcome, states
 
 
 def states_table() -> str:

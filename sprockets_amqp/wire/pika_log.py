@@ -7,7 +7,8 @@ import logging
 import time
 from typing import Final
 
-from .bounded_log import Quota
+from sprockets_amqp.bounded_log import Quota
+
 from .pika_insides import RETOLD, STRAY, retold, stray
 
 

@@ -1,12 +1,10 @@
-"""The README's table of faults, from the tests that cause them: `python -m tests.faults.matrix`."""
+"""The README's table of faults, from the tests that cause them."""
 
 import ast
 import re
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
-README = FOLDER.parent.parent / "README.md"
-BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
+TESTS = Path(__file__).parent.parent / "tests"
 
 #: Every fault that a publisher is to come through, by its number in the tests' marks.
 FAULTS = {
@@ -60,7 +58,7 @@ FAULTS = {
 def seen() -> dict[int, list[str]]:
     """Return, for each fault, what an application sees: the first lines of its tests' docstrings."""
     found: dict[int, list[str]] = {}
-    for path in sorted(FOLDER.parent.rglob("test_*.py")):
+    for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.AsyncFunctionDef, ast.FunctionDef, ast.ClassDef)):
                 for number in _marks(node):
@@ -76,19 +74,4 @@ def _marks(node: ast.AsyncFunctionDef | ast.FunctionDef | ast.ClassDef) -> list[
 def table() -> str:
     """Return the matrix as Markdown."""
     rows = [f"| {number} | {FAULTS[number]} | {' '.join(texts)} |" for number, texts in sorted(seen().items())]
-    return "\n".join(["| | fault | what your application sees |", "|---|---|---|", *rows])
-
-
-def in_readme() -> str:
-    """Return the matrix that the README has."""
-    return README.read_text().partition(BEGIN)[2].partition(END)[0].strip()
-
-
-def write() -> None:
-    """Put the matrix into the README, between its marks."""
-    before, _, rest = README.read_text().partition(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}")
-
-
-if __name__ == "__main__":
-    write()
+    return "".join(f"{row}\n" for row in ["| | fault | what your application sees |", "|---|---|---|", *rows])

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sprockets_amqp.states import Declared, State
+
 from .declared import TIMER, Arrow, arrows, label, outcome, slug, states, substates
 from .picture import STYLE, describe, png, svg, svg_file
-from .states import Declared, State
 from .tables import (
     actions_table,
     outage_actions_table,

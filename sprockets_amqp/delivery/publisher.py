@@ -15,9 +15,8 @@ from typing import Any, Final, Protocol
 
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
-from .bounded_log import BoundedLog
-from .confirms import Confirms
-from .errors import (
+from sprockets_amqp.bounded_log import BoundedLog
+from sprockets_amqp.errors import (
     AMQPException,
     ExchangeRefused,
     InvalidMessage,
@@ -25,13 +24,15 @@ from .errors import (
     MessageReturned,
     NotReadyError,
     OutcomeUnknown,
-    describe,
 )
+from sprockets_amqp.link import BLAMELESS, Link
+from sprockets_amqp.settings import Settings
+from sprockets_amqp.wire.replies import describe
+
+from .confirms import Confirms
 from .exchanges import QUESTION_LIMIT, Exchanges, Subject
 from .line import Line
-from .link import BLAMELESS, Link
 from .message import Message, Options
-from .settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
+from sprockets_amqp.errors import InvalidMessage
+from sprockets_amqp.text import shown
+
 from .defaults import around_message_id, new_message_id
 from .encoding import encode_body, encode_method, encode_properties, unhashable
-from .errors import InvalidMessage
 from .refusals import Copies, copies
-from .text import shown
 
 
 class Options(TypedDict, total=False):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
-from .errors import (
+from sprockets_amqp.errors import (
     ExchangeRefused,
     InvalidMessage,
     MessageNacked,

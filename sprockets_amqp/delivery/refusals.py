@@ -39,20 +39,17 @@ about a long name that is not ASCII (from 4.3)               while (`exchanges`)
 What plugins check is theirs. Whatever else closes a channel, at most the messages in flight are lost.
 """
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from .errors import InvalidMessage
+from sprockets_amqp.errors import InvalidMessage
 
 #: The pseudo queue of RabbitMQ's direct reply-to; behind a full stop, what it calls the queue of one consumer.
 REPLY_QUEUE: Final = "amq.rabbitmq.reply-to"
 _ABOUT_REPLY_QUEUES: Final = "names a direct reply-to queue, over which RabbitMQ may close the connection"
 #: The headers that RabbitMQ takes more routing keys from.
 ROUTING_HEADERS: Final = ("CC", "BCC")
-#: RabbitMQ's words for a body above max_message_size, where the operator lowered that.
-_SIZE_LIMIT: Final = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d{1,18})\b")
 Copies = tuple[tuple[str, tuple[str, ...]], ...]
 #: pika encodes a key that is bytes like a str.
 _ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode() for name in ROUTING_HEADERS))
@@ -109,12 +106,6 @@ def check_values(table: Mapping[Any, object] | list[object]) -> None:
 def copies(headers: Mapping[Any, Any]) -> Copies:
     """Return the further routing keys in headers that were checked: each header's name, and what it lists."""
     return tuple((_text(name), tuple(headers[name])) for name in _ROUTING_KEYS if name in headers)
-
-
-def told_limit(reply_text: str, known: int) -> int:
-    """Return the largest body that RabbitMQ takes, where it says so in refusing a larger one; else what was known."""
-    told = _SIZE_LIMIT.search(reply_text)
-    return int(told[1]) if told else known
 
 
 def _text(name: str | bytes) -> str:

@@ -9,6 +9,8 @@ import zlib
 from html import escape
 from typing import Final, get_args
 
+from sprockets_amqp.states import DOCUMENTED, Declared, PublishOutcome, State, Substate
+
 from .declared import TIMER, Arrow, arrows, full_name, label, name, outcome, slug, states
 from .layout import (
     CHARACTER,
@@ -28,7 +30,6 @@ from .layout import (
     route,
     uniform,
 )
-from .states import DOCUMENTED, Declared, PublishOutcome, State, Substate
 
 #: How the picture looks, for a page that shows it inline; the state that is lit has the class ``present``.
 STYLE: Final = """\

@@ -1,0 +1,62 @@
+"""The command line: diagram, check, publish, watch."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any, Final
+
+from sprockets_amqp.errors import AMQPException
+
+from . import check, diagram, publish, watch
+from .command import FAILED, INTERRUPTED, SETTINGS_HELP, USAGE, UsageError, complain
+
+LEVELS: Final = (logging.CRITICAL, logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=LEVELS[min(options.verbose, 3)], format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(options.run(options))
+    except UsageError as error:
+        return complain(error, USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED + signal.SIGINT
+    except BrokenPipeError:
+        # Who read our output has enough of it; the interpreter must not find the pipe when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (AMQPException, OSError, RuntimeError) as error:
+        return complain(error, FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sprockets-amqp",
+        description="Look at, try and use a connection to RabbitMQ.",
+        epilog="Exit status: 0 it worked, 1 it did not, 2 bad usage or settings, 130 interrupted; see each command.",
+    )
+    parser.add_argument("--version", action="version", version=version("sprockets_amqp"))
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_command(commands, diagram, "")
+    for command in (check, publish, watch):
+        _add_command(commands, command, f" {SETTINGS_HELP}")
+    return parser
+
+
+def _add_command(commands: Any, command: ModuleType, settings: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        command.__name__.rpartition(".")[2],
+        help=command.SUMMARY,
+        description=command.SUMMARY,
+        epilog=command.STATUS + settings,
+    )
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log warnings; -vv infos, -vvv everything")
+    parser.set_defaults(run=command.run)
+    command.add_arguments(parser)

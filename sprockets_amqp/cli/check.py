@@ -1,0 +1,49 @@
+"""The command check: connect step by step, and say what works and what does not."""
+
+import argparse
+import asyncio
+from typing import Final
+
+from sprockets_amqp.settings import node_parameters
+from sprockets_amqp.text import shown
+
+from .command import FAILED, OK, address, read_settings
+from .steps import Step, check_node
+
+SUMMARY: Final = "connect step by step, and say what works and what does not"
+STATUS: Final = "Exit status: 0 every node is fine, 1 a step failed, 2 bad usage or settings."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("setting_url", metavar="URL", nargs="?", help="one node, or several, comma separated")
+    parser.add_argument("--limit", type=_limit, default=10.0, help="seconds that each step may take; default: 10")
+
+
+def _limit(text: str) -> float:
+    if not 0 < float(text) < 1e6:
+        raise ValueError
+    return float(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    return asyncio.run(_check_nodes(read_settings(options)["url"], options.limit))
+
+
+async def _check_nodes(url: str, limit: float) -> int:
+    nodes = node_parameters(url)
+    failed = 0
+    for node in nodes:
+        print(address(node), flush=True)
+        steps = [_show_step(step) async for step in check_node(node, limit)]
+        failed += not all(step.ok for step in steps)
+    print(f"{failed} of {len(nodes)} nodes failed" if failed else "all is fine", flush=True)
+    return FAILED if failed else OK
+
+
+def _show_step(step: Step) -> Step:
+    print(f"  {step.name:<9} {'ok' if step.ok else 'FAILED':<7} {shown(step.detail)}", flush=True)
+    if step.advice:
+        print(f"  {'':<9} {'->':<7} {shown(step.advice)}", flush=True)
+    return step

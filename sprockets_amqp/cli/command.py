@@ -1,0 +1,83 @@
+"""What the commands share: their exit statuses, settings, signals, and how they complain."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, Final
+
+import pika
+
+from sprockets_amqp.settings import DEFAULT_URL, Settings, from_environment
+from sprockets_amqp.text import SENTENCE_LIMIT, shown
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+#: Added to the signal's number, as shells do.
+INTERRUPTED: Final = 128
+
+SETTINGS_HELP: Final = (
+    "Settings come from the environment as in an application: AMQP_URL, AMQP_TIMEOUT ..., then RABBITMQ_URL ...; "
+    "flags come first. A password in AMQP_URL is not seen in the list of processes, one on the command line is."
+)
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; says why."""
+
+
+def complain(error: BaseException, status: int) -> int:
+    """Say on the standard error what went wrong; returns the exit status."""
+    print("sprockets-amqp:", shown(" ".join(str(error).split()), SENTENCE_LIMIT), file=sys.stderr)
+    return status
+
+
+def add_settings(parser: argparse.ArgumentParser, helps: dict[str, str]) -> None:
+    """Add a flag for each of these settings."""
+    for name, text in helps.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar="VALUE", help=text)
+
+
+def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
+    """Gather and check the settings: flags before the environment before defaults."""
+    prefix = "setting_"
+    flags = {
+        name.removeprefix(prefix): value
+        for name, value in vars(options).items()
+        if name.startswith(prefix) and value is not None
+    }
+    app_id = f"sprockets_amqp/{version('sprockets_amqp')}"
+    try:
+        settings = {"url": DEFAULT_URL, "default_app_id": app_id, **from_environment(), **flags, **others}
+        Settings(**settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return settings
+
+
+@contextmanager
+def signals(callback: Callable[[], object]) -> Iterator[list[signal.Signals]]:
+    """Call back on Ctrl-C and SIGTERM, in the loop's turn; yields the list of those that came."""
+    loop = asyncio.get_running_loop()
+    came: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        came.append(number)
+        callback()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield came
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def address(node: pika.URLParameters) -> str:
+    """Name the node, without the rest of its URL: that has passwords."""
+    return f"{'amqps' if node.ssl_options else 'amqp'}://{shown(node.host)}:{node.port}"

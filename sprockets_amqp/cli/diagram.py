@@ -1,0 +1,30 @@
+"""The command diagram: draw the declared life of the connection."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from sprockets_amqp.drawing import diagrams
+
+from .command import OK
+
+SUMMARY: Final = "draw the declared life of the connection"
+STATUS: Final = "Exit status: 0 written, 1 a file could not be written, 2 bad usage."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("diagrams"), help="default: diagrams")
+    choices = ("mermaid", "dot", "svg", "table")
+    parser.add_argument("--print", dest="printed", choices=choices, help="print one instead of writing files")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    draw = {"mermaid": diagrams.mermaid, "dot": diagrams.dot, "svg": diagrams.svg_file, "table": diagrams.table}
+    if options.printed:
+        print(draw[options.printed](), end="")
+        return OK
+    for path in diagrams.write(options.output):
+        print(path)
+    return OK

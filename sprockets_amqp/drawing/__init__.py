@@ -1,0 +1,1 @@
+"""The declaration as pictures and tables."""

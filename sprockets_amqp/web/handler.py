@@ -1,0 +1,47 @@
+"""What the handlers of this package have in common."""
+
+from typing import Any, Final
+
+from tornado.web import HTTPError, RequestHandler
+
+from sprockets_amqp.client import Client
+
+NOT_INSTALLED: Final = "the application has no AMQP client: call sprockets_amqp.install(application) first"
+
+#: Everything comes from here, and nothing is inline.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Handler(RequestHandler):
+    """Answers about the application's client, keeps nothing in any cache, and loads nothing from elsewhere."""
+
+    def set_default_headers(self) -> None:
+        """Let nobody keep what is true now, and nothing come from elsewhere."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+
+    @property
+    def client(self) -> Client:
+        """The application's client; 503 where there is none."""
+        client = getattr(self.application, "amqp", None)
+        if not isinstance(client, Client):
+            raise HTTPError(503, NOT_INSTALLED)
+        client.bind()
+        return client
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say in JSON what is missing."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if isinstance(error, HTTPError) and error.log_message == NOT_INSTALLED:
+            self.finish({"ready": False, "live": False, "reason": NOT_INSTALLED})
+        else:
+            super().write_error(status_code, **kwargs)
+
+    def compute_etag(self) -> str | None:
+        """Have none: nothing here may be kept."""
+        return None

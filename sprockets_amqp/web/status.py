@@ -1,0 +1,85 @@
+"""What the page and the probes tell of a client, in JSON's terms, and never a secret."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from sprockets_amqp.client import Client
+from sprockets_amqp.drawing.declared import substate_name
+from sprockets_amqp.hooks import StateChange
+from sprockets_amqp.settings import node_name
+from sprockets_amqp.states import State
+from sprockets_amqp.text import shown
+from sprockets_amqp.wire.tls import unverified
+
+#: The counters that people look at, with their names on the page.
+COUNTERS: Final = {
+    "published": "Published",
+    "confirmed": "Confirmed",
+    "unconfirmed": "Unconfirmed",
+    "waiting": "Waiting",
+    "returned": "Returned",
+    "nacked": "Nacked",
+    "failed": "Failed",
+    "reconnects": "Reconnects",
+}
+
+
+def describe(client: Client) -> dict[str, Any]:
+    """Tell the client's status in JSON's terms: what readiness and liveness answer."""
+    history, counters = client.history, client.counters
+    return {
+        "state": client.state.name.lower(),
+        "substate": substate_name(client.substate),
+        "since": iso(client.state_since),
+        "ready": client.ready and not client.stopping,
+        "live": client.recovers or client.closing,
+        "trigger": history[-1].trigger if history else "",
+        "reason": _reason(history),
+        "broker": _broker(client),
+        "counters": {name: getattr(counters, name) for name in COUNTERS},
+    }
+
+
+def snapshot(client: Client) -> dict[str, Any]:
+    """Tell the client's status, and what the page shows of it beyond that."""
+    outcome = client.publish_outcome
+    because = f": not ready for more than {client.settings.timeout:g} s" if outcome == "is refused" else ""
+    return {
+        **describe(client),
+        "description": client.state_description,
+        "outcome": outcome,
+        "doubt": unverified(client.parameters),
+        "publish": f"a publish {outcome}{because if client.recovers else ''}",
+    }
+
+
+def describe_change(change: StateChange) -> dict[str, str]:
+    """Tell a change in JSON's terms."""
+    return {
+        "at": iso(change.at),
+        "source": change.source.name.lower(),
+        "dest": change.dest.name.lower(),
+        "trigger": change.trigger,
+        "reason": change.reason,
+    }
+
+
+def _reason(history: Sequence[StateChange]) -> str:
+    """Return the reason of the last change or, where it had none, of the trouble that it is part of."""
+    for change in reversed(history):
+        if change.reason or change.dest is State.READY:
+            return change.reason
+    return ""
+
+
+def _broker(client: Client) -> str:
+    """Name the node that is connected, or tried next, without its credentials."""
+    parameters = client.parameters
+    return f"{shown(node_name(parameters))}/{quote(parameters.virtual_host, safe='')}"
+
+
+def iso(seconds: float) -> str:
+    """Write a time as RFC 3339 does, in UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,50 @@
+"""Why a connection or channel ended: pika's exception, and RabbitMQ's words in it."""
+
+import re
+from typing import Final
+
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ConnectionClosedByClient, StreamLostError
+
+from sprockets_amqp.text import shown
+
+from .pika_insides import causes
+
+#: RabbitMQ's words for a body above max_message_size, where the operator lowered that.
+_SIZE_LIMIT: Final = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d{1,18})\b")
+
+
+def connection_lost(reply_code: int, reply_text: str) -> Exception:
+    """Make the error that says why a connection ended, from what `Client.on_connection_closed` is told."""
+    if reply_code == 200:
+        return ConnectionClosedByClient(reply_code, reply_text)
+    if reply_code:
+        return ConnectionClosedByBroker(reply_code, reply_text)
+    # `reply` described it with its name.
+    return StreamLostError(reply_text.removeprefix(f"{StreamLostError.__name__}: "))
+
+
+def channel_lost(reply_code: int, reply_text: str) -> Exception:
+    """Make the error that says why a channel ended, from what `Client.on_channel_closed` is told."""
+    return ChannelClosedByBroker(reply_code, reply_text)
+
+
+def reply(error: BaseException) -> tuple[int, str]:
+    """Return the reply code (0 where RabbitMQ gave none) and the text of why a connection or channel ended."""
+    code = getattr(error, "reply_code", 0)
+    return (code, shown(getattr(error, "reply_text", ""))) if code else (0, describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """Say what went wrong in one line: the innermost cause of pika's nested connection errors, without secrets."""
+    code = getattr(error, "reply_code", 0)
+    if code:
+        return f"({code}) {shown(getattr(error, 'reply_text', ''))}"
+    cause = list(causes(error))[-1]
+    text = shown(" ".join(str(cause).split()))
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def told_limit(reply_text: str, known: int) -> int:
+    """Return the largest body that RabbitMQ takes, where it says so in refusing a larger one; else what was known."""
+    told = _SIZE_LIMIT.search(reply_text)
+    return int(told[1]) if told else known

@@ -1,0 +1,130 @@
+"""What users install: the sdist and the wheel, far from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+#: What a checkout has that no build needs.
+LEFT_OUT: Final = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+
+#: A program that uses what is documented, for a type checker.
+USES: Final = """
+import asyncio
+import sprockets_amqp as amqp
+from tornado.web import Application, RequestHandler
+
+class Events(amqp.PublishingMixin, RequestHandler):
+    async def post(self) -> None:
+        await self.amqp_publish("exchange", "key", self.request.body, {"content_type": "text/plain"}, timeout=1.0)
+
+application = Application([("/", Events), *amqp.web.routes()])
+installed: bool = amqp.install(application)
+
+async def main(client: amqp.Client) -> None:
+    published: asyncio.Future[None] = client.publish("exchange", "key", b"body", mandatory=False)
+    try:
+        await published
+    except amqp.ExchangeRefused as error:
+        code: int = error.reply_code
+    state: amqp.State = client.state
+"""
+#: Programs with a mistake that types show, and what the checker says of each.
+MISTAKES: Final = {
+    "client.publish('exchange', 'key', 5)": "arg-type",
+    "client.publish('exchange', 'key', b'', timeout='soon')": "arg-type",
+    "amqp.Connection": "attr-defined",
+}
+
+
+def run(*command: object, cwd: Path) -> str:
+    """Run a command; returns what it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AMQP_"))}
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(ROOT, folder / "checkout", symlinks=True, ignore=LEFT_OUT)
+    run(sys.executable, "-m", "build", "--outdir", folder / "dist", folder / "checkout", cwd=folder)
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path) -> Path:
+    """The Python of an empty environment in which the wheel was installed."""
+    environment = built.parent / "environment"
+    run(sys.executable, "-m", "venv", environment, cwd=built)
+    python = environment / "bin" / "python"
+    (wheel,) = built.glob("*.whl")
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=built)
+    return python
+
+
+def sources() -> set[str]:
+    """Name the files of the package, those of the declaration included."""
+    package = [path for path in (ROOT / "sprockets_amqp").rglob("*") if path.is_file()]
+    declaration = (ROOT / "sprockets_amqp" / "states").glob("*.py")
+    return {str(path.relative_to(ROOT)) for path in (*package, *declaration) if "__pycache__" not in path.parts}
+
+
+def test_the_wheel_and_the_sdist_hold_the_package(built: Path) -> None:
+    """Every file of it, and nothing else that could be imported."""
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert in_wheel == sources()
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    assert in_sdist >= sources() | {"README.md", "LICENSE", "setup.cfg", "pyproject.toml"}
+
+
+def test_what_is_installed_works_outside_of_the_checkout(installed: Path, tmp_path: Path) -> None:
+    """It is imported, has its files, and its command runs."""
+    script = (
+        "import sprockets_amqp, sys; from sprockets_amqp.web.page import STATIC; "
+        "sprockets_amqp.Client('amqp://localhost'); print(sprockets_amqp.__file__, (STATIC / 'page.html').is_file())"
+    )
+    where, has_page = run(installed, "-W", "ignore", "-c", script, cwd=tmp_path).split()
+    assert Path(where).is_relative_to(installed.parent.parent) and has_page == "True"
+    assert "| trigger |" in run(installed.with_name("sprockets-amqp"), "diagram", "--print", "table", cwd=tmp_path)
+
+
+def checked(installed: Path, program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check a program against what is installed, as its author would."""
+    path = folder / "program.py"
+    path.write_text(program)
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed, "--cache-dir", folder, path],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_its_types_are_seen(installed: Path, tmp_path: Path) -> None:
+    """A program that uses it is checked strictly, and its mistakes are found."""
+    done = checked(installed, USES, tmp_path)
+    assert done.returncode == 0, done.stdout
+    mistakes = "".join(f"    {line}\n" for line in MISTAKES)
+    done = checked(installed, f"{USES}\ndef mistaken(client: amqp.Client) -> None:\n{mistakes}", tmp_path)
+    assert [line.rpartition("[")[2].rstrip("]") for line in done.stdout.splitlines()[:-1]] == [*MISTAKES.values()]
