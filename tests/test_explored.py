@@ -4,7 +4,6 @@ import asyncio
 import collections
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,7 +20,8 @@ from sprockets_amqp import (
     NotReadyError,
     State,
 )
-from tests.support.memory import Broker, Peer
+from sprockets_amqp.testing.peer import Peer
+from tests.support.memory import Broker
 
 NOT_SENT = (NotReadyError, InvalidMessage, ExchangeRefused)
 
@@ -66,8 +66,7 @@ class Exploration(RuleBasedStateMachine):
         mends: bool,
     ) -> None:
         """Make the client."""
-        self.patch = pytest.MonkeyPatch()
-        self.broker = Broker(self.patch)
+        self.broker = Broker().install()
         self.broker.unroutable.add("nowhere")
         self.republish = republish
         self.confirms = confirms
@@ -289,13 +288,13 @@ class Exploration(RuleBasedStateMachine):
     @invariant()
     def each_message_tells_the_truth(self) -> None:
         """Confirmed is what was acknowledged; not sent is what never came; each comes once, in its exchange's order."""
-        came = collections.Counter(self.broker.messages)
+        came, acked = collections.Counter(self.broker.messages), self.broker.acked
         for publish in self.publishes:
             if not publish.future.done() or publish.future.cancelled():
                 continue
             error = publish.future.exception()
             if error is None and self.confirms:
-                assert publish.message_id in self.broker.acked
+                assert publish.message_id in acked
             elif isinstance(error, NOT_SENT):
                 assert came[publish.message_id] == 0
             elif isinstance(error, MessageNacked | MessageReturned):
@@ -361,7 +360,6 @@ class Exploration(RuleBasedStateMachine):
                 task.cancel()
             self.broker.clock.turn()
             self.broker.close()
-            self.patch.undo()
 
     def _mend(self) -> None:
         for _ in range(8):

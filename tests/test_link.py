@@ -9,7 +9,8 @@ from pika import spec
 from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker, StreamLostError
 
 from sprockets_amqp import Client, OutcomeUnknown
-from tests.support.memory import Broker, Peer, in_memory
+from sprockets_amqp.testing.peer import Peer
+from tests.support.memory import Broker, in_memory
 
 broker = in_memory
 

@@ -312,7 +312,7 @@ def test_a_refused_message_costs_no_byte_and_no_tag(
     monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], name: str
 ) -> None:
     """Nothing is sent of what is refused, and the confirmation of the next message is its own."""
-    broker = Broker(monkeypatch)
+    broker = Broker().install()
     client = broker.ready()
     refused = client.publish(**{"exchange": "", "routing_key": "q", "body": b"", **arguments})
     error = refused.exception()

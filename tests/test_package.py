@@ -11,6 +11,9 @@ from typing import Final
 
 import pytest
 
+#: What is built once is built by one of the workers.
+pytestmark = pytest.mark.xdist_group("package")
+
 ROOT: Final = Path(__file__).parent.parent
 #: What a checkout has that no build needs.
 LEFT_OUT: Final = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")

@@ -27,7 +27,7 @@ from tests.support.wire import BODY_MAX, ours
 PACKAGE: Final = Path(__file__).parent.parent / "sprockets_amqp"
 PIKA: Final = Path(pika.__file__).parent
 #: Where pika's insides may be used, by what of them.
-USERS: Final = {"pika_insides.py", "transport.py"}
+USERS: Final = {"pika_insides.py", "transport.py", "memory.py"}
 LISTED: Final = {name for _, name, _ in INSIDES}
 #: Modules of pika that are not documented.
 UNDOCUMENTED: Final = ("pika.adapters.utils", "pika.data", "pika.callback", "pika.heartbeat", "pika.tcp_socket_opts")

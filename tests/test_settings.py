@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika.credentials import PlainCredentials
 from tornado.web import Application
@@ -318,6 +318,8 @@ def test_passwords_are_hidden_from_people(url: str, shown: str) -> None:
     assert hide_password(url) == shown
 
 
+# Each that is amqps reads all authorities that the machine trusts.
+@settings(max_examples=40)
 @given(
     user=st.text("abc%2F.-", max_size=5),
     hosts=st.lists(st.sampled_from(["one", "two:5673", "[::1]", "other:s3cr3t@three"]), max_size=3),

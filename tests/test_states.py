@@ -71,7 +71,7 @@ def fails() -> bool:
     """Run the behaviours until one of them fails."""
     for behaviour in BEHAVIOURS:
         with pytest.MonkeyPatch.context() as monkeypatch:
-            broker = Broker(monkeypatch)
+            broker = Broker().install()
             broker.missing.add("missing")
             try:
                 behaviour(broker, monkeypatch)
@@ -237,7 +237,7 @@ def _parameters(method: Any) -> list[inspect.Parameter]:
 
 def test_an_undeclared_trigger_raises_and_leaves_the_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for what the state does not have is a MachineError, and feeding it is ignored."""
-    broker = Broker(monkeypatch)
+    broker = Broker().install()
     model = broker.client()._core.lifecycle
     with pytest.raises(MachineError):
         model.close()

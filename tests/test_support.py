@@ -127,7 +127,7 @@ async def test_repair_brings_back_a_node_that_is_dead_frozen_or_limited(node: No
     elif end == "pause":
         node.pause()
     else:
-        node.limit_descriptors()
+        await node.limit_descriptors()
     await node.repair()
     await publish(await declare_queue(node.url), b"")
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks import report, results
 from sprockets_amqp.drawing import diagrams
-from tools import faults, starts
+from tools import faults, matrix, starts
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
@@ -14,6 +14,7 @@ README: Final = ROOT / "README.md"
 #: What stands between `<!-- name -->` and `<!-- /name -->`.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
+    "systems": lambda: matrix.table(matrix.recorded()),
     "starts": starts.table,
     "states": diagrams.states_table,
     "substates": diagrams.substates_table,

@@ -1,7 +1,7 @@
 """What is used of pika beyond its documented API: all of it is listed here.
 
-It is used here and in `transport.py`. ``tests/test_pika_insides.py`` holds the installed pika against the list, and
-finds such names elsewhere.
+It is used here, in `transport.py` and in `memory.py`. ``tests/test_pika_insides.py`` holds the installed pika against
+the list, and finds such names elsewhere.
 """
 
 import logging
@@ -25,6 +25,10 @@ INSIDES: Final = (
     ("pika.adapters.base_connection.BaseConnection", "_adapter_emit_data", "every octet leaves pika here, in order"),
     ("pika.adapters.base_connection.BaseConnection", "_proto_data_received", "every octet comes in here"),
     ("pika.adapters.base_connection.BaseConnection", "_proto_connection_lost", "is told of the transport's end"),
+    ("pika.adapters.base_connection.BaseConnection", "_proto_connection_made", "is told of the transport"),
+    ("pika.adapters.base_connection.BaseConnection", "_adapter_connect_stream", "begins to connect"),
+    ("pika.adapters.base_connection.BaseConnection", "_connection_workflow", "is what connects, to stop it"),
+    ("pika.adapters.base_connection.BaseConnection", "_on_connection_workflow_done", "is told how connecting ended"),
     ("pika.adapters.base_connection.BaseConnection", "_transport", "is what the octets are written to"),
     ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "_sock", "is the socket"),
     ("pika.adapters.utils.io_services_utils._AsyncSSLTransport", "_sock", "is the socket, which encrypts"),
@@ -41,6 +45,11 @@ INSIDES: Final = (
         "pika.adapters.utils.connection_workflow",
         "AMQPConnectionWorkflowFailed",
         "wraps why no connection could be made",
+    ),
+    (
+        "pika.adapters.utils.connection_workflow",
+        "AMQPConnectionWorkflowAborted",
+        "says that connecting was stopped",
     ),
     ("pika.adapters.utils.connection_workflow", "AMQPConnectorException", "wraps the exception of one step"),
     ("pika.adapters.utils.connection_workflow", "AMQPConnectorPhaseErrorBase", "names the step, in its log too"),

@@ -184,7 +184,9 @@ class Peer:
         answer = self._answers.get(received.name)
         answer = answer(received) if callable(answer) else answer
         if answer is not None:
-            self.send(answer, channel=channel)
+            # AMQP 0-9-1, section 4.2.3: what concerns the connection has channel 0.
+            about_connection = getattr(answer, "name", "").startswith("Connection.")
+            self.send(answer, channel=0 if about_connection else channel)
 
     def _collect(self, channel: int, received: Frame) -> None:
         """Put a message together from its frames: method, header, and bodies until the header's size is reached."""

@@ -1,0 +1,274 @@
+"""A broker in memory, for tests of what publishes: the client, pika and the frames between them are real."""
+
+import contextlib
+import functools
+from collections.abc import Container
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pika import spec
+
+from sprockets_amqp import link
+from sprockets_amqp.wire.memory import MemoryConnection
+
+from .peer import Peer, Published, Refusal
+from .routing import ExchangeType, Queue, Routing
+
+#: What RabbitMQ says where it refuses an exchange, by reply code; each is filled with the exchange.
+REFUSALS: Final = {
+    403: "ACCESS_REFUSED - write access to exchange '{}' in vhost '/' refused for user 'guest'",
+    404: "NOT_FOUND - no exchange '{}' in vhost '/'",
+}
+LOGIN_REFUSED: Final = Refusal(
+    403,
+    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.",
+    connection=True,
+)
+
+
+class Broker:
+    """All that connects while it is installed, and what came of it.
+
+    Declare what the code under test publishes to; then let it run, look at `published`, and call for faults. Each of
+    them acts on frames, as RabbitMQ's would, never on the client.
+
+    >>> with Broker() as broker:
+    ...     broker.exchange_declare("events", "topic")
+    ...     broker.queue_declare("audit")
+    ...     broker.queue_bind("audit", "events", "event.#")
+
+    Attributes:
+        published: every message that was taken, in order.
+        delay: seconds on the way of what the broker says.
+        tune: what it proposes: channels, octets of a frame, seconds between heartbeats (AMQP 0-9-1, section 1.4.2.5).
+        peers: the broker's end of each connection that was attempted, in order.
+    """
+
+    #: How it differs from a broker that a test holds by the hand.
+    automatic = True
+    clings = False
+    connection_class: type[MemoryConnection] = MemoryConnection
+
+    def __init__(self) -> None:
+        self.published: list[Published] = []
+        self.peers: list[Peer] = []
+        self.delay = 0.0
+        self.alarm = ""
+        self.tune = spec.Connection.Tune(2047, 131072, 0)
+        self._routing = Routing()
+        self._refused: dict[str, int] = {}
+        self._up = True
+        self._logs_in = True
+        self._swallows = False
+        self._nacks = 0
+        self._installed = contextlib.ExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
+
+    # Installed, it takes the place of every RabbitMQ
+
+    def install(self) -> Self:
+        """Have every connection of every client, from now on, made to this broker; until `uninstall`."""
+        module: Any = link
+        self._installed.callback(setattr, module, "Connection", module.Connection)
+        module.Connection = functools.partial(self.connection_class, self.reach)
+        return self
+
+    def uninstall(self) -> None:
+        """Have connections made as before."""
+        self._installed.close()
+
+    def __enter__(self) -> Self:
+        return self.install()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.uninstall()
+
+    # What there is
+
+    @property
+    def connections(self) -> list[Peer]:
+        """The connections that are up."""
+        return [peer for peer in self.peers if peer.accepted and not peer.lost]
+
+    def messages(self, queue: str) -> list[Published]:
+        """Return the messages that were routed to a queue, in order. Raises KeyError where it was not declared."""
+        if queue not in self._routing.queues:
+            raise KeyError(f"queue {queue!r} was not declared")
+        return [message for message in self.published if queue in message.queues]
+
+    def exchange_declare(self, exchange: str, exchange_type: ExchangeType = "direct") -> None:
+        """Declare an exchange: direct, fanout or topic. Raises ValueError for another type, or one that it is not."""
+        self._routing.declare_exchange(exchange, exchange_type)
+
+    def exchange_delete(self, exchange: str) -> None:
+        """Delete an exchange: what is published to it from now on closes the channel with a 404."""
+        self._routing.delete_exchange(exchange)
+
+    def queue_declare(self, queue: str, max_length: int | None = None) -> None:
+        """Declare a queue; ``max_length`` messages are all that it takes: further ones are nacked."""
+        self._routing.declare_queue(queue, max_length)
+
+    def queue_delete(self, queue: str) -> None:
+        """Delete a queue."""
+        self._routing.delete_queue(queue)
+
+    def queue_bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        """Bind a queue to an exchange. Raises ValueError where one of them was not declared."""
+        self._routing.bind(queue, exchange, routing_key)
+
+    # Faults, one call each
+
+    def stop(self) -> None:
+        """Stop: close every connection (320), and refuse new ones until `start`."""
+        self._up = False
+        self.close_connections("broker forced connection closure with reason 'shutdown'")
+
+    def start(self) -> None:
+        """Take connections again."""
+        self._up = True
+
+    def close_connections(self, reason: str = "bye") -> None:
+        """Close every connection as an operator does: ``rabbitmqctl close_all_connections``."""
+        for peer in self.connections:
+            peer.close_connection(320, f"CONNECTION_FORCED - {reason}")
+
+    def cut(self) -> None:
+        """Cut every connection without a word; new ones are taken."""
+        for peer in self.connections:
+            peer.lose()
+
+    def block(self, reason: str = "low on memory") -> None:
+        """Raise an alarm: a connection is blocked as soon as it publishes, and what it published is not read."""
+        self.alarm = reason
+
+    def unblock(self) -> None:
+        """End the alarm: what was published meanwhile is read."""
+        self.alarm = ""
+        for peer in self.connections:
+            if peer.stalled:
+                peer.stall(stalled=False)
+
+    def refuse_exchange(self, exchange: str, code: int = 404) -> None:
+        """Refuse an exchange from now on: it does not exist (404), or is not to be written to (403); 0: take it."""
+        if code not in {0, *REFUSALS}:
+            raise ValueError(f"an exchange is refused with 404 or 403, or taken with 0, not {code!r}")
+        self._refused[exchange] = code
+
+    def nack_next(self, count: int = 1) -> None:
+        """Nack the next messages instead of taking them."""
+        self._nacks += count
+
+    def swallow_confirms(self) -> None:
+        """Confirm nothing from now on, until `release_confirms`."""
+        self._swallows = True
+
+    def release_confirms(self) -> None:
+        """Confirm what was not confirmed, and what comes from now on."""
+        self._swallows = False
+        for peer in self.connections:
+            peer.confirm_all()
+
+    def close_channel(self, code: int = 406, text: str = "PRECONDITION_FAILED") -> None:
+        """Close the channel that each client publishes on."""
+        for peer in self.connections:
+            for number in list(peer.received):
+                peer.close_channel(number, code, text)
+
+    def fill(self, queue: str, *, full: bool = True) -> None:
+        """Let a queue take no more, so that what is routed to it is nacked; or let it take again."""
+        self._queue(queue).full = full
+
+    def refuse_password(self, *, refused: bool = True) -> None:
+        """Let nobody log in from now on (403), as with a wrong password; or let them."""
+        self._logs_in = not refused
+
+    def _queue(self, name: str) -> Queue:
+        if name not in self._routing.queues:
+            raise KeyError(f"queue {name!r} was not declared")
+        return self._routing.queues[name]
+
+    # What a peer asks
+
+    def refuse_login(self) -> Refusal | None:
+        """Say why nobody can log in."""
+        return None if self._logs_in else LOGIN_REFUSED
+
+    def judge(self, message: Published) -> Refusal | None:
+        """Say why a message, or a question about one, is refused."""
+        code = self._refused.get(message.exchange) or (404 if message.exchange not in self._routing.exchanges else 0)
+        return Refusal(code, REFUSALS[code].format(message.exchange)) if code else None
+
+    def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
+        """Take a message, return what no queue takes, and confirm it."""
+        tag = peer.received[channel_number]
+        queues = self._routing.route(message.exchange, message.routing_keys)
+        if self._nacks or not all(queue.takes for queue in queues):
+            self._nacks = max(0, self._nacks - 1)
+            peer.confirm(tag, channel=channel_number, nack=True)
+            return
+        for queue in queues:
+            queue.size += 1
+        message.queues = tuple(queue.name for queue in queues)
+        self.published.append(message)
+        if not queues and message.mandatory:
+            peer.give_back(channel_number, message)
+        if not self._swallows:
+            peer.confirm(tag, channel=channel_number)
+
+    def declare(self, method: Any) -> Refusal | None:
+        """Declare, delete or bind what a method asks for."""
+        routing = self._routing
+        try:
+            match method.NAME, getattr(method, "passive", False):
+                case "Exchange.Declare", True:
+                    return self._missing("exchange", method.exchange, routing.exchanges)
+                case "Queue.Declare", True:
+                    return self._missing("queue", method.queue, routing.queues)
+                case "Exchange.Declare", _:
+                    routing.declare_exchange(method.exchange, method.type)
+                case "Queue.Declare", _:
+                    routing.declare_queue(method.queue, (method.arguments or {}).get("x-max-length"))
+                case "Exchange.Delete", _:
+                    routing.delete_exchange(method.exchange)
+                case "Queue.Delete", _:
+                    routing.delete_queue(method.queue)
+                case "Queue.Bind", _:
+                    routing.bind(method.queue, method.exchange, method.routing_key)
+        except ValueError as error:
+            return Refusal(406, f"PRECONDITION_FAILED - {error}")
+        return None
+
+    def _missing(self, kind: str, name: str, known: Container[str]) -> Refusal | None:
+        return None if name in known else Refusal(404, f"NOT_FOUND - no {kind} '{name}' in vhost '/'")
+
+    def answers(self, _exchange: str) -> bool:
+        """Tell whether a question about the exchange is answered at all."""
+        return True
+
+    def note_sent(self, message_id: str) -> None:
+        """Take note that a message was handed to the socket."""
+
+    # Where pika would resolve names and connect
+
+    def reach(self, connection: MemoryConnection) -> Peer:
+        """Return the broker's end of a connection that is attempted."""
+        peer = Peer(self, connection)
+        self.peers.append(peer)
+        self.attempted(peer)
+        return peer
+
+    def attempted(self, peer: Peer) -> None:
+        """Take a connection that is attempted, or refuse it, in the loop's next turn."""
+        peer.loop.call_soon(self._answer, peer)
+
+    def _answer(self, peer: Peer) -> None:
+        if peer.lost:
+            return
+        if self._up:
+            peer.accept()
+        else:
+            peer.refuse()

@@ -1,0 +1,128 @@
+"""A loop whose time stands still until it is moved, or until nothing is left to do but to wait."""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from tornado.ioloop import IOLoop
+
+#: Turns of the loop after which everything that needs no time to pass has happened.
+TURNS: Final = 40
+#: Turns after which a test has gone on for too long.
+MOST_TURNS: Final = 400_000
+#: Real seconds to wait for threads and other processes, of which the loop cannot know when they answer.
+PATIENCE: Final = 0.05
+
+T = TypeVar("T")
+
+
+class Clock:
+    """The loop, and its time.
+
+    Sockets work as ever. Threads that the loop runs (``asyncio.to_thread``) are waited for in real time, in which the
+    loop's does not move.
+
+    Attributes:
+        now: the loop's time, in seconds.
+        loop: the asyncio loop.
+        io_loop: Tornado's view of it.
+        escaped: what escaped from callbacks of the loop.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.loop: Any = _Loop(self)
+        self.io_loop = IOLoop(make_current=False, asyncio_loop=self.loop)
+        self.escaped: list[dict[str, Any]] = []
+        self._turns_left = MOST_TURNS
+        self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
+
+    def turn(self, times: int = TURNS) -> None:
+        """Let the loop run what is due."""
+        self._turns_left -= times
+        assert self._turns_left > 0, "what the test waits for never happens"
+        for _ in range(times):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """Return the timers that are still to fire, the next one first."""
+        # asyncio has no public list of them.
+        return sorted(timer for timer in self.loop._scheduled if not timer.cancelled())  # noqa: SLF001
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and every timer fire at its time."""
+        end = self.now + seconds
+        self.turn()
+        while (timers := self.timers()) and timers[0].when() <= end:
+            self.now = max(self.now, timers[0].when())
+            self.turn()
+        self.now = end
+        self.turn()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
+        """Run a coroutine to its end; while nothing else is left to do, time moves to the next timer.
+
+        Raises:
+            TimeoutError: it did not end within so many seconds of the loop's time.
+        """
+        self.loop.selector.jumps = True
+        try:
+            result: T = self.loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
+            return result
+        finally:
+            self.loop.selector.jumps = False
+
+    def close(self) -> None:
+        """Cancel what is left of a test that failed, and close the loop."""
+        self._turns_left = MOST_TURNS
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.turn()
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.io_loop.close()
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Has its time from the clock, and knows how much of its work is done by threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.selector = _Selector(clock)
+        super().__init__(self.selector)
+        self.in_threads = 0
+        self._test_clock = clock
+
+    def time(self) -> float:
+        """Return the clock's time."""
+        return self._test_clock.now
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Count what is under way."""
+        future = super().run_in_executor(executor, func, *args)
+        self.in_threads += 1
+        future.add_done_callback(self._count_down)
+        return future
+
+    def _count_down(self, _future: object) -> None:
+        self.in_threads -= 1
+
+
+class _Selector(selectors.DefaultSelector):
+    """Moves the clock where the loop would sleep until the next timer."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.jumps = False
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Return what is ready; else move the clock, or wait for threads and other processes."""
+        if not self.jumps or (timeout is not None and timeout <= 0):
+            return super().select(timeout)
+        if ready := super().select(0):
+            return ready
+        if timeout is None or self._clock.loop.in_threads:
+            return super().select(PATIENCE)
+        self._clock.now += timeout
+        return []

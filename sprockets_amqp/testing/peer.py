@@ -1,0 +1,378 @@
+"""The broker's end of one connection: it speaks AMQP 0-9-1 in frames with the real client and the real pika.
+
+What is declared, refused and routed is the broker's affair (`Broker`); how that is said is this module's.
+"""
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pika import BasicProperties, frame, spec
+
+from sprockets_amqp.wire.memory import MemoryConnection
+
+#: What a server says of itself in connection.start (AMQP 0-9-1, section 1.4.2.2).
+CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
+
+
+@dataclass
+class Published:
+    """A message that the broker took.
+
+    Attributes:
+        queues: the names of the queues that it was routed to, in no order that matters; none: it was unroutable.
+        confirmed: True once it was acknowledged, False once it was nacked, None before.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: BasicProperties
+    mandatory: bool = False
+    queues: tuple[str, ...] = ()
+    confirmed: bool | None = None
+
+    @property
+    def routing_keys(self) -> Iterator[str]:
+        """The routing key, and those in the headers CC and BCC (https://www.rabbitmq.com/docs/sender-selected)."""
+        yield self.routing_key
+        for name in ("CC", "BCC"):
+            keys = (self.properties.headers or {}).get(name)
+            yield from map(str, keys if isinstance(keys, list) else ())
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the broker closes the channel, or the connection, over what it received."""
+
+    code: int
+    text: str
+    connection: bool = False
+
+
+class Rules(Protocol):
+    """What a peer asks the broker."""
+
+    #: Whether everything arrives by itself, rather than when somebody lets it.
+    automatic: bool
+    #: Seconds on the way of what the broker says.
+    delay: float
+    #: Whether an alarm is on: what publishes is blocked.
+    alarm: str
+    #: Whether a line that the client drops stays until somebody cuts it.
+    clings: bool
+    tune: spec.Connection.Tune
+
+    def refuse_login(self) -> Refusal | None:
+        """Say why nobody can log in."""
+
+    def judge(self, message: Published) -> Refusal | None:
+        """Say why a message, or a question about one, is refused."""
+
+    def accept(self, peer: "Peer", channel_number: int, message: Published) -> None:
+        """Take a message on a channel with confirms, and have it confirmed."""
+
+    def declare(self, method: Any) -> Refusal | None:
+        """Declare or bind what a method asks for."""
+
+    def answers(self, exchange: str) -> bool:
+        """Tell whether a question about the exchange is answered at all."""
+
+    def note_sent(self, message_id: str) -> None:
+        """Take note that a message was handed to the socket, read or not."""
+
+
+class Peer:
+    """The broker's end of one connection.
+
+    Attributes:
+        connection: the client's end.
+        accepted: whether the connection was taken.
+        lost: whether the line is gone.
+        stalled: whether nothing is read from the line, since an alarm is on.
+        slow: whether nothing is taken from the line for now, be it that no alarm is told.
+        aborted: whether the client dropped the line.
+        said_goodbye: whether the client asked to close the connection.
+        outbox: what was said and has not arrived, a frame each.
+        line: frames on their way to the broker, with their sizes.
+        client_properties: what the client said of itself.
+        received: how many messages came on each channel that is in confirm mode.
+        unconfirmed: the delivery tags on each of them that were not confirmed yet.
+        messages: what came, by channel and delivery tag.
+        open_channels: the numbers of the channels that are open.
+        channels: the number of each channel that was opened, in order.
+    """
+
+    def __init__(self, broker: Rules, connection: MemoryConnection) -> None:
+        self.broker = broker
+        self.connection = connection
+        self.loop = connection.loop
+        self.outbox: list[bytes] = []
+        self.accepted = self.lost = self.stalled = self.slow = self.aborted = self.said_goodbye = False
+        self.line: collections.deque[tuple[Any, int]] = collections.deque()
+        self.client_properties: dict[str, Any] = {}
+        self.received: dict[int, int] = {}
+        self.unconfirmed: dict[int, list[int]] = {}
+        self.messages: dict[tuple[int, int], Published] = {}
+        self.open_channels: set[int] = set()
+        self.channels: list[int] = []
+        #: Channels for questions on which nothing is answered any more.
+        self._mute: set[int] = set()
+        self._buffer = b""
+        self._content: dict[int, list[Any]] = {}
+        #: When the last of what was said arrives.
+        self._due = 0.0
+
+    # What is done to it
+
+    def accept(self) -> None:
+        """Take the connection."""
+        self.accepted = True
+        self.connection.made()
+
+    def refuse(self, error: Exception | None = None) -> None:
+        """Take no connection."""
+        self.lost = True
+        self.connection.failed(error or ConnectionRefusedError(111, "Connection refused"))
+
+    def deliver(self, count: int | None = None) -> None:
+        """Let what the broker said arrive: so many frames, or all."""
+        count = len(self.outbox) if count is None else count
+        data, self.outbox = b"".join(self.outbox[:count]), self.outbox[count:]
+        if data and not self.lost:
+            self.connection.arrived(data)
+
+    def say(self, channel_number: int, method: Any, *more: Any) -> None:
+        """Say something, which arrives when it is delivered."""
+        for each in (frame.Method(channel_number, method), *more):
+            self.outbox.append(each.marshal())
+            if self.broker.automatic:
+                self._deliver_later()
+
+    def confirm(self, tag: int, *, channel: int = 1, multiple: bool = False, nack: bool = False) -> None:
+        """Confirm what was received."""
+        waiting = self.unconfirmed.get(channel, [])
+        for each in [each for each in waiting if each == tag or (multiple and each < tag)]:
+            waiting.remove(each)
+            self.messages[channel, each].confirmed = not nack
+        self.say(channel, (spec.Basic.Nack if nack else spec.Basic.Ack)(tag, multiple))
+
+    def confirm_all(self) -> None:
+        """Confirm everything, and let it arrive."""
+        for channel, tags in self.unconfirmed.items():
+            if tags:
+                self.confirm(tags[-1], channel=channel, multiple=True)
+        if not self.broker.automatic:
+            self.deliver()
+
+    def close_channel(self, number: int = 1, code: int = 404, text: str = "NOT_FOUND") -> None:
+        """Close a channel over an error."""
+        self.open_channels.discard(number)
+        self._forget(number)
+        self.say(number, spec.Channel.Close(code, text[:255], 60, 40))
+
+    def close_connection(self, code: int, text: str) -> None:
+        """Close the connection with a word; the line is gone when the client has answered."""
+        self.say(0, spec.Connection.Close(code, text[:255], 0, 0))
+
+    def stall(self, *, stalled: bool, reason: str = "low on memory") -> None:
+        """Block, and take nothing from the socket any more; or take it back."""
+        self.stalled = stalled
+        self.say(0, spec.Connection.Blocked(reason) if stalled else spec.Connection.Unblocked())
+        self.take()
+
+    def slow_down(self, *, slow: bool) -> None:
+        """Take nothing from the line for now, be it that no alarm is told; or take what it holds."""
+        self.slow = slow
+        self.take()
+
+    def take(self) -> None:
+        """Read what is on its way, unless the line is slow or the broker is not reading."""
+        while self.line and not self.slow and not self.stalled and not self.lost:
+            decoded, size = self.line.popleft()
+            if self.broker.alarm and _publishes(decoded):
+                # RabbitMQ blocks a connection when it publishes under an alarm, and reads no further.
+                self.line.appendleft((decoded, size))
+                self.stall(stalled=True, reason=self.broker.alarm)
+            else:
+                self._take(decoded)
+
+    def lose(self, error: BaseException | None = None) -> None:
+        """Cut the line."""
+        if not self.lost:
+            self.lost = True
+            self.connection.gone(error or ConnectionResetError(104, "reset"))
+
+    def drop_later(self, error: BaseException | None) -> None:
+        """Cut the line in a later turn."""
+        if not self.lost:
+            self.lost = True
+            self.loop.call_soon(self.connection.gone, error)
+
+    # What the client does to the line
+
+    def abandoned(self) -> None:
+        """Called when the client stops connecting."""
+        if not self.lost:
+            self.lost = True
+            self.loop.call_soon(self.connection.given_up)
+
+    def dropped(self) -> None:
+        """Called when the client drops the line."""
+        self.aborted = True
+        if not self.broker.clings:
+            self.drop_later(None)
+
+    def pending(self) -> int:
+        """Return how much waits on the line: everything is taken at once, unless it is slow."""
+        return sum(size for _, size in self.line) if self.slow else 0
+
+    def receive(self, data: bytes) -> None:
+        """Take note of what the client sends, and read it."""
+        self._buffer += data
+        consumed, decoded = frame.decode_frame(self._buffer)
+        while decoded is not None:
+            self._buffer = self._buffer[consumed:]
+            self.line.append((decoded, consumed))
+            if isinstance(decoded, frame.Header):
+                self.broker.note_sent(str(decoded.properties.message_id))
+            consumed, decoded = frame.decode_frame(self._buffer)
+        self.take()
+
+    def _deliver_later(self) -> None:
+        now = self.loop.time()
+        self._due = max(self._due, now + self.broker.delay)
+        if self._due > now:
+            self.loop.call_at(self._due, self.deliver, 1)
+        else:
+            self.loop.call_soon(self.deliver, 1)
+
+    def _take(self, decoded: Any) -> None:
+        if isinstance(decoded, frame.ProtocolHeader):
+            self.say(0, spec.Connection.Start(0, 9, {"capabilities": CAPABILITIES}, "PLAIN", "en_US"))
+        elif isinstance(decoded, frame.Heartbeat):
+            self.outbox.append(decoded.marshal())
+            if self.broker.automatic:
+                self._deliver_later()
+        elif isinstance(decoded, frame.Method):
+            answer = getattr(self, "_on_" + decoded.method.NAME.replace(".", "_").lower(), None)
+            number = decoded.channel_number
+            if answer is not None and (number == 0 or number in self.open_channels or "channel" in answer.__name__):
+                answer(number, decoded.method)
+        elif decoded.channel_number in self._content:
+            self._on_content(decoded.channel_number, decoded)
+
+    def _on_connection_startok(self, _number: int, method: Any) -> None:
+        self.client_properties = method.client_properties
+        refusal = self.broker.refuse_login()
+        if refusal is None:
+            self.say(0, self.broker.tune)
+        else:
+            self._refuse(0, refusal)
+
+    def _on_connection_open(self, _number: int, _method: Any) -> None:
+        self.say(0, spec.Connection.OpenOk())
+
+    def _on_connection_close(self, _number: int, _method: Any) -> None:
+        self.said_goodbye = True
+        self.say(0, spec.Connection.CloseOk())
+
+    def _on_channel_open(self, number: int, _method: Any) -> None:
+        assert number not in self.open_channels
+        self.open_channels.add(number)
+        self.channels.append(number)
+        self.say(number, spec.Channel.OpenOk())
+
+    def _on_channel_close(self, number: int, _method: Any) -> None:
+        self.open_channels.discard(number)
+        self._forget(number)
+        self.say(number, spec.Channel.CloseOk())
+
+    def _on_confirm_select(self, number: int, _method: Any) -> None:
+        self.received[number], self.unconfirmed[number] = 0, []
+        self.say(number, spec.Confirm.SelectOk())
+
+    def _on_tx_select(self, number: int, _method: Any) -> None:
+        self.say(number, spec.Tx.SelectOk())
+
+    def _on_tx_rollback(self, number: int, _method: Any) -> None:
+        if number not in self._mute:
+            self.say(number, spec.Tx.RollbackOk())
+
+    def _on_exchange_declare(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Exchange.DeclareOk())
+
+    def _on_exchange_delete(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Exchange.DeleteOk())
+
+    def _on_queue_declare(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Queue.DeclareOk(method.queue, 0, 0))
+
+    def _on_queue_delete(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Queue.DeleteOk(0))
+
+    def _on_queue_bind(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Queue.BindOk())
+
+    def _declare(self, number: int, method: Any, answer: Any) -> None:
+        refusal = self.broker.declare(method)
+        if refusal is not None:
+            self._refuse(number, refusal)
+        else:
+            self.say(number, answer)
+
+    def _on_basic_publish(self, number: int, method: Any) -> None:
+        self._content[number] = [method, None, b""]
+
+    def _on_content(self, number: int, decoded: Any) -> None:
+        content = self._content[number]
+        if isinstance(decoded, frame.Header):
+            content[1] = decoded
+        else:
+            content[2] += decoded.fragment
+        if len(content[2]) == content[1].body_size:
+            del self._content[number]
+            method, header, body = content
+            self._on_message(
+                number,
+                Published(method.exchange, method.routing_key, body, header.properties, bool(method.mandatory)),
+            )
+
+    def _on_message(self, number: int, message: Published) -> None:
+        refusal = self.broker.judge(message)
+        if refusal is not None:
+            self._refuse(number, refusal)
+        elif number in self.received:
+            self.received[number] += 1
+            tag = self.received[number]
+            self.unconfirmed[number].append(tag)
+            self.messages[number, tag] = message
+            self.broker.accept(self, number, message)
+        elif not self.broker.answers(message.exchange):
+            self._mute.add(number)
+
+    def give_back(self, number: int, message: Published) -> None:
+        """Return a message that no queue takes."""
+        self.say(
+            number,
+            spec.Basic.Return(312, "NO_ROUTE", message.exchange, message.routing_key),
+            frame.Header(number, len(message.body), message.properties),
+            *([frame.Body(number, message.body)] if message.body else []),
+        )
+
+    def _refuse(self, number: int, refusal: Refusal) -> None:
+        if refusal.connection:
+            self.close_connection(refusal.code, refusal.text)
+        else:
+            self.close_channel(number, refusal.code, refusal.text)
+
+    def _forget(self, number: int) -> None:
+        self._mute.discard(number)
+        self.received.pop(number, None)
+        self.unconfirmed.pop(number, None)
+        self._content.pop(number, None)
+
+
+def _publishes(decoded: Any) -> bool:
+    return isinstance(decoded, frame.Method) and isinstance(decoded.method, spec.Basic.Publish)

@@ -1,0 +1,109 @@
+"""Exchanges, queues and bindings, and which queues a message goes to: as RabbitMQ routes, and nothing else of it.
+
+https://www.rabbitmq.com/tutorials/amqp-concepts#exchanges
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal, get_args
+
+ExchangeType = Literal["direct", "fanout", "topic"]
+TYPES: Final = get_args(ExchangeType)
+
+
+class Queue:
+    """A queue, with the messages that were routed to it.
+
+    Attributes:
+        full: whether it takes no more, and RabbitMQ nacks what is routed to it (``x-overflow: reject-publish``).
+    """
+
+    def __init__(self, name: str, max_length: int | None = None) -> None:
+        self.name = name
+        self.full = False
+        self.size = 0
+        self._max_length = max_length
+
+    @property
+    def takes(self) -> bool:
+        """Whether there is room for one more message."""
+        return not self.full and (self._max_length is None or self.size < self._max_length)
+
+
+class Routing:
+    """What was declared and bound. The exchange "" routes to the queue that is named as the routing key."""
+
+    def __init__(self) -> None:
+        self.exchanges: dict[str, ExchangeType] = {
+            "": "direct",
+            "amq.direct": "direct",
+            "amq.fanout": "fanout",
+            "amq.topic": "topic",
+        }
+        self.queues: dict[str, Queue] = {}
+        #: Exchange, queue, and the binding's routing key.
+        self._bindings: set[tuple[str, str, str]] = set()
+
+    def declare_exchange(self, name: str, exchange_type: ExchangeType = "direct") -> None:
+        """Declare an exchange. Raises ValueError where it has another type, or one that is not known here."""
+        if exchange_type not in TYPES:
+            raise ValueError(f"exchange {name!r} cannot be of type {exchange_type!r}: there are {', '.join(TYPES)}")
+        if self.exchanges.setdefault(name, exchange_type) != exchange_type:
+            raise ValueError(f"exchange {name!r} is of type {self.exchanges[name]!r}, not {exchange_type!r}")
+
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange and its bindings; one that does not exist is no error."""
+        self.exchanges.pop(name, None)
+        self._bindings = {binding for binding in self._bindings if binding[0] != name}
+
+    def declare_queue(self, name: str, max_length: int | None = None) -> Queue:
+        """Declare a queue; one that exists stays as it is."""
+        return self.queues.setdefault(name, Queue(name, max_length))
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue and its bindings; one that does not exist is no error."""
+        self.queues.pop(name, None)
+        self._bindings = {binding for binding in self._bindings if binding[1] != name}
+
+    def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        """Bind a queue to an exchange. Raises ValueError where one of them does not exist."""
+        if queue not in self.queues:
+            raise ValueError(f"queue {queue!r} does not exist: declare it first")
+        if exchange not in self.exchanges or not exchange:
+            raise ValueError(f"exchange {exchange!r} cannot be bound to: declare it first")
+        self._bindings.add((exchange, queue, routing_key))
+
+    def route(self, exchange: str, routing_keys: Iterable[str]) -> list[Queue]:
+        """Return the queues that a message to an exchange that exists goes to, each once."""
+        keys = list(routing_keys)
+        if not exchange:
+            names = dict.fromkeys(key for key in keys if key in self.queues)
+        else:
+            kind = self.exchanges[exchange]
+            names = dict.fromkeys(
+                queue
+                for bound_to, queue, pattern in sorted(self._bindings)
+                if bound_to == exchange and any(_matches(kind, pattern, key) for key in keys)
+            )
+        return [self.queues[name] for name in names]
+
+
+def _matches(kind: ExchangeType, pattern: str, routing_key: str) -> bool:
+    if kind == "fanout":
+        return True
+    if kind == "direct":
+        return pattern == routing_key
+    return _match_words(_words(pattern), _words(routing_key))
+
+
+def _words(text: str) -> list[str]:
+    return text.split(".") if text else []
+
+
+def _match_words(pattern: list[str], words: list[str]) -> bool:
+    """Match a topic's words: * stands for one, # for any number."""
+    if not pattern:
+        return not words
+    first, rest = pattern[0], pattern[1:]
+    if first == "#":
+        return any(_match_words(rest, words[skipped:]) for skipped in range(len(words) + 1))
+    return bool(words) and first in {"*", words[0]} and _match_words(rest, words[1:])

@@ -1,0 +1,84 @@
+"""A connection without a socket, whose other end is an object in this process: for tests."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted, AMQPConnectionWorkflowFailed
+
+from .transport import Connection
+
+
+class End(Protocol):
+    """The other end of a connection."""
+
+    def receive(self, data: bytes) -> None:
+        """Take what the client sends."""
+
+    def pending(self) -> int:
+        """Return how many octets were received and not taken from the line yet."""
+
+    def abandoned(self) -> None:
+        """Called when the client stops connecting; pika waits to hear that it has: `MemoryConnection.given_up`."""
+
+    def dropped(self) -> None:
+        """Called when the client drops the line; pika waits to hear that it is gone: `MemoryConnection.gone`."""
+
+
+class MemoryConnection(Connection):
+    """A connection that asks ``reach`` for its other end, which then makes, feeds and loses it."""
+
+    def __init__(self, reach: Callable[["MemoryConnection"], End], *args: Any, **kwargs: Any) -> None:
+        self.loop: asyncio.AbstractEventLoop = kwargs["io_loop"].asyncio_loop
+        self._reach = reach
+        super().__init__(*args, **kwargs)
+
+    def made(self) -> None:
+        """The other end took the connection."""
+        self._proto_connection_made(_Transport(self._end))  # type: ignore[attr-defined]
+
+    def failed(self, error: BaseException) -> None:
+        """The other end took no connection."""
+        self._on_connection_workflow_done(AMQPConnectionWorkflowFailed([error]))  # type: ignore[attr-defined]
+
+    def given_up(self) -> None:
+        """The client stopped connecting, as it asked to."""
+        self._on_connection_workflow_done(AMQPConnectionWorkflowAborted("aborted"))  # type: ignore[attr-defined]
+
+    def arrived(self, data: bytes) -> None:
+        """The other end said something."""
+        self._proto_data_received(data)
+
+    def gone(self, error: BaseException | None) -> None:
+        """The line is gone."""
+        self._proto_connection_lost(error)
+
+    def _adapter_connect_stream(self) -> None:
+        self._end = self._reach(self)
+        self._connection_workflow = _Workflow(self._end)
+
+
+class _Transport:
+    """Stands where pika has a socket."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    def write(self, data: bytes) -> None:
+        self._end.receive(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self._end.pending()
+
+    def abort(self) -> None:
+        self._end.dropped()
+
+
+class _Workflow:
+    """Stands where pika resolves names and connects."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    def abort(self) -> None:
+        self._end.abandoned()
