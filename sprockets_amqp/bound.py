@@ -94,6 +94,11 @@ class Bound(Events):
 _bound: Final[weakref.WeakSet[Bound]] = weakref.WeakSet()
 
 
+def bound_to(loop: asyncio.AbstractEventLoop) -> list[Bound]:
+    """Return what is bound to a loop, in this process."""
+    return [each for each in _bound if each._present is not None and each._present.loop is loop]  # noqa: SLF001
+
+
 def _abandon_all() -> None:
     clients = list(_bound)
     # Those that wait for the loop to start wait for the child's.

@@ -119,15 +119,16 @@ async def test_repair_undoes_what_a_test_did(node: Node, fault: tuple[str, ...])
     assert (await node.ctl("eval", "rabbit_alarm:get_alarms().")).strip() == "[]"
 
 
-@pytest.mark.parametrize("end", ["kill", "pause", "limit"])
-async def test_repair_brings_back_a_node_that_is_dead_frozen_or_limited(node: Node, end: str) -> None:
-    """repair() starts a node that was killed, lets one go on that was paused, and lifts the limit of descriptors."""
+@pytest.mark.parametrize("end", ["kill", "pause", "starve"])
+async def test_repair_brings_back_a_node_that_is_dead_frozen_or_starved(node: Node, end: str) -> None:
+    """repair() starts what was killed, lets go on what was paused, and starts anew what had no descriptors."""
     if end == "kill":
         await node.kill()
     elif end == "pause":
         node.pause()
     else:
-        await node.limit_descriptors()
+        async with node.without_descriptors():
+            pass
     await node.repair()
     await publish(await declare_queue(node.url), b"")
 

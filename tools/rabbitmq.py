@@ -18,13 +18,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 #: Seconds that a node may take to start or stop; it takes about five and one, more while the machine is busy.
 START_LIMIT = 90.0
@@ -50,8 +50,8 @@ _ERLANG_FLAGS = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 #: request, and also when this process was killed.
 _GUARD = 'while read -r _; do :; done; kill -s KILL -- "-$1"; sleep 0.1; rm -rf -- "$2"'
 
-#: Undoes what a test may have done to a running node; the limits are those that the node was configured with. Behind %
-#: stands what is not there from RabbitMQ 4.0 on.
+#: Undoes what a test may have done to a running node; the limits are those that the node was configured with.
+#: Of RabbitMQ 3.10 to 4.3 alike.
 _REPAIR = """
     rabbit:is_running() orelse (ok = rabbit:start()),
     rabbit_maintenance:is_being_drained_local_read(node()) andalso rabbit_maintenance:revive(),
@@ -60,7 +60,6 @@ _REPAIR = """
     vm_memory_monitor:set_vm_memory_high_watermark(Memory),
     {ok, Disk} = application:get_env(rabbit, disk_free_limit),
     rabbit_disk_monitor:set_disk_free_limit(Disk),
-    % [file_handle_cache:set_limit(N - 100) || N <- [file_handle_cache:ulimit()], is_integer(N)],
     rabbit_alarm:get_alarms().
 """
 
@@ -116,12 +115,9 @@ def version() -> tuple[int, ...]:
     return tuple(int(part) for part in printed.strip().partition("-")[0].split("."))
 
 
-def _kill_all(pid: int) -> None:
-    """Kill a process and what it started: RabbitMQ's scripts start the Erlang machine, or become it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(pid, signal.SIGKILL)
-    for child in children:
-        _kill_all(int(child))
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _count_descriptors(pid: int) -> int:
@@ -137,6 +133,8 @@ class Host:
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
+        #: The process groups of the commands under way; when this process is killed, they end with the node.
+        self.commands: set[int] = set()
         self._processes: list[subprocess.Popen[bytes]] = []
         # The group outlives its first process as long as there is any other in it.
         self.group = 0
@@ -179,6 +177,8 @@ class Host:
 
     def close(self) -> None:
         """Kill everything that runs here and remove the folder; harmless when done twice."""
+        for group in self.commands:
+            _kill_group(group)
         with suppress(BrokenPipeError):
             self._guard.communicate()
         for process in self._processes:
@@ -210,6 +210,8 @@ class Node:
         self.folder.mkdir()
         self._write_config(dict(config or {}), dict(tls or {}))
         self._process: subprocess.Popen[bytes] | None = None
+        #: Whether it was without descriptors since it started.
+        self._starved = False
         self.paused = False
 
     def __repr__(self) -> str:
@@ -256,7 +258,7 @@ class Node:
         self._process = self.host.spawn(
             str(scripts() / "rabbitmq-server"), environment=self._environment(), output=self.folder / "output.log"
         )
-        self.paused = False
+        self.paused = self._starved = False
         async with asyncio.timeout(START_LIMIT):
             while not await self._listens():
                 if self.pid is None:
@@ -289,17 +291,24 @@ class Node:
         await self.stop()
         await self.start()
 
-    async def limit_descriptors(self) -> None:
-        """Let a node that has a few connections accept no others; `repair` lifts that.
+    @asynccontextmanager
+    async def without_descriptors(self) -> AsyncIterator[None]:
+        """Let a node that has a few connections accept no others in the block.
 
-        RabbitMQ counts descriptors itself before 4.0; from 4.0 on only the operating system does.
+        RabbitMQ counts descriptors itself before 4.0. From 4.0 on only the operating system does, and what else needs
+        one fails, too: `repair` starts the node anew.
         """
         assert self.pid is not None
         if version() < (4,):
             await self.ctl("eval", "file_handle_cache:set_limit(5).")
+            yield
+            await self.ctl("eval", "file_handle_cache:set_limit(file_handle_cache:ulimit() - 100).")
         else:
-            _, most = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (_count_descriptors(self.pid), most))
+            self._starved = True
+            soft, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (_count_descriptors(self.pid), hard))
+            yield
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     def pause(self) -> None:
         """Freeze the node: connections stay open and are accepted, and nothing answers from now on."""
@@ -325,13 +334,16 @@ class Node:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            process_group=self.host.group,
+            process_group=0,
         )
+        self.host.commands.add(process.pid)
         try:
             output = (await process.communicate())[0].decode(errors="replace")
         finally:
+            self.host.commands.discard(process.pid)
             if process.returncode is None:
-                _kill_all(process.pid)
+                # The script, and the Erlang machine that it started.
+                _kill_group(process.pid)
                 await process.wait()
         if process.returncode:
             msg = f"{tool} {' '.join(arguments)} on {self.name} failed ({process.returncode}):\n{output}"
@@ -352,12 +364,11 @@ class Node:
         Users, vhosts and what is in them stay as they are: a test adds those that it breaks.
         """
         self.resume()
-        if self.pid is None:
+        if self._starved and self.running:
+            await self.kill()
+        if not self.running:
             await self.start()
-        else:
-            _, most = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (most, most))
-        await self.ctl("eval", _REPAIR.replace("%", "") if version() < (4,) else _REPAIR)
+        await self.ctl("eval", _REPAIR)
 
     def close(self) -> None:
         """Kill the node at once; with a host of its own, remove its folder as well."""

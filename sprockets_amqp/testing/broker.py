@@ -1,19 +1,31 @@
 """A broker in memory, for tests of what publishes: the client, pika and the frames between them are real."""
 
+import asyncio
 import contextlib
 import functools
-from collections.abc import Container
+from collections.abc import Container, Coroutine
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from pika import spec
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
 
 from sprockets_amqp import link
+from sprockets_amqp.bound import bound_to
+from sprockets_amqp.client import Client
 from sprockets_amqp.wire.memory import MemoryConnection
 
+from .clock import Clock
 from .peer import Peer, Published, Refusal
 from .routing import ExchangeType, Queue, Routing
 
+T = TypeVar("T")
+
+#: Seconds that a client may take to shut down at the end of a test.
+SHUTDOWN_LIMIT: Final = 0.1
 #: What RabbitMQ says where it refuses an exchange, by reply code; each is filled with the exchange.
 REFUSALS: Final = {
     403: "ACCESS_REFUSED - write access to exchange '{}' in vhost '/' refused for user 'guest'",
@@ -24,6 +36,11 @@ LOGIN_REFUSED: Final = Refusal(
     "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.",
     connection=True,
 )
+
+
+def clients_on(loop: asyncio.AbstractEventLoop) -> list[Client]:
+    """Return the clients that belong to a loop."""
+    return [client for client in bound_to(loop) if isinstance(client, Client)]
 
 
 class Broker:
@@ -38,7 +55,7 @@ class Broker:
     ...     broker.queue_bind("audit", "events", "event.#")
 
     Attributes:
-        published: every message that was taken, in order.
+        published: every message that was routed, in order, those that a full queue nacked among them.
         delay: seconds on the way of what the broker says.
         tune: what it proposes: channels, octets of a frame, seconds between heartbeats (AMQP 0-9-1, section 1.4.2.5).
         peers: the broker's end of each connection that was attempted, in order.
@@ -61,6 +78,7 @@ class Broker:
         self._logs_in = True
         self._swallows = False
         self._nacks = 0
+        self._clock: Clock | None = None
         self._installed = contextlib.ExitStack()
 
     def __repr__(self) -> str:
@@ -85,7 +103,7 @@ class Broker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.uninstall()
+        self.close()
 
     # What there is
 
@@ -119,6 +137,68 @@ class Broker:
     def queue_bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
         """Bind a queue to an exchange. Raises ValueError where one of them was not declared."""
         self._routing.bind(queue, exchange, routing_key)
+
+    # A loop whose time the broker has in its hands
+
+    @property
+    def clock(self) -> Clock:
+        """The loop of tests that are no coroutines, with its time.
+
+        Raises:
+            RuntimeError: the test runs on a loop of its own, whose time nobody moves.
+        """
+        if self._clock is None:
+            raise RuntimeError("the test has a loop of its own: await what it waits for, with short limits")
+        return self._clock
+
+    def own_loop(self) -> Self:
+        """Give the broker a loop, which is the current one until `close`."""
+        self._clock = Clock()
+        asyncio.set_event_loop(self._clock.loop)
+        return self
+
+    def close(self) -> None:
+        """Shut down the clients on the broker's own loop, if it has one, and close that; then `uninstall`."""
+        clock, self._clock = self._clock, None
+        try:
+            if clock is not None:
+                for client in clients_on(clock.loop):
+                    clock.run(client.shutdown(SHUTDOWN_LIMIT))
+                clock.close()
+                asyncio.set_event_loop(None)
+        finally:
+            self.uninstall()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
+        """Run a coroutine to its end on the broker's loop; where it waits, time moves instead.
+
+        Raises:
+            TimeoutError: it did not end within so many seconds of the loop's time.
+        """
+        return self.clock.run(coroutine, seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on the broker's loop, and all happen that is due."""
+        self.clock.advance(seconds)
+
+    def fetch(self, application: Application, path: str, **request: Any) -> HTTPResponse:
+        """Serve the application on the broker's loop, and return its answer to one request, whatever its status.
+
+        ``request`` is `tornado.httpclient.HTTPRequest`'s; it has no time limit unless it names one.
+        """
+        return self.run(self._fetch(application, path, request))
+
+    async def _fetch(self, application: Application, path: str, request: dict[str, Any]) -> HTTPResponse:
+        (listening,) = bind_sockets(0, "127.0.0.1")
+        server, client = HTTPServer(application), AsyncHTTPClient(force_instance=True)
+        server.add_socket(listening)
+        try:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}{path}"
+            return await client.fetch(url, raise_error=False, **{"connect_timeout": 0, "request_timeout": 0, **request})
+        finally:
+            client.close()
+            server.stop()
+            await server.close_all_connections()
 
     # Faults, one call each
 
@@ -206,18 +286,20 @@ class Broker:
         """Take a message, return what no queue takes, and confirm it."""
         tag = peer.received[channel_number]
         queues = self._routing.route(message.exchange, message.routing_keys)
-        if self._nacks or not all(queue.takes for queue in queues):
-            self._nacks = max(0, self._nacks - 1)
+        if self._nacks:
+            self._nacks -= 1
             peer.confirm(tag, channel=channel_number, nack=True)
             return
-        for queue in queues:
+        # One queue that is full makes a nack of it, and the others have the message all the same.
+        takers = [queue for queue in queues if queue.takes]
+        for queue in takers:
             queue.size += 1
-        message.queues = tuple(queue.name for queue in queues)
+        message.queues = tuple(queue.name for queue in takers)
         self.published.append(message)
         if not queues and message.mandatory:
             peer.give_back(channel_number, message)
         if not self._swallows:
-            peer.confirm(tag, channel=channel_number)
+            peer.confirm(tag, channel=channel_number, nack=len(takers) < len(queues))
 
     def declare(self, method: Any) -> Refusal | None:
         """Declare, delete or bind what a method asks for."""

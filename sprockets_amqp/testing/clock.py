@@ -13,6 +13,10 @@ TURNS: Final = 40
 MOST_TURNS: Final = 400_000
 #: Real seconds to wait for threads and other processes, of which the loop cannot know when they answer.
 PATIENCE: Final = 0.05
+#: Real seconds to wait for sockets before time moves.
+GRACE: Final = 0.002
+#: The loop wakes itself by one.
+OWN_SOCKETS: Final = 1
 
 T = TypeVar("T")
 
@@ -120,7 +124,8 @@ class _Selector(selectors.DefaultSelector):
         """Return what is ready; else move the clock, or wait for threads and other processes."""
         if not self.jumps or (timeout is not None and timeout <= 0):
             return super().select(timeout)
-        if ready := super().select(0):
+        # What one socket of this process sends to another is there at once, or nearly so.
+        if ready := super().select(GRACE if len(self.get_map()) > OWN_SOCKETS else 0):
             return ready
         if timeout is None or self._clock.loop.in_threads:
             return super().select(PATIENCE)

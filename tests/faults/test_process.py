@@ -96,15 +96,17 @@ async def test_no_threads(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.fault(29)
 async def test_broker_out_of_descriptors(node: Node) -> None:
-    """RabbitMQ accepts no connection; the client keeps trying until it does."""
+    """RabbitMQ accepts no connection; the client keeps trying until it does.
+
+    From 4.0 on, RabbitMQ's memory monitor does not survive that: restart the node.
+    """
     others = [amqp.Client(node.url, **QUICK) for _ in range(5)]
     await asyncio.gather(*(other.wait_for(State.READY, 30) for other in others))
-    await node.limit_descriptors()
-    client = amqp.Client(node.url_for(query="stack_timeout=1&socket_timeout=1"), **QUICK)
-    waiting = client.publish("amq.topic", "key", b"")
-    await client.wait_for(State.CLOSED, 30)
-    assert client.recovers
-    await node.repair()
+    async with node.without_descriptors():
+        client = amqp.Client(node.url_for(query="stack_timeout=1&socket_timeout=1"), **QUICK)
+        waiting = client.publish("amq.topic", "key", b"")
+        await client.wait_for(State.CLOSED, 30)
+        assert client.recovers
     await asyncio.wait_for(waiting, 60)
     # What is open stays.
     assert {other.counters.reconnects for other in others} == {0}

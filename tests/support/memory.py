@@ -37,7 +37,7 @@ class Broker(testing.Broker):
     def __init__(self) -> None:
         super().__init__()
         self.tune.channel_max, self.tune.frame_max = 5, 4096
-        self.clock = Clock()
+        self._clock = Clock()
         self.clients: list[Client] = []
         #: Exchanges that do not exist, those that questions about are never answered, and routing keys of no queue.
         self.missing = {"missing"}

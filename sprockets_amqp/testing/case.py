@@ -1,0 +1,57 @@
+"""A mixin for `tornado.testing.AsyncHTTPTestCase`."""
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+from unittest import mock
+
+from sprockets_amqp.settings import PREFIXES, Settings
+
+from .broker import SHUTDOWN_LIMIT, Broker, clients_on
+
+if TYPE_CHECKING:
+    from tornado.testing import AsyncHTTPTestCase
+
+    _Base = AsyncHTTPTestCase
+else:
+    _Base = object
+
+
+class AMQPTestCase(_Base):
+    """Gives each test a broker in memory, in the place of every RabbitMQ; put it before Tornado's class.
+
+    >>> from tornado.testing import AsyncHTTPTestCase
+    >>> class EventsTest(AMQPTestCase, AsyncHTTPTestCase):
+    ...     amqp_settings = {"timeout": 0.1}
+
+    Attributes:
+        amqp_settings: what the clients are told that are made without these settings as arguments. The loop is
+            Tornado's, and its time is real: limits that a test runs into should be short.
+        amqp_broker: the broker.
+    """
+
+    amqp_settings: ClassVar[dict[str, Any]] = {}
+    amqp_broker: Broker
+
+    def setUp(self) -> None:
+        """Install the broker before the application is made. Raises ValueError for a setting that there is not."""
+        variables = _variables({"reconnect_delay": 0.01, "max_reconnect_delay": 0.1, **self.amqp_settings})
+        environment = mock.patch.dict(os.environ, variables)
+        environment.start()
+        self.addCleanup(environment.stop)
+        self.amqp_broker = Broker().install()
+        self.addCleanup(self.amqp_broker.close)
+        super().setUp()
+
+    def tearDown(self) -> None:
+        """Shut the clients down, on the test's loop."""
+        for client in clients_on(self.io_loop.asyncio_loop):  # type: ignore[attr-defined]
+            self.io_loop.run_sync(lambda client=client: client.shutdown(SHUTDOWN_LIMIT))
+        super().tearDown()
+
+
+def _variables(settings: dict[str, Any]) -> dict[str, str]:
+    names = {field.name: PREFIXES[0] + field.metadata["variable"] for field in dataclasses.fields(Settings)}
+    for name in settings.keys() - names.keys():
+        raise ValueError(f"amqp_settings has no {name!r}; there are {', '.join(names)}")
+    return {names[name]: str(value) for name, value in settings.items()}

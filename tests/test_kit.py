@@ -1,0 +1,380 @@
+"""The test kit: a broker in memory that does what its users call for, and leaves nothing."""
+
+import asyncio
+import threading
+import time
+import unittest
+from typing import Any, ClassVar
+
+import pytest
+from tornado.testing import AsyncHTTPTestCase
+from tornado.web import Application
+
+from sprockets_amqp import (
+    Client,
+    ExchangeRefused,
+    MessageNacked,
+    MessageReturned,
+    NotReadyError,
+    OutcomeUnknown,
+    State,
+    link,
+)
+from sprockets_amqp.testing import AMQPTestCase, Broker
+from sprockets_amqp.testing.routing import Routing
+from sprockets_amqp.wire.transport import Connection
+
+URL = "amqp://rabbit.example.com"
+
+
+def publish(
+    broker: Broker, client: Client, exchange: str = "amq.topic", routing_key: str = "key", **options: Any
+) -> Any:
+    """Publish; returns what the publish ended with, None or the class of the error."""
+
+    async def end() -> Any:
+        try:
+            return await client.publish(exchange, routing_key, b"body", {"message_id": "m"}, **options)
+        except Exception as error:
+            return type(error)
+
+    return broker.run(end())
+
+
+@pytest.fixture
+def client(amqp_broker: Broker) -> Client:
+    """A client of the broker's, which is connected when it is first used."""
+    return Client(URL, reconnect_delay=1, on_return_callback=lambda *_: None)
+
+
+# What was published
+
+
+def test_what_was_published_is_kept(amqp_broker: Broker, client: Client) -> None:
+    """Exchange, routing key, body, properties, in order, and what was confirmed."""
+    amqp_broker.queue_declare("q")
+    amqp_broker.queue_bind("q", "amq.topic", "key")
+    for number in range(3):
+        amqp_broker.run(asyncio.wait_for(client.publish("amq.topic", "key", bytes([number]), {"type": "t"}), 1))
+    assert [message.body for message in amqp_broker.messages("q")] == [b"\0", b"\1", b"\2"]
+    assert {(message.exchange, message.routing_key, message.properties.type) for message in amqp_broker.published} == {
+        ("amq.topic", "key", "t")
+    }
+    assert [message.confirmed for message in amqp_broker.published] == [True] * 3
+    assert client.counters.confirmed == 3
+
+
+def test_a_body_of_many_frames_arrives_whole(amqp_broker: Broker, client: Client) -> None:
+    """As large as it was."""
+    body = bytes(range(256)) * 4096
+    amqp_broker.run(asyncio.wait_for(client.publish("amq.topic", "key", body), 1))
+    assert amqp_broker.published[0].body == body
+
+
+def test_it_is_not_there_without_being_asked_for() -> None:
+    """Other tests get the real connection."""
+    with Broker():
+        assert link.Connection is not Connection  # type: ignore[attr-defined]
+    assert link.Connection is Connection  # type: ignore[attr-defined]
+
+
+# Exchanges, queues and bindings
+
+
+@pytest.mark.parametrize(
+    ("pattern", "routing_key", "matches"),
+    [
+        ("a.b", "a.b", True),
+        ("a.b", "a.b.c", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a", False),
+        ("a.*", "a.b.c", False),
+        ("a.#", "a", True),
+        ("a.#", "a.b.c", True),
+        ("#", "", True),
+        ("*", "", False),
+        ("", "", True),
+        ("#.c", "a.b.c", True),
+        ("#.b.#", "a.b.c", True),
+        ("*.b.#", "a.c.b", False),
+        ("*", "a", True),
+        ("a..b", "a..b", True),
+        ("a.*.b", "a..b", True),
+    ],
+)
+def test_topics_match_as_rabbitmqs_do(pattern: str, routing_key: str, matches: bool) -> None:
+    """* stands for a word, # for any number of them."""
+    routing = Routing()
+    routing.declare_queue("q")
+    routing.bind("q", "amq.topic", pattern)
+    assert bool(routing.route("amq.topic", [routing_key])) is matches
+
+
+def test_each_type_routes_in_its_way() -> None:
+    """Direct by equality, fanout to all, the default exchange to the queue of that name; each queue once."""
+    routing = Routing()
+    for name in ("one", "two"):
+        routing.declare_queue(name)
+        routing.bind(name, "amq.direct", "both")
+        routing.bind(name, "amq.fanout", "whatever")
+    routing.bind("one", "amq.direct", "first")
+
+    def routed(exchange: str, *keys: str) -> list[str]:
+        return sorted(queue.name for queue in routing.route(exchange, keys))
+
+    assert routed("amq.direct", "first") == ["one"]
+    assert routed("amq.direct", "both") == routed("amq.direct", "both", "first") == ["one", "two"]
+    assert routed("amq.direct", "fi#") == []
+    assert routed("amq.fanout", "") == ["one", "two"]
+    assert routed("", "two") == ["two"]
+    assert routed("", "first") == []
+    routing.delete_queue("two")
+    assert routed("amq.fanout", "") == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (lambda broker: broker.exchange_declare("e", "x-random"), "there are direct, fanout, topic"),
+        (lambda broker: broker.exchange_declare("amq.topic", "fanout"), "is of type 'topic', not 'fanout'"),
+        (lambda broker: broker.queue_bind("nobody", "amq.topic"), "queue 'nobody' does not exist"),
+        (lambda broker: broker.queue_bind("q", "nowhere"), "exchange 'nowhere' cannot be bound to"),
+        (lambda broker: broker.queue_bind("q", ""), "exchange '' cannot be bound to"),
+        (lambda broker: broker.refuse_exchange("e", 500), "404 or 403"),
+    ],
+)
+def test_what_cannot_be_declared_is_told(amqp_broker: Broker, asked: Any, sentence: str) -> None:
+    """A test that is mistaken fails where it is."""
+    amqp_broker.queue_declare("q")
+    with pytest.raises(ValueError, match=sentence):
+        asked(amqp_broker)
+
+
+def test_a_queue_that_was_not_declared_has_no_messages(amqp_broker: Broker) -> None:
+    """Rather than none."""
+    with pytest.raises(KeyError, match="'q' was not declared"):
+        amqp_broker.messages("q")
+    with pytest.raises(KeyError, match="'q' was not declared"):
+        amqp_broker.fill("q")
+
+
+def test_unroutable_is_returned(amqp_broker: Broker) -> None:
+    """Unless the publish is not mandatory, as with RabbitMQ."""
+    strict = Client(URL, fail_on_return=True)
+    assert publish(amqp_broker, strict, "amq.direct") is MessageReturned
+    assert publish(amqp_broker, strict, "amq.direct", mandatory=False) is None
+    assert (strict.counters.returned, [message.queues for message in amqp_broker.published]) == (1, [(), ()])
+
+
+# Faults
+
+
+def test_stopped_it_refuses_connections_and_started_it_takes_them(amqp_broker: Broker) -> None:
+    """No time passes in the test, whatever the client waits for."""
+    client = Client(URL, timeout=600)
+    assert publish(amqp_broker, client) is None
+    amqp_broker.stop()
+    began, at = time.monotonic(), amqp_broker.clock.now
+    assert publish(amqp_broker, client) is NotReadyError
+    assert time.monotonic() - began < 300 < amqp_broker.clock.now - at
+    assert "Connection refused" in client.condition
+    amqp_broker.start()
+    amqp_broker.run(client.wait_for(State.READY))
+    assert publish(amqp_broker, client) is None
+    assert client.counters.reconnects == 1
+
+
+def test_a_cut_line_leaves_the_outcome_unknown(amqp_broker: Broker, client: Client) -> None:
+    """And the client comes back."""
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.swallow_confirms()
+
+    async def cut() -> None:
+        future = client.publish("amq.topic", "key", b"")
+        await asyncio.sleep(1)
+        amqp_broker.cut()
+        with pytest.raises(OutcomeUnknown):
+            await future
+
+    amqp_broker.run(cut())
+    amqp_broker.release_confirms()
+    assert publish(amqp_broker, client) is None
+
+
+def test_blocked_what_is_published_waits(amqp_broker: Broker, client: Client) -> None:
+    """The first message brings the block about, as with RabbitMQ; all are confirmed when it is over."""
+    assert publish(amqp_broker, client) is None
+    amqp_broker.block("disk")
+    first = client.publish("amq.topic", "key", b"1")
+    amqp_broker.run(client.wait_for(State.BLOCKED))
+    second = client.publish("amq.topic", "key", b"2")
+    amqp_broker.advance(5)
+    assert (client.condition, client.unconfirmed, client.waiting) == ("connection is Blocked (disk)", 1, 1)
+    assert len(amqp_broker.published) == 1
+    amqp_broker.unblock()
+    amqp_broker.advance(0)
+    assert first.done() and second.done() and client.ready
+    assert [message.body for message in amqp_broker.published] == [b"body", b"1", b"2"]
+
+
+@pytest.mark.parametrize(("code", "text"), [(404, "NOT_FOUND"), (403, "ACCESS_REFUSED")])
+def test_an_exchange_is_refused(amqp_broker: Broker, client: Client, code: int, text: str) -> None:
+    """With RabbitMQ's code and words; others are not."""
+    amqp_broker.exchange_declare("events")
+    amqp_broker.refuse_exchange("events", code)
+
+    async def refused() -> None:
+        with pytest.raises(ExchangeRefused, match=text) as caught:
+            await client.publish("events", "key", b"")
+        assert caught.value.reply_code == code
+
+    amqp_broker.run(refused())
+    assert publish(amqp_broker, client) is None
+    amqp_broker.refuse_exchange("events", 0)
+    assert publish(amqp_broker, client, "events") is None
+
+
+def test_messages_are_nacked(amqp_broker: Broker, client: Client) -> None:
+    """The next one or more, and what is routed to a queue that is full."""
+    amqp_broker.nack_next(2)
+    assert [publish(amqp_broker, client) for _ in range(3)] == [MessageNacked, MessageNacked, None]
+    amqp_broker.queue_declare("q", max_length=1)
+    assert [publish(amqp_broker, client, "", "q") for _ in range(2)] == [None, MessageNacked]
+    amqp_broker.queue_declare("roomy")
+    amqp_broker.fill("roomy")
+    assert publish(amqp_broker, client, "", "roomy") is MessageNacked
+    amqp_broker.fill("roomy", full=False)
+    assert publish(amqp_broker, client, "", "roomy") is None
+
+
+def test_confirms_are_swallowed_and_released(amqp_broker: Broker, client: Client) -> None:
+    """A confirmation that is late is none."""
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.swallow_confirms()
+    assert publish(amqp_broker, client) is OutcomeUnknown
+    late = client.publish("amq.topic", "key", b"")
+    amqp_broker.advance(1)
+    assert not late.done()
+    amqp_broker.release_confirms()
+    amqp_broker.advance(0)
+    assert late.result() is None
+    assert publish(amqp_broker, client) is None
+
+
+def test_the_channel_is_closed_and_opened_again(amqp_broker: Broker, client: Client) -> None:
+    """The connection stays."""
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.close_channel(406, "PRECONDITION_FAILED - bad weather")
+    amqp_broker.advance(0)
+    assert client.history[-2].reason == "(406) PRECONDITION_FAILED - bad weather"
+    assert publish(amqp_broker, client) is None
+    assert (len(amqp_broker.peers), client.counters.reconnects) == (1, 0)
+
+
+def test_what_the_broker_says_is_delayed(amqp_broker: Broker, client: Client) -> None:
+    """By so many seconds, in order."""
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.delay = 3
+    futures = [client.publish("amq.topic", "key", b"") for _ in range(3)]
+    amqp_broker.advance(2.9)
+    assert [future.done() for future in futures] == [False] * 3
+    amqp_broker.delay = 0
+    futures.append(client.publish("amq.topic", "key", b""))
+    amqp_broker.advance(0.05)
+    assert [future.done() for future in futures] == [False] * 4
+    amqp_broker.advance(0.1)
+    assert [future.done() for future in futures] == [True] * 4
+
+
+def test_nobody_logs_in_with_a_wrong_password(amqp_broker: Broker, client: Client) -> None:
+    """RabbitMQ's own words say why, and the right password is taken when it comes."""
+    amqp_broker.refuse_password()
+    assert publish(amqp_broker, client, timeout=5) is NotReadyError
+    assert "ACCESS_REFUSED - Login was refused" in client.condition
+    amqp_broker.refuse_password(refused=False)
+    assert publish(amqp_broker, client, timeout=600) is None
+
+
+def test_an_operator_closes_the_connection(amqp_broker: Broker, client: Client) -> None:
+    """With the reason that they gave."""
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.close_connections("maintenance")
+    amqp_broker.advance(0)
+    assert "(320) CONNECTION_FORCED - maintenance" in client.condition
+    assert publish(amqp_broker, client) is None
+
+
+def test_heartbeats_are_answered(amqp_broker: Broker) -> None:
+    """A client that asks for them is not lost, however much time passes."""
+    client = Client(f"{URL}/?heartbeat=10")
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.advance(600)
+    assert client.ready and client.counters.reconnects == 0
+
+
+# The loop
+
+
+def test_time_waits_for_threads(amqp_broker: Broker) -> None:
+    """What a thread does takes none of the loop's time."""
+    released = threading.Event()
+
+    async def work() -> float:
+        at = amqp_broker.clock.now
+        thread = asyncio.ensure_future(asyncio.to_thread(released.wait))
+        asyncio.get_running_loop().call_later(3600, released.set)
+        threading.Timer(0.05, released.set).start()
+        assert await thread
+        return amqp_broker.clock.now - at
+
+    assert amqp_broker.run(work()) < 3600
+
+
+def test_what_never_happens_is_told(amqp_broker: Broker) -> None:
+    """Rather than waited for."""
+    with pytest.raises(TimeoutError):
+        amqp_broker.run(asyncio.Event().wait(), 5)
+
+
+async def test_a_coroutine_has_its_own_loop(amqp_broker: Broker) -> None:
+    """The broker is there, and the test awaits what it waits for."""
+    client = Client(URL)
+    assert await client.publish("amq.topic", "key", b"") is None
+    with pytest.raises(RuntimeError, match="a loop of its own"):
+        amqp_broker.advance(1)
+    await client.shutdown()
+    assert [peer.said_goodbye for peer in amqp_broker.peers] == [True]
+
+
+def test_the_clients_of_a_test_are_shut_down_with_it() -> None:
+    """Whatever the test left undone."""
+    broker = Broker().install().own_loop()
+    client = Client(URL)
+    assert publish(broker, client) is None
+    broker.swallow_confirms()
+    future = client.publish("amq.topic", "key", b"")
+    broker.close()
+    assert client.closed and not client.recovers
+    assert isinstance(future.exception(), OutcomeUnknown)
+
+
+# Tornado's test case
+
+
+def test_a_setting_that_there_is_not_is_told() -> None:
+    """Before anything of the test runs."""
+
+    class Mistaken(AMQPTestCase, AsyncHTTPTestCase):
+        amqp_settings: ClassVar[dict[str, Any]] = {"time_out": 1}
+
+        def get_app(self) -> Application:
+            """Make an application."""
+            return Application()
+
+        def test_nothing(self) -> None:
+            """Is not reached."""
+
+    result = unittest.TestResult()
+    Mistaken("test_nothing").run(result)
+    ((_, traceback),) = result.errors
+    assert "amqp_settings has no 'time_out'; there are url, timeout" in traceback
