@@ -5,13 +5,14 @@ PY := $(VENV)/bin/python
 SOURCES := sprockets_amqp tests examples benchmarks tools
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-fast matrix lint diagrams bench soak clean
+.PHONY: help demo test test-fast matrix simulate lint diagrams bench soak clean
 
 help:
 	@echo "make demo      publish an event from a small application and read it back from a queue"
 	@echo "make test      run the tests, against RabbitMQ nodes that they start themselves"
 	@echo "make test-fast run those that need neither RabbitMQ nor a browser, within a minute"
 	@echo "make matrix    run demo and tests on other systems, made from nothing: SYSTEMS=\"debian-13 ...\", as root"
+	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000, or replay one: SEED=..."
 	@echo "make lint      ruff check, ruff format --check, mypy --strict, lint-imports"
 	@echo "make diagrams  render states/ into diagrams/"
 	@echo "make bench     measure against other clients"
@@ -59,6 +60,9 @@ matrix: $(VENV)/.dev
 	@.ci/setup systems
 	@$(PY) -m tools.matrix --record $(SYSTEMS)
 	@$(PY) -m tools.readme
+
+simulate: $(VENV)/.dev
+	@$(PY) -m tools.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5000))
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check

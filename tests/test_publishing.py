@@ -6,7 +6,7 @@ import pytest
 from pika import spec
 from pika.exceptions import ChannelClosedByBroker, StreamLostError
 
-from sprockets_amqp import InvalidMessage, NotReadyError, OutcomeUnknown
+from sprockets_amqp import ExchangeRefused, InvalidMessage, NotReadyError, OutcomeUnknown
 from sprockets_amqp.client import Client
 from tests.support.memory import Broker, in_memory, outcome
 
@@ -332,3 +332,18 @@ def test_a_body_that_no_rabbitmq_takes_is_refused_before_there_is_one(broker: Br
     assert client.waiting == 0
     small = broker.client(max_message_size=10)
     assert outcome(small.publish("", "q", bytes(11))) is InvalidMessage
+
+
+def test_what_was_sent_before_its_exchange_was_refused_has_an_unknown_outcome(broker: Broker) -> None:
+    """RabbitMQ may have it from the connection that was lost: the refusal on the next one says nothing of that."""
+    client = broker.ready(republish_unconfirmed=True)
+    sent, waits = (client.publish("events", "q", b"", {"message_id": name}) for name in ("sent", "waits"))
+    broker.open()
+    assert broker.messages == ["sent", "waits"]
+    broker.missing.add("events")
+    broker.peer.lose()
+    broker.clock.advance(1)
+    never_sent = client.publish("events", "q", b"")
+    broker.open()
+    assert [outcome(each) for each in (sent, waits, never_sent)] == [OutcomeUnknown, OutcomeUnknown, ExchangeRefused]
+    assert "refused the exchange: (404) NOT_FOUND" in str(sent.exception())

@@ -284,7 +284,7 @@ class Publisher:
             alike = itertools.takewhile(lambda each: self._exchanges.subject(each[0]) == subject, of_lane)
             for message in [message for message, _ in alike]:
                 self._leave(message)
-                self._end(message, ExchangeRefused(*refusal))
+                self._end(message, _refused(message, *refusal))
         self._line.release(asked)
         self.send_waiting()
 
@@ -369,6 +369,13 @@ class Publisher:
         self.counters.failed += 1
         error.__cause__ = cause
         message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+
+
+def _refused(message: Message, reply_code: int, reply_text: str) -> AMQPException:
+    if not message.sent_at:
+        return ExchangeRefused(reply_code, reply_text)
+    said = f"({reply_code}) {reply_text}"
+    return OutcomeUnknown(f"it was sent and the connection lost; then RabbitMQ refused the exchange: {said}")
 
 
 def _too_large(message: Message, body_limit: int, header_limit: int) -> InvalidMessage:

@@ -65,6 +65,7 @@ class Broker:
     automatic = True
     clings = False
     connection_class: type[MemoryConnection] = MemoryConnection
+    peer_class: type[Peer] = Peer
 
     def __init__(self) -> None:
         self.published: list[Published] = []
@@ -338,7 +339,7 @@ class Broker:
 
     def reach(self, connection: MemoryConnection) -> Peer:
         """Return the broker's end of a connection that is attempted."""
-        peer = Peer(self, connection)
+        peer = self.peer_class(self, connection)
         self.peers.append(peer)
         self.attempted(peer)
         return peer

@@ -141,7 +141,14 @@ class Peer:
         count = len(self.outbox) if count is None else count
         data, self.outbox = b"".join(self.outbox[:count]), self.outbox[count:]
         if data and not self.lost:
-            self.connection.arrived(data)
+            self._arrive(data)
+
+    def deliver_octets(self, count: int) -> None:
+        """Let so many octets arrive, wherever a frame ends."""
+        data = b"".join(self.outbox)
+        data, self.outbox = data[:count], [data[count:]] if data[count:] else []
+        if data and not self.lost:
+            self._arrive(data)
 
     def say(self, channel_number: int, method: Any, *more: Any) -> None:
         """Say something, which arrives when it is delivered."""
@@ -239,6 +246,9 @@ class Peer:
                 self.broker.note_sent(str(decoded.properties.message_id))
             consumed, decoded = frame.decode_frame(self._buffer)
         self.take()
+
+    def _arrive(self, data: bytes) -> None:
+        self.connection.arrived(data)
 
     def _deliver_later(self) -> None:
         now = self.loop.time()

@@ -1,0 +1,157 @@
+"""The broker in memory, held by the hand: nothing arrives at the client until somebody lets it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from typing import TYPE_CHECKING, Any, Self
+
+from sprockets_amqp.client import Client
+from sprockets_amqp.testing import broker as testing
+from sprockets_amqp.testing.clock import Clock
+from sprockets_amqp.testing.peer import Peer, Published, Refusal
+from sprockets_amqp.wire.memory import MemoryConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pika.channel import Channel
+
+
+class _Connection(MemoryConnection):
+    def channel(self, *args: Any, **kwargs: Any) -> Channel:
+        end: Any = self._end
+        if end.broker.channel_error is not None:
+            raise end.broker.channel_error
+        return super().channel(*args, **kwargs)
+
+
+class Broker(testing.Broker):
+    """All that connects, in order, and what came of it; every exchange exists, and has a queue, unless it is named."""
+
+    automatic = False
+    connection_class = _Connection
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tune.channel_max, self.tune.frame_max = 5, 4096
+        self._clock = Clock()
+        self.clients: list[Client] = []
+        #: Exchanges that do not exist, those that questions about are never answered, and routing keys of no queue.
+        self.missing = {"missing"}
+        self.unanswered: set[str] = set()
+        self.unroutable: set[str] = set()
+        #: Exchanges that cost the connection, with a question or a message, and topics that the user may not write to.
+        self.costly: set[str] = set()
+        self.denied: set[str] = set()
+        #: What pika raises when it is asked for a channel, if anything.
+        self.channel_error: Exception | None = None
+        #: How often each message was sent, the broker reading or not; None stands for those that only ask.
+        self.sent: collections.Counter[str] = collections.Counter()
+
+    # The rules
+
+    def attempted(self, peer: Peer) -> None:
+        """Leave it to the test what becomes of a connection."""
+
+    def judge(self, message: Published) -> Refusal | None:
+        """Refuse what the test has named."""
+        if message.exchange in self.costly:
+            return Refusal(541, "INTERNAL_ERROR", connection=True)
+        if message.exchange in self.missing:
+            return Refusal(404, "NOT_FOUND")
+        if denied := self.denied.intersection(message.routing_keys):
+            topic = f"access to topic '{denied.pop()}' in exchange '{message.exchange}' in vhost '/' refused"
+            return Refusal(403, f"ACCESS_REFUSED - {topic}")
+        return None
+
+    def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
+        """Take a message; the test confirms it."""
+        self.published.append(message)
+        if message.routing_key in self.unroutable:
+            peer.give_back(channel_number, message)
+
+    def answers(self, exchange: str) -> bool:
+        """Leave questions unanswered as the test has said."""
+        return exchange not in self.unanswered
+
+    def note_sent(self, message_id: str) -> None:
+        """Count what was sent."""
+        self.sent.update([message_id])
+
+    # What the test does
+
+    @property
+    def messages(self) -> list[str]:  # type: ignore[override]
+        """The ids of messages as they came."""
+        return [str(message.properties.message_id) for message in self.published]
+
+    @property
+    def acked(self) -> set[str]:
+        """The ids of those that were acknowledged."""
+        return {str(message.properties.message_id) for message in self.published if message.confirmed}
+
+    def client(self, url: str = "amqp://broker", **settings: Any) -> Client:
+        """Make a client of this broker; it connects when the loop turns."""
+        settings = {"reconnect_delay": 1, "max_reconnect_delay": 4, **settings}
+        client = Client(url, io_loop=self.clock.io_loop, **settings)
+        self.clients.append(client)
+        return client
+
+    @property
+    def peer(self) -> Peer:
+        """The last connection."""
+        return self.peers[-1]
+
+    def open(self) -> Self:
+        """Take what wants to connect, and answer all that is asked, until nothing is left to do."""
+        for _ in range(12):
+            self.clock.turn(8)
+            for peer in self.peers:
+                if not peer.lost and not peer.accepted:
+                    peer.accept()
+                peer.deliver()
+        return self
+
+    def ready(self, url: str = "amqp://broker", **settings: Any) -> Client:
+        """Make a client, and make it ready."""
+        client = self.client(url, **settings)
+        self.open()
+        assert client.ready, client.condition
+        return client
+
+    def watch(self, client: Client) -> list[tuple[str, str, str]]:
+        """Return the changes from now on, as they are told: source, trigger and dest."""
+        told: list[tuple[str, str, str]] = []
+        client.subscribe(lambda change: told.append((change.source.name, change.trigger, change.dest.name)))
+        return told
+
+    def shut_down(self, timeout: float = 1) -> None:
+        """Shut every client down, and see that nothing is left."""
+        for client in self.clients:
+            task = self.clock.loop.create_task(self._stop(client, timeout))
+            self.clock.turn()
+            for _ in range(int((3 * timeout + 5) / 0.05)):
+                if not task.done():
+                    self.clock.advance(0.05)
+            task.result()
+        self.clock.turn()
+        assert self.clock.timers() == []
+        assert asyncio.all_tasks(self.clock.loop) == set()
+
+    async def _stop(self, client: Client, timeout: float) -> None:
+        await client.shutdown(timeout)
+        assert client.closed
+        assert not client.recovers
+        assert (client.unconfirmed, client.waiting) == (0, 0)
+        assert client.connection is None
+
+    def every(self, done: Callable[[Peer], object]) -> None:
+        """Do something to each connection that is up."""
+        for peer in self.connections:
+            done(peer)
+
+    def close(self) -> None:
+        """Close the loop."""
+        self.uninstall()
+        self.clock.close()

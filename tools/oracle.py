@@ -1,0 +1,358 @@
+"""What must hold in a simulation, from the frames that went each way and from the futures alone."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from pika import frame, spec
+
+from sprockets_amqp import (
+    AMQPException,
+    Client,
+    ExchangeRefused,
+    InvalidMessage,
+    MessageNacked,
+    MessageReturned,
+    NotReadyError,
+    OutcomeUnknown,
+)
+from sprockets_amqp.testing.peer import Peer
+
+if TYPE_CHECKING:
+    from sprockets_amqp.testing.clock import Clock
+    from sprockets_amqp.wire.memory import MemoryConnection
+
+
+class Violation(Exception):
+    """Something does not hold; says what."""
+
+
+@dataclasses.dataclass(eq=False)
+class Sending:
+    """A message on the wire, once."""
+
+    message_id: str
+    at: float
+    tag: int
+    #: What arrived about it: True for an ack, False for a nack, the first word only.
+    confirmed: bool | None = None
+    returned: bool = False
+    #: Whether its channel or connection is gone.
+    lost: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Publish:
+    """One call of publish()."""
+
+    message_id: str
+    exchange: str
+    future: asyncio.Future[None]
+    number: int
+    sendings: list[Sending] = dataclasses.field(default_factory=list)
+    judged: bool = False
+    ends: int = 0
+
+
+class Reader:
+    """Reads frames out of octets that come in any pieces."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Return the frames that are complete."""
+        self._buffer += data
+        found = []
+        consumed, decoded = frame.decode_frame(self._buffer)
+        while decoded is not None:
+            self._buffer = self._buffer[consumed:]
+            found.append(decoded)
+            consumed, decoded = frame.decode_frame(self._buffer)
+        return found
+
+
+class WatchedPeer(Peer):
+    """A broker's end of a connection whose frames are seen, both ways, as they leave and as they arrive."""
+
+    def __init__(self, broker: Any, connection: MemoryConnection) -> None:
+        super().__init__(broker, connection)
+        self._oracle: Oracle = broker.oracle
+        self._from_client, self._from_broker = Reader(), Reader()
+        #: The channels in confirm mode, as the client knows, with what is unconfirmed on each, by tag.
+        self.ledgers: dict[int, dict[int, Sending]] = {}
+        self._tags: dict[int, int] = {}
+        #: Exchanges that are asked about, by channel, and the messages that are coming, by channel.
+        self._asked: dict[int, str] = {}
+        self._coming: dict[int, str] = {}
+        self._returned: dict[int, bool] = {}
+        self.blocked = False
+        self._stopped: set[int] = set()
+        #: Whether what leaves next was handed over before RabbitMQ's word arrived.
+        self._grace = False
+
+    # What the client says
+
+    def receive(self, data: bytes) -> None:
+        """See what is sent, and read it."""
+        for each in self._from_client.feed(data):
+            self._see_sent(each)
+        self._grace = False
+        super().receive(data)
+
+    def _see_sent(self, sent: Any) -> None:
+        number = getattr(sent, "channel_number", 0)
+        if isinstance(sent, frame.Method) and isinstance(sent.method, spec.Basic.Publish):
+            self._coming[number] = str(sent.method.exchange)
+            if (self.blocked or number in self._stopped) and not self._grace:
+                self._oracle.fail(f"channel {number} publishes although RabbitMQ asked it not to")
+        elif isinstance(sent, frame.Header) and number in self._coming:
+            exchange = self._coming.pop(number)
+            if number in self.ledgers:
+                self._tags[number] += 1
+                sending = Sending(str(sent.properties.message_id), self._oracle.clock.now, self._tags[number])
+                self.ledgers[number][sending.tag] = sending
+                self._oracle.on_sent(sending)
+            elif sent.properties.message_id is None:
+                self._asked[number] = exchange
+            elif not self._oracle.confirms:
+                self._oracle.on_sent(Sending(str(sent.properties.message_id), self._oracle.clock.now, 0))
+            # What was handed over before the channel's end was heard of leaves for nowhere.
+        elif isinstance(sent, frame.Method) and isinstance(sent.method, spec.Channel.Close):
+            self._forget_ledger(number)
+
+    # What arrives at the client
+
+    def _arrive(self, data: bytes) -> None:
+        self._oracle.poll()
+        for each in self._from_broker.feed(data):
+            self._see_arriving(each)
+        self._grace = bool(self.connection._pieces)  # noqa: SLF001
+        super()._arrive(data)
+        self._oracle.poll()
+
+    def _see_arriving(self, arriving: Any) -> None:
+        number = getattr(arriving, "channel_number", 0)
+        if isinstance(arriving, frame.Header) and self._returned.pop(number, False):
+            self._see_returned(number, str(arriving.properties.message_id))
+        elif isinstance(arriving, frame.Method):
+            self._see_method(number, arriving.method)
+
+    def _see_method(self, number: int, method: Any) -> None:
+        if isinstance(method, spec.Basic.Ack | spec.Basic.Nack):
+            self._see_confirm(number, method.delivery_tag, bool(method.multiple), isinstance(method, spec.Basic.Ack))
+        elif isinstance(method, spec.Basic.Return):
+            self._returned[number] = True
+        elif isinstance(method, spec.Confirm.SelectOk):
+            self.ledgers[number], self._tags[number] = {}, 0
+        elif isinstance(method, spec.Channel.Close):
+            if number in self._asked:
+                self._oracle.refused.add(self._asked.pop(number))
+            self._forget_ledger(number)
+        elif isinstance(method, spec.Connection.Close):
+            # A question may cost the connection.
+            self._oracle.refused.update(self._asked.values())
+        elif isinstance(method, spec.Connection.Blocked | spec.Connection.Unblocked):
+            self.blocked = isinstance(method, spec.Connection.Blocked)
+        elif isinstance(method, spec.Channel.Flow):
+            (self._stopped.discard if method.active else self._stopped.add)(number)
+
+    def _see_confirm(self, number: int, tag: int, multiple: bool, acked: bool) -> None:
+        ledger = self.ledgers.get(number, {})
+        if not 0 < tag <= self._tags.get(number, 0):
+            return
+        for each in [each for each in ledger if each == tag or (multiple and each < tag)]:
+            ledger.pop(each).confirmed = acked
+
+    def _see_returned(self, number: int, message_id: str) -> None:
+        for sending in self.ledgers.get(number, {}).values():
+            if sending.message_id == message_id and not sending.returned:
+                sending.returned = True
+                return
+
+    # The end of the line
+
+    def lose(self, error: BaseException | None = None) -> None:
+        """Cut the line."""
+        self._oracle.poll()
+        if not self.lost:
+            self.end_ledgers()
+        super().lose(error)
+
+    def drop_later(self, error: BaseException | None) -> None:
+        """Cut the line in a later turn."""
+        self.end_ledgers()
+        super().drop_later(error)
+
+    def end_ledgers(self) -> None:
+        """Take note that nothing more will arrive."""
+        for number in list(self.ledgers):
+            self._forget_ledger(number)
+
+    def _forget_ledger(self, number: int) -> None:
+        for sending in self.ledgers.pop(number, {}).values():
+            sending.lost = True
+        self._asked.pop(number, None)
+        self._stopped.discard(number)
+
+
+class Oracle:
+    """What was published, what became of it, and what must hold of both."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        confirms: bool,
+        republish: bool,
+        fail_on_return: bool,
+        window: int,
+        max_waiting: int,
+        confirm_timeout: float,
+    ) -> None:
+        self.clock = clock
+        self.confirms = confirms
+        self.republish = republish
+        self.fail_on_return = fail_on_return
+        self.window = window
+        self.max_waiting = max_waiting
+        self.confirm_timeout = confirm_timeout
+        self.step = "the beginning"
+        self.violations: list[str] = []
+        #: Exchanges that RabbitMQ refused when it was asked, as the client was told.
+        self.refused: set[str] = set()
+        self._publishes: dict[str, Publish] = {}
+        #: In the order of their first sending, by exchange.
+        self._order: dict[str, list[int]] = {}
+        self._client: Client
+
+    def watch(self, client: Client) -> None:
+        """Take the client that is simulated."""
+        self._client = client
+
+    @property
+    def pending(self) -> list[Publish]:
+        """Those that have not ended."""
+        return [publish for publish in self._publishes.values() if not publish.future.done()]
+
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes, properties: dict[str, Any], timeout: float | None
+    ) -> None:
+        """Publish a message with a name of its own."""
+        number = len(self._publishes)
+        message_id = f"m{number}"
+        # It is known before it can be sent.
+        publish = Publish(message_id, exchange, asyncio.Future(loop=self.clock.loop), number)
+        self._publishes[message_id] = publish
+        publish.future = self._client.publish(
+            exchange, routing_key, body, {"message_id": message_id, **properties}, timeout=timeout
+        )
+        publish.future.add_done_callback(lambda _future: self._count(publish))
+
+    def _count(self, publish: Publish) -> None:
+        publish.ends += 1
+
+    def on_sent(self, sending: Sending) -> None:
+        """Take note of a message on the wire."""
+        publish = self._publishes[sending.message_id]
+        if publish.judged and not publish.future.cancelled() and self.confirms:
+            self.fail(f"{publish.message_id} is sent after its end")
+        if not publish.sendings:
+            order = self._order.setdefault(publish.exchange, [])
+            if order and order[-1] > publish.number:
+                self.fail(f"{publish.message_id} leaves after m{order[-1]}, which was published later")
+            order.append(publish.number)
+        elif not self.republish:
+            self.fail(f"{publish.message_id} is sent twice")
+        publish.sendings.append(sending)
+        if self.confirms and len(self._unconfirmed()) > self.window:
+            self.fail(f"more than {self.window} are unconfirmed")
+
+    def _unconfirmed(self) -> list[Sending]:
+        return [
+            each
+            for publish in self._publishes.values()
+            for each in publish.sendings
+            if each.confirmed is None and not each.lost
+        ]
+
+    def fail(self, what: str) -> None:
+        """Take note of what does not hold: pika and the loop would swallow what is raised."""
+        self.violations.append(what)
+
+    def look(self) -> None:
+        """Judge what has ended. Raises Violation where something did not hold."""
+        self.poll()
+        if self.violations:
+            raise Violation(self.violations[0])
+
+    def poll(self) -> None:
+        """Judge what has ended since the last look, with what has arrived until now."""
+        for publish in self._publishes.values():
+            if not publish.judged and publish.future.done():
+                publish.judged = True
+                self._judge(publish)
+        if self._client.waiting > self.max_waiting + (self.window if self.republish else 0):
+            self.fail(f"{self._client.waiting} wait, and {self.max_waiting} may")
+
+    def _judge(self, publish: Publish) -> None:
+        if publish.future.cancelled():
+            return
+        error = publish.future.exception()
+        sendings = publish.sendings
+        if isinstance(error, AMQPException) and error.message_id != publish.message_id:
+            self.fail(f"{publish.message_id} ended with the error of {error.message_id}")
+        if not (self._is_true(publish, error) if error is not None else self._is_taken(publish)):
+            self.fail(f"{publish.message_id} to {publish.exchange!r} ended with {error!r}; its way: {sendings}")
+
+    def _is_taken(self, publish: Publish) -> bool:
+        if not self.confirms:
+            # It was handed to the transport, and leaves with what this turn of the loop sends.
+            return True
+        last = publish.sendings[-1] if publish.sendings else None
+        returned = last is not None and last.returned and bool(last.confirmed) and self.fail_on_return
+        return any(each.confirmed for each in publish.sendings) and not returned
+
+    def _is_true(self, publish: Publish, error: BaseException) -> bool:
+        sendings = publish.sendings
+        last = sendings[-1] if sendings else None
+        match error:
+            case NotReadyError() | InvalidMessage():
+                return not sendings
+            case ExchangeRefused():
+                return not sendings and publish.exchange in self.refused
+            case MessageNacked():
+                return last is not None and last.confirmed is False
+            case MessageReturned():
+                return last is not None and last.returned and last.confirmed is True and self.fail_on_return
+            case OutcomeUnknown():
+                # What was handed over in the turn in which the line was lost never left, but who could tell.
+                silent = all(each.confirmed is None for each in sendings)
+                late = last is not None and self.clock.now - last.at >= self.confirm_timeout - 1e-6
+                return silent and (late or all(each.lost or self._leaving for each in sendings))
+            case _:
+                return False
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether the client was asked to stop, or is about to tell that the connection is gone."""
+        return self._client.connection is None or self._client.closing or self._client.closed
+
+    def finish(self) -> None:
+        """See that everything has ended, once."""
+        self.poll()
+        for publish in self._publishes.values():
+            if not publish.future.done():
+                self.fail(f"{publish.message_id} never ended")
+            if publish.ends != 1:
+                self.fail(f"{publish.message_id} ended {publish.ends} times")
+        client = self._client
+        if (client.unconfirmed, client.waiting, client.connection) != (0, 0, None):
+            self.fail(f"left: {client.unconfirmed} unconfirmed, {client.waiting} waiting, {client.connection}")
+        if not client.closed or client.recovers:
+            self.fail(f"shut down, it is {client.condition}")
+        refused = client.publish("", "q", b"late")
+        if not isinstance(refused.exception(), NotReadyError):
+            self.fail("shut down, it takes a message")

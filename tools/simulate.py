@@ -1,0 +1,414 @@
+"""A simulation: `make simulate`, or `python -m tools.simulate [--seeds N] [--first N] [--seed N]`.
+
+One seed gives one schedule of what an application, RabbitMQ, the network and time do to a client. What must hold is
+computed from the frames that went each way and from the futures, never from the declaration or the client's own books:
+see `tools.oracle`. A failure prints its seed; `make simulate SEED=...` replays it step by step, with the states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from pika import spec
+
+from sprockets_amqp import Client, ConnectionStateError
+from tools.memory import Broker
+from tools.oracle import Oracle, Violation, WatchedPeer
+
+if TYPE_CHECKING:
+    from sprockets_amqp.testing.clock import Clock
+
+EXCHANGES: Final = ("", "", "events", "events", "other")
+#: What a publish may say that AMQP or RabbitMQ would refuse.
+NONSENSE: Final[tuple[dict[str, Any], ...]] = (
+    {"priority": 300},
+    {"headers": {"a": 1.5}},
+    {"headers": {"a": "x" * 5000}},
+)
+#: Seconds within which a client that recovers is ready once nothing is wrong any more: the longest attempt and delay.
+READY_LIMIT: Final = 200.0
+
+
+class World:
+    """A client, a broker and an application, each of which does whatever comes to its mind."""
+
+    def __init__(self, seed: int, tell: Callable[[str], object] | None = None) -> None:
+        self._random = random.Random(seed)
+        # The order in which several nodes are tried is the client's own, and random.
+        random.seed(seed)
+        choose = self._random.choice
+        self.broker = _Broker().install()
+        self.clock: Clock = self.broker.clock
+        self._tell = tell
+        confirms = choose((True, True, True, True, False))
+        self.oracle = Oracle(
+            self.clock,
+            confirms=confirms,
+            republish=confirms and choose((True, False)),
+            fail_on_return=choose((True, False)),
+            window=choose((1, 3, 100)),
+            max_waiting=6,
+            confirm_timeout=20,
+        )
+        self.broker.oracle = self.oracle
+        self.broker.unroutable.add("nowhere")
+        self._shutdowns: list[asyncio.Task[None]] = []
+        raising = choose((False, False, True))
+        self.client = Client(
+            "amqp://" + ",".join(("one", "two", "three")[: choose((1, 3))]),
+            io_loop=self.clock.io_loop,
+            enable_confirmations=confirms,
+            republish_unconfirmed=self.oracle.republish,
+            fail_on_return=self.oracle.fail_on_return,
+            timeout=choose((0, 2, 30)),
+            confirm_timeout=self.oracle.confirm_timeout,
+            max_unconfirmed=self.oracle.window,
+            max_waiting=self.oracle.max_waiting,
+            reconnect_delay=1,
+            max_reconnect_delay=4,
+            on_return_callback=_raise if raising else _nothing,
+            on_ready_callback=_raise if raising else None,
+            on_unavailable_callback=_raise if raising else None,
+            on_persistent_failure_callback=_raise if raising else None,
+        )
+        self.oracle.watch(self.client)
+        names = [name for name, weight in ACTIONS.items() for _ in range(weight)]
+        #: What happens, in order.
+        self.schedule = [choose(names) for _ in range(self._random.randint(4, 45))]
+        self._mends = choose((True, True, False))
+
+    def run(self) -> None:
+        """Let all of it happen, and then end; raises Violation where something does not hold."""
+        if self._random.random() < 0.7:
+            self.settle()
+        for number, name in enumerate(self.schedule):
+            getattr(self, f"_{name}")()
+            self._look(f"{number} {name}")
+        self.oracle.step = "the end"
+        if self._mends:
+            self._mend()
+        self._end()
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.broker.close()
+
+    def _look(self, step: str) -> None:
+        self.oracle.step = step
+        self.oracle.look()
+        if self._tell is not None:
+            client = self.client
+            counts = f"{client.unconfirmed} unconfirmed, {client.waiting} waiting"
+            at = self.clock.now - 1000
+            self._tell(f"{at:8.2f} {step:<24} {client.substate!s:<28} {counts}")
+
+    def turn(self, most: int = 60) -> None:
+        """Let the loop run until nothing is left that needs no time to pass."""
+        while self.clock.loop._ready and most:  # noqa: SLF001
+            most -= 1
+            self.clock.turn(1)
+        self.oracle.poll()
+
+    def settle(self) -> None:
+        """Take what wants to connect, and answer all that is asked."""
+        for _ in range(16):
+            self.turn()
+            busy = False
+            for peer in self.broker.peers:
+                if not peer.lost and not peer.accepted:
+                    busy = True
+                    peer.accept()
+                elif peer.outbox and not peer.lost:
+                    busy = True
+                    peer.deliver()
+            if not busy and not self.clock.loop._ready:  # noqa: SLF001
+                break
+
+    @property
+    def _ups(self) -> list[WatchedPeer]:
+        return [peer for peer in self.broker.watched if peer.accepted and not peer.lost]
+
+    # The application
+
+    def _publish(self, exchange: str | None = None) -> None:
+        choose = self._random.choice
+        for _ in range(choose((1, 1, 2, 4))):
+            self.oracle.publish(
+                exchange if exchange is not None else choose(EXCHANGES),
+                choose(("q", "q", "nowhere")),
+                bytes(choose((0, 5, 5, 9000))),
+                {},
+                choose((None, None, 0, 1, 60)),
+            )
+
+    def _publish_nonsense(self) -> None:
+        self.oracle.publish("", "q", b"", self._random.choice(NONSENSE), None)
+
+    def _cancel(self) -> None:
+        pending = self.oracle.pending
+        if pending:
+            self._random.choice(pending).future.cancel()
+
+    def _connect(self) -> None:
+        self._ask(self.client.connect)
+
+    def _close(self) -> None:
+        self._ask(self.client.close)
+
+    def _ask(self, verb: Callable[[], object]) -> None:
+        before = self.client.state
+        try:
+            verb()
+        except ConnectionStateError:
+            if self.client.state is not before:
+                raise Violation("a verb that was refused changed the state") from None
+
+    def _shutdown(self) -> None:
+        timeout = self._random.choice((0, 1, 5))
+        self._shutdowns.append(self.clock.loop.create_task(self.client.shutdown(timeout)))
+
+    # RabbitMQ and the network
+
+    def _answer_connecting(self) -> None:
+        for peer in self.broker.peers:
+            if not peer.accepted and not peer.lost:
+                peer.accept() if self._random.random() < 0.7 else peer.refuse()
+
+    def _settle(self) -> None:
+        self.settle()
+
+    def _deliver(self) -> None:
+        for peer in self._ups:
+            peer.deliver(self._random.randint(1, 4))
+
+    def _deliver_torn(self) -> None:
+        for peer in self._ups:
+            peer.deliver_octets(self._random.choice((1, 3, 7, 8, 9, 20, 21, 22, 40)))
+
+    def _confirm(self) -> None:
+        for peer in self._ups:
+            for channel, tags in peer.unconfirmed.items():
+                if tags:
+                    choose = self._random.choice
+                    peer.confirm(
+                        choose(tags), channel=channel, multiple=choose((True, False)), nack=choose((0, 0, 0, 1)) == 1
+                    )
+
+    def _confirm_all(self) -> None:
+        for peer in self._ups:
+            peer.confirm_all()
+
+    def _confirm_oddly(self) -> None:
+        for peer in self._ups:
+            for channel, received in peer.received.items():
+                choose = self._random.choice
+                settled = [tag for tag in range(1, received + 1) if tag not in peer.unconfirmed[channel]]
+                tag = choose([0, received + 1000, *settled])
+                # A multiple one would be about others, too.
+                word = choose((spec.Basic.Ack, spec.Basic.Nack))
+                peer.say(channel, word(tag, choose((True, False)) if tag not in settled else False))
+
+    def _alarm(self) -> None:
+        for peer in self._ups:
+            peer.stall(stalled=not peer.stalled)
+
+    def _slow_down(self) -> None:
+        for peer in self._ups:
+            peer.slow_down(slow=not peer.slow)
+
+    def _flow(self) -> None:
+        active = self._random.choice((True, False))
+        for peer in self._ups:
+            for number in peer.received:
+                peer.say(number, spec.Channel.Flow(active))
+
+    def _close_channel(self) -> None:
+        for peer in self._ups:
+            for number in list(peer.received):
+                peer.close_channel(number, 406, "PRECONDITION_FAILED")
+
+    def _close_connection(self) -> None:
+        for peer in self._ups:
+            peer.close_connection(self._random.choice((320, 501)), "bye")
+
+    def _lose_connection(self) -> None:
+        for peer in self._ups:
+            peer.lose()
+
+    def _lose_exchange(self) -> None:
+        self.broker.missing ^= {self._random.choice(("events", "other"))}
+
+    def _silence(self) -> None:
+        self.broker.unanswered ^= {"events", "other"}
+
+    def _cost(self) -> None:
+        self.broker.costly ^= {"other"}
+
+    # Time
+
+    def _turn(self) -> None:
+        self.clock.turn(self._random.randint(1, 3))
+        self.oracle.poll()
+
+    def _pass(self) -> None:
+        self._advance(self._random.choice((0.1, 1, 1, 3, 6, 25, 70)))
+
+    def _advance(self, seconds: float) -> None:
+        end = self.clock.now + seconds
+        self.turn()
+        while (timers := self.clock.timers()) and timers[0].when() <= end:
+            self.clock.now = max(self.clock.now, timers[0].when())
+            # What is due now is moved to what is ready in the next turn.
+            self.clock.turn(1)
+            self.turn()
+        self.clock.now = end
+        self.turn()
+
+    # The end
+
+    def _mend(self) -> None:
+        """Let nothing be wrong any more: a client that recovers gets ready."""
+        self.broker.missing.clear()
+        self.broker.unanswered.clear()
+        self.broker.costly.clear()
+        until = self.clock.now + READY_LIMIT
+        while self.clock.now < until and not (
+            self.client.ready and self.client.unconfirmed == self.client.waiting == 0
+        ):
+            for peer in self._ups:
+                peer.slow_down(slow=False)
+                if peer.stalled:
+                    peer.stall(stalled=False)
+                for number in peer.received:
+                    peer.say(number, spec.Channel.Flow(active=True))
+                peer.confirm_all()
+            self.settle()
+            self._advance(3)
+        stopping = any(not task.done() for task in self._shutdowns)
+        if self.client.recovers and not stopping and not self.client.ready:
+            raise Violation(
+                f"nothing is wrong, and within {READY_LIMIT} s it did not get ready: {self.client.condition}"
+            )
+        self.oracle.poll()
+
+    def _end(self) -> None:
+        last = self.clock.loop.create_task(self.client.shutdown(1))
+        self._shutdowns.append(last)
+        for _ in range(30):
+            if all(task.done() for task in self._shutdowns):
+                break
+            self.settle() if self._mends else self.turn()
+            self._advance(0.5)
+        for task in self._shutdowns:
+            if not task.done():
+                raise Violation("shutdown() did not end within its limit")
+            task.result()
+        self.turn()
+        self.oracle.finish()
+        self.oracle.look()
+        left = [*self.clock.timers(), *asyncio.all_tasks(self.clock.loop)]
+        if left:
+            raise Violation(f"left at the end: {left}")
+        if self.clock.escaped:
+            raise Violation(f"raised into the loop: {self.clock.escaped}")
+
+
+#: What may happen, and how often in proportion.
+ACTIONS: Final = {
+    "publish": 12, "publish_nonsense": 1, "cancel": 3, "connect": 2, "close": 1, "shutdown": 1,
+    "answer_connecting": 4, "settle": 10, "deliver": 4, "deliver_torn": 4, "confirm": 4, "confirm_all": 3,
+    "confirm_oddly": 2, "alarm": 3, "slow_down": 2, "flow": 2, "close_channel": 2, "close_connection": 2,
+    "lose_connection": 3, "lose_exchange": 2, "silence": 1, "cost": 1, "turn": 4, "pass": 6,
+}  # fmt: skip
+
+
+class _Broker(Broker):
+    """Has ends that are watched."""
+
+    peer_class = WatchedPeer
+    oracle: Oracle
+
+    @property
+    def watched(self) -> list[WatchedPeer]:
+        return self.peers  # type: ignore[return-value]
+
+
+def _raise(*_: object) -> None:
+    raise RuntimeError("a callback of the user's")
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def simulate(seed: int, tell: Callable[[str], object] | None = None) -> str:
+    """Run one seed; returns what did not hold, or nothing."""
+    world = World(seed, tell)
+    try:
+        world.run()
+    except Violation as violation:
+        return f"{world.oracle.step}: {violation}"
+    except Exception as error:
+        return f"{world.oracle.step}: {error!r} was raised"
+    finally:
+        with contextlib.suppress(Exception):
+            world.close()
+    return ""
+
+
+def _some(seeds: range) -> list[tuple[int, str]]:
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    found = [(seed, problem) for seed in seeds if (problem := simulate(seed))]
+    gc.collect()
+    return found
+
+
+def _ranges(first: int, count: int, size: int = 200) -> Iterator[range]:
+    for start in range(first, first + count, size):
+        yield range(start, min(start + size, first + count))
+
+
+def main() -> int:
+    """Run seeds, or replay one; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="make simulate", description=__doc__.partition("\n")[0])
+    parser.add_argument("--seed", type=int, help="replay this one, step by step")
+    parser.add_argument("--first", type=int, default=0, help="the first seed; default: 0")
+    parser.add_argument("--seeds", type=int, default=5000, help="how many; default: 5000")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: one a processor")
+    options = parser.parse_args()
+    if options.seed is not None:
+        logging.disable(logging.CRITICAL)
+        problem = simulate(options.seed, print)
+        print(problem or "all of it holds")
+        return bool(problem)
+    began, done, failed = time.monotonic(), 0, 0
+    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
+        for seeds, found in zip(
+            _ranges(options.first, options.seeds),
+            pool.imap(_some, _ranges(options.first, options.seeds)),
+            strict=True,
+        ):
+            done += len(seeds)
+            failed += len(found)
+            for seed, problem in found:
+                print(f"seed {seed}: {problem}\n    make simulate SEED={seed}", flush=True)
+            if failed > 20:
+                break
+    print(f"{done} seeds in {time.monotonic() - began:.0f} s: {done - failed} passed, {failed} failed", flush=True)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
