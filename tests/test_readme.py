@@ -34,6 +34,7 @@ from examples.application import Events
 from examples.demo import on_broker
 from sprockets_amqp import errors
 from sprockets_amqp.settings import DEFAULT_URL
+from sprockets_amqp.testing import Broker
 from tests.support.http import fetch, served
 from tools.rabbitmq import Node, free_port
 from tools.readme import README, generated
@@ -101,6 +102,7 @@ TESTED: Final = {
     ("Hooks", "python"),
     ("Live page and readiness", "python"),
     ("Command line", "sh"),
+    ("Testing your handlers", "python"),
     ("Coming from sprockets.mixins.amqp", "python"),
     ("Working on it", "sh"),
 }
@@ -392,6 +394,18 @@ def test_the_contract_names_every_error_of_a_publish() -> None:
     raised = {match for row in rows("What becomes of a publish") for match in re.findall(r"raises `(\w+)", row[1])}
     expected = {row[0] for row in rows("Errors, and what to do")} - {"ConnectionStateError"}
     assert raised == expected
+
+
+def test_the_calls_of_the_test_kit_are_those_of_the_code() -> None:
+    """Every name of the table is there, and every verb of the broker's is in the table or the text around it."""
+    section = README.read_text().partition("\n## Testing your handlers\n")[2].partition("\n## ")[0]
+    cells = " ".join(row[0] for row in rows("Testing your handlers"))
+    broker = Broker()
+    assert [name for name in re.findall(r"\w+(?=\()|(?<=`)\w+", cells) if not hasattr(broker, name)] == []
+    inner = {"install", "uninstall", "own_loop", "close", "refuse_login", "judge", "accept", "declare", "answers"}
+    inner |= {"note_sent", "reach", "attempted"}
+    verbs = {name for name, each in vars(Broker).items() if inspect.isfunction(each) and not name.startswith("_")}
+    assert [name for name in verbs - inner if f"{name}(" not in section] == []
 
 
 # What it points to

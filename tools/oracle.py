@@ -129,8 +129,8 @@ class WatchedPeer(Peer):
         self._oracle.poll()
         for each in self._from_broker.feed(data):
             self._see_arriving(each)
-        self._grace = bool(self.connection._pieces)  # noqa: SLF001
         super()._arrive(data)
+        self._grace = bool(self.connection._pieces)  # noqa: SLF001
         self._oracle.poll()
 
     def _see_arriving(self, arriving: Any) -> None:
@@ -152,8 +152,8 @@ class WatchedPeer(Peer):
                 self._oracle.refused.add(self._asked.pop(number))
             self._forget_ledger(number)
         elif isinstance(method, spec.Connection.Close):
-            # A question may cost the connection.
-            self._oracle.refused.update(self._asked.values())
+            # A question may cost the connection: the client blames the one that it has handed over.
+            self._oracle.costs.add(method.reply_code)
         elif isinstance(method, spec.Connection.Blocked | spec.Connection.Unblocked):
             self.blocked = isinstance(method, spec.Connection.Blocked)
         elif isinstance(method, spec.Channel.Flow):
@@ -223,6 +223,8 @@ class Oracle:
         self.violations: list[str] = []
         #: Exchanges that RabbitMQ refused when it was asked, as the client was told.
         self.refused: set[str] = set()
+        #: The reply codes with which connections were closed.
+        self.costs: set[int | None] = set()
         self._publishes: dict[str, Publish] = {}
         #: In the order of their first sending, by exchange.
         self._order: dict[str, list[int]] = {}
@@ -322,7 +324,8 @@ class Oracle:
             case NotReadyError() | InvalidMessage():
                 return not sendings
             case ExchangeRefused():
-                return not sendings and publish.exchange in self.refused
+                asked = publish.exchange in self.refused or error.reply_code in self.costs
+                return not sendings and asked
             case MessageNacked():
                 return last is not None and last.confirmed is False
             case MessageReturned():

@@ -14,6 +14,7 @@ README: Final = ROOT / "README.md"
 #: What stands between `<!-- name -->` and `<!-- /name -->`.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
+    "testing": lambda: f"```python\n{tests_shown()}```\n",
     "systems": lambda: matrix.table(matrix.recorded()),
     "starts": starts.table,
     "states": diagrams.states_table,
@@ -23,6 +24,12 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "faults": faults.table,
     "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),
 }
+
+
+def tests_shown() -> str:
+    """Return the first tests of the example, from its imports on."""
+    text = (ROOT / "examples/test_application.py").read_text()
+    return text[text.index("import pytest") : text.index("\n\ndef test_a_full_queue")]
 
 
 def generated(text: str) -> str:

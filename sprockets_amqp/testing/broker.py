@@ -216,11 +216,13 @@ class Broker:
         """Close every connection as an operator does: ``rabbitmqctl close_all_connections``."""
         for peer in self.connections:
             peer.close_connection(320, f"CONNECTION_FORCED - {reason}")
+        self._let_arrive()
 
     def cut(self) -> None:
         """Cut every connection without a word; new ones are taken."""
         for peer in self.connections:
             peer.lose()
+        self._let_arrive()
 
     def block(self, reason: str = "low on memory") -> None:
         """Raise an alarm: a connection is blocked as soon as it publishes, and what it published is not read."""
@@ -232,6 +234,7 @@ class Broker:
         for peer in self.connections:
             if peer.stalled:
                 peer.stall(stalled=False)
+        self._let_arrive()
 
     def refuse_exchange(self, exchange: str, code: int = 404) -> None:
         """Refuse an exchange from now on: it does not exist (404), or is not to be written to (403); 0: take it."""
@@ -252,12 +255,14 @@ class Broker:
         self._swallows = False
         for peer in self.connections:
             peer.confirm_all()
+        self._let_arrive()
 
     def close_channel(self, code: int = 406, text: str = "PRECONDITION_FAILED") -> None:
         """Close the channel that each client publishes on."""
         for peer in self.connections:
             for number in list(peer.received):
                 peer.close_channel(number, code, text)
+        self._let_arrive()
 
     def fill(self, queue: str, *, full: bool = True) -> None:
         """Let a queue take no more, so that what is routed to it is nacked; or let it take again."""
@@ -266,6 +271,11 @@ class Broker:
     def refuse_password(self, *, refused: bool = True) -> None:
         """Let nobody log in from now on (403), as with a wrong password; or let them."""
         self._logs_in = not refused
+
+    def _let_arrive(self) -> None:
+        """Have it known where the test goes on, rather than when the loop next turns; on another loop it is its turn."""
+        if self._clock is not None and not self._clock.loop.is_running():
+            self._clock.turn()
 
     def _queue(self, name: str) -> Queue:
         if name not in self._routing.queues:

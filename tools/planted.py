@@ -1,0 +1,104 @@
+"""How many seeds the simulation needs to find a defect: `python -m tools.planted [--most N]`.
+
+Each defect is planted in a copy of the package, one at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).parent.parent
+
+FIND: Final = """
+import gc, logging, sys
+from tools.simulate import simulate
+logging.disable(logging.CRITICAL)
+for seed in range(int(sys.argv[1])):
+    problem = simulate(seed)
+    if problem:
+        print(f"{seed + 1}\\t{problem}")
+        break
+"""
+
+
+class Defect(NamedTuple):
+    """What is planted: in which file, in place of what."""
+
+    label: str
+    file: str
+    right: str
+    wrong: str
+
+
+STATES: Final = "states/connection.py"
+PUBLISHER: Final = "sprockets_amqp/delivery/publisher.py"
+CONFIRMS: Final = "sprockets_amqp/delivery/confirms.py"
+LINK: Final = "sprockets_amqp/link.py"
+
+DEFECTS: Final = (
+    Defect("ready sends nothing that waits", STATES, 'on_enter=("send_waiting",),', ""),
+    Defect("closed keeps the connection", STATES, 'on_enter=("drop_connection",),', ""),
+    Defect("a lost channel is kept", STATES, 'on_enter=("drop_channel",),', ""),
+    Defect("closing lets wait what waits", STATES, 'on_enter=("refuse_waiting",),\n        timeout', "timeout"),
+    Defect("stopped lets wait what waits", STATES, '`connect()`.",\n                on_enter=("refuse_waiting",),', '`connect()`.",'),
+    Defect("closing has no limit", STATES, 'timeout="closing_limit",\n        on_timeout="close_expired",', ""),
+    Defect("a channel may take forever", STATES, 'on_enter=("open_channel",),\n                timeout="attempt_limit",\n                on_timeout="connection_failed",', 'on_enter=("open_channel",),'),
+    Defect("unblocked, whatever else blocks", STATES, ', unless="blocking"', ""),
+    Defect("ready from the first moment, though blocked", STATES, '    Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),\n', ""),
+    Defect("draining does not end with the channel", STATES, '    Row("channel_closed", (Closing.DRAINING,), Closing.CLOSING_CONNECTION, before="drop_channel"),\n', ""),
+    Defect("a multiple confirm leaves out the last", CONFIRMS, "range(self._lowest, delivery_tag + 1)", "range(self._lowest, delivery_tag)"),
+    Defect("tags drift on the second channel", CONFIRMS, "self._lowest, self._last = 1, 0", "self._lowest, self._last = 1, 1"),
+    Defect("a timer in line is not cancelled", PUBLISHER, "            message.timer.cancel()\n", ""),
+    Defect("one more than max_unconfirmed", PUBLISHER, "len(self._confirms) >= (1 if", "len(self._confirms) > (1 if"),
+    Defect("a nack is taken for an ack", PUBLISHER, "            if not acked:\n                self._end(message, MessageNacked())", "            if acked is None:\n                self._end(message, MessageNacked())"),
+    Defect("a return is forgotten", PUBLISHER, "                message.returned = reply\n", ""),
+    Defect("what is sent again is turned around", PUBLISHER, "reversed(list(keep))", "list(keep)"),
+    Defect("confirm_timeout is looked at once", PUBLISHER, "                self._confirm_timer = self._loop.call_later(remaining, self._expire_unconfirmed)\n                return", "                return"),
+    Defect("refused, although it was sent before", PUBLISHER, "    if not message.sent_at:\n        return ExchangeRefused", "    if True:\n        return ExchangeRefused"),
+    Defect("given up, although it was sent before", PUBLISHER, "        if message.sent_at:\n            self._end", "        if False:\n            self._end"),
+    Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(message)\n                self._send(message)", "                self._send(message)\n                self._leave(message)"),
+    Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
+    Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),
+    Defect("a torn confirm is lost", "sprockets_amqp/wire/transport.py", 'self._torn = data if torn else b""', 'self._torn = b""'),
+    Defect("what was scheduled is not called off", "sprockets_amqp/model.py", "            handle.cancel()\n", "            pass\n"),
+)  # fmt: skip
+
+
+def planted(defect: Defect, most: int) -> str:
+    """Plant a defect; returns how many seeds found it, and as what, or nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("sprockets_amqp", "states", "tools"):
+            shutil.copytree(ROOT / part, Path(folder, part), symlinks=True)
+        path = Path(folder, defect.file)
+        text = path.read_text()
+        if text.count(defect.right) != 1:
+            raise ValueError(f"{defect.label}: {defect.file} has {text.count(defect.right)} of what it is planted in")
+        path.write_text(text.replace(defect.right, defect.wrong))
+        # Without site-packages' own finder, the copy is what is imported: its folder comes first.
+        return subprocess.run(
+            [sys.executable, "-c", FIND, str(most)], cwd=folder, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+
+def main() -> int:
+    """Plant each; returns the exit status: 1 where one is not found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--most", type=int, default=3000, help="seeds for each defect; default: 3000")
+    most = parser.parse_args().most
+    missed = 0
+    print("| defect | found after seeds | as |\n| --- | --- | --- |")
+    for defect in DEFECTS:
+        seeds, _, problem = planted(defect, most).partition("\t")
+        missed += not seeds
+        print(f"| {defect.label} | {seeds or f'not in {most}'} | {problem[:90]} |", flush=True)
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
