@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import pika
 from pika.channel import Channel
@@ -22,7 +22,14 @@ from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
-from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings, hide_password
+from .settings import (
+    DEFAULT_CONNECTION_ATTEMPTS,
+    DEFAULT_RECONNECT_DELAY,
+    DEFAULT_URL,
+    Settings,
+    from_environment,
+    hide_password,
+)
 from .states import DESCRIPTIONS, PublishOutcome, State, Substate
 from .text import shown
 from .wire.replies import channel_lost, connection_lost, describe
@@ -36,6 +43,8 @@ class Client(Bound):
 
     It starts to connect at once, or when the loop starts, and goes on for ever until it is closed on request. The
     settings are those of `Settings`, each as a keyword argument; `install()` adds what the environment says.
+
+    ``async with Client(url) as client:`` shuts it down at the end of the block.
 
     It belongs to the loop that runs when it is made, or to ``io_loop``. Made before any loop runs, it connects when
     the current one starts, or on the first use in another that does. In a forked process it begins anew, on a
@@ -101,6 +110,28 @@ class Client(Bound):
         self._hooks = Hooks()
         self._hooks.subscribe(self._tell_availability)
         self._bind(io_loop or IOLoop.current())
+
+    @classmethod
+    def from_environment(cls, **settings: Any) -> Self:
+        """Make a client with the settings that the environment gives; keyword arguments come before them.
+
+        Raises:
+            ValueError: a setting is bad; the sentence names it and where it came from.
+        """
+        try:
+            settings = {"url": DEFAULT_URL, **from_environment(), **settings}
+            return cls(**settings)
+        finally:
+            # A traceback may be shown with what its frames hold.
+            settings = {}
+
+    async def __aenter__(self) -> Self:
+        self.bind()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Shut down, as `shutdown` does."""
+        await self.shutdown()
 
     def __repr__(self) -> str:
         # In a forked process that has not used it yet, it has no state.
@@ -290,6 +321,19 @@ class Client(Bound):
         if core is None or running_loop() is not core.loop:
             core = self._here()
         return core.publisher.publish(exchange, routing_key, body, properties, options)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Return when everything that was published before has ended; the futures say how.
+
+        Raises:
+            TimeoutError: something has not ended within ``timeout`` seconds; it goes on all the same.
+            RuntimeError: it is called on another loop than the client's.
+        """
+        pending = self._here().publisher.pending
+        if pending:
+            _, left = await asyncio.wait(pending, timeout=timeout)
+            if left:
+                raise TimeoutError(f"{len(left)} messages have not ended within {timeout} s: {self.condition}")
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and recover from then on; returns pika's connection.

@@ -83,7 +83,7 @@ def test_what_is_asked_for_has_to_be_clear(authority: Authority, asked: dict[str
 
 async def connected(url: str) -> tuple[bool, str]:
     """Whether a client of the URL comes to be ready, and what its page says of the certificate."""
-    client = Client(url, reconnect_delay=60)
+    client = Client(url, reconnect_delay=60, connection_attempts=1)
     try:
         async for change in client.changes():
             if change.dest in {State.READY, State.CLOSED}:

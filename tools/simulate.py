@@ -85,7 +85,7 @@ class World:
         self.oracle.watch(self.client)
         names = [name for name, weight in ACTIONS.items() for _ in range(weight)]
         #: What happens, in order.
-        self.schedule = [choose(names) for _ in range(self._random.randint(4, 45))]
+        self.schedule = [choose(names) for _ in range(self._random.randint(4, 30))]
         self._mends = choose((True, True, False))
 
     def run(self) -> None:

@@ -111,6 +111,11 @@ class Publisher:
         """How many messages are in line."""
         return len(self._line)
 
+    @property
+    def pending(self) -> "list[asyncio.Future[None]]":
+        """The futures of what was published and has not ended, on the wire or in line."""
+        return [each.future for each in (*self._confirms, *self._line.in_order()) if not each.future.done()]
+
     # What the application asks
 
     def publish(

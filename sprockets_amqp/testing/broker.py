@@ -273,7 +273,7 @@ class Broker:
         self._logs_in = not refused
 
     def _let_arrive(self) -> None:
-        """Have it known where the test goes on, rather than when the loop next turns; on another loop it is its turn."""
+        """Have it known when the test goes on, rather than when the loop next turns."""
         if self._clock is not None and not self._clock.loop.is_running():
             self._clock.turn()
 
