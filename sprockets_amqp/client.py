@@ -22,6 +22,7 @@ from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
+from .names import DEFAULT_NAME
 from .settings import (
     DEFAULT_CONNECTION_ATTEMPTS,
     DEFAULT_RECONNECT_DELAY,
@@ -112,14 +113,16 @@ class Client(Bound):
         self._bind(io_loop or IOLoop.current())
 
     @classmethod
-    def from_environment(cls, **settings: Any) -> Self:
+    def from_environment(cls, *, name: str = DEFAULT_NAME, **settings: Any) -> Self:
         """Make a client with the settings that the environment gives; keyword arguments come before them.
 
+        ``name`` is the prefix of its variables: ``AUDIT_URL`` for ``"audit"``.
+
         Raises:
-            ValueError: a setting is bad; the sentence names it and where it came from.
+            ValueError: a setting or the name is bad; the sentence names it and where it came from.
         """
         try:
-            settings = {"url": DEFAULT_URL, **from_environment(), **settings}
+            settings = {"url": DEFAULT_URL, **from_environment(name=name), **settings}
             return cls(**settings)
         finally:
             # A traceback may be shown with what its frames hold.

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
@@ -16,6 +16,7 @@ from .answers import answer
 from .client import Client
 from .delivery.message import Options
 from .inflight import InFlight
+from .names import DEFAULT_NAME, client_of, missing
 from .text import SHORT_STRING_LIMIT, shown
 
 LOGGER = logging.getLogger(__name__)
@@ -38,12 +39,15 @@ class PublishingMixin(_Handler):
     - `Client.shutdown` lets requests in flight finish first. WebSockets are not waited for.
     """
 
+    #: The client to publish on, where the application has several; see `install`.
+    amqp_name: ClassVar[str] = DEFAULT_NAME
+
     _in_flight: InFlight | None = None
     _retry_after: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        client = getattr(getattr(self, "application", None), "amqp", None)
+        client = client_of(getattr(self, "application", None), self.amqp_name)
         if isinstance(client, Client):
             client.bind()
         if isinstance(client, Client) and not isinstance(self, WebSocketHandler):
@@ -67,9 +71,9 @@ class PublishingMixin(_Handler):
         Raises:
             RuntimeError: `install()` was not called for the application.
         """
-        publish = getattr(getattr(self.application, "amqp", None), "publish", None)
+        publish = getattr(client_of(self.application, self.amqp_name), "publish", None)
         if not callable(publish):
-            raise RuntimeError("the application has no AMQP client: call sprockets_amqp.install(application) first")
+            raise RuntimeError(missing(self.amqp_name))
         correlation_id = getattr(self, "correlation_id", None)
         given: object = properties
         # Properties that are no mapping are for publish() to refuse.
@@ -96,7 +100,7 @@ class PublishingMixin(_Handler):
         found = answer(_raised(kwargs)) if status_code == 500 else None
         if found is not None:
             status_code = found.status
-            client = getattr(self.application, "amqp", None)
+            client = client_of(self.application, self.amqp_name)
             if status_code == 503 and isinstance(client, Client):
                 self._retry_after = str(math.ceil(client.reconnect_delay))
         super().send_error(status_code, **kwargs)

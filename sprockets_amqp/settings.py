@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pika
 
+from .names import DEFAULT_NAME, check_name
 from .text import SHORT_STRING_LIMIT, shown
 from .wire.pika_insides import url_options
 from .wire.tls import contradiction, read_options, verify
@@ -175,8 +176,15 @@ class Settings:
         return f"Settings(url={hide_password(self.url)!r}, {others})"
 
 
-def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def prefixes(name: str = DEFAULT_NAME) -> tuple[str, ...]:
+    """Return the prefixes of the variables of the client with this name; the first one wins."""
+    return PREFIXES if name == DEFAULT_NAME else (f"{check_name(name).upper()}_",)
+
+
+def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
     """Return the settings that the environment gives, checked, as keyword arguments of `Client`.
+
+    ``name`` is that of one of several clients: ``"audit"`` has the variables ``AUDIT_URL``, ``AUDIT_TIMEOUT`` ...
 
     Raises:
         ValueError: a variable's value is bad; the sentence names the variable and what it must be.
@@ -184,7 +192,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Settings):
-            for variable in (prefix + field.metadata["variable"] for prefix in PREFIXES):
+            for variable in (prefix + field.metadata["variable"] for prefix in prefixes(name)):
                 if environ.get(variable):
                     value = _converted(field, environ[variable], f"environment variable {variable}")
                     if isinstance(value, ValueError):

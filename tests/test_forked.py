@@ -44,7 +44,7 @@ async def forked(child: str, queue: Queue, url: str, **environment: str) -> asyn
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        process_group=0,
+        start_new_session=True,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pika import frame, spec
 
 from sprockets_amqp import AMQPException, Client, State
+from tests.support import leaks
 
 
 def _greeting() -> list[bytes]:
@@ -109,7 +110,7 @@ async def _fuzz(stream: bytes, places: list[int]) -> None:
     assert escaped == []
     assert future.exception() is None or isinstance(future.exception(), AMQPException)
     assert (client.unconfirmed, client.waiting, client.closed) == (0, 0, True)
-    assert [timer for timer in loop._scheduled if not timer.cancelled()] == []  # type: ignore[attr-defined]
+    assert leaks.timers() == []
 
 
 @settings(max_examples=120, deadline=None)

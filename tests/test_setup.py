@@ -56,7 +56,7 @@ class System:
         """Start the script."""
         environment = {"PATH": str(self.folder / "bin"), "SETUP_ROOT": str(self.folder)}
         return await asyncio.create_subprocess_exec(
-            SETUP, "terminal", env=environment, stderr=asyncio.subprocess.PIPE, process_group=0
+            SETUP, "terminal", env=environment, stderr=asyncio.subprocess.PIPE, start_new_session=True
         )
 
     async def installing(self) -> None:

@@ -64,7 +64,7 @@ async def started(place: str, runner: str, queue: Queue) -> AsyncIterator[Starte
         *("-m", "tests.support.started", place, runner, queue.url, queue.exchange, queue.routing_key, str(port)),
         cwd=Path(__file__).parent.parent,
         stdout=asyncio.subprocess.PIPE,
-        process_group=0,
+        start_new_session=True,
     )
     try:
         yield Started(process, port)

@@ -7,7 +7,7 @@ from typing import Final
 from sprockets_amqp.settings import node_parameters
 from sprockets_amqp.text import shown
 
-from .command import FAILED, OK, address, read_settings
+from .command import FAILED, OK, add_name, address, read_settings
 from .steps import Step, check_node
 
 SUMMARY: Final = "connect step by step, and say what works and what does not"
@@ -16,6 +16,7 @@ STATUS: Final = "Exit status: 0 every node is fine, 1 a step failed, 2 bad usage
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
+    add_name(parser)
     parser.add_argument("setting_url", metavar="URL", nargs="?", help="one node, or several, comma separated")
     parser.add_argument("--limit", type=_limit, default=10.0, help="seconds that each step may take; default: 10")
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pika
 
+from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.settings import DEFAULT_URL, Settings, from_environment
 from sprockets_amqp.text import SENTENCE_LIMIT, shown
 
@@ -36,8 +37,16 @@ def complain(error: BaseException, status: int) -> int:
     return status
 
 
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names one of several clients."""
+    parser.add_argument(
+        "--name", default=DEFAULT_NAME, help="one of several clients: audit has AUDIT_URL, AUDIT_TIMEOUT ..."
+    )
+
+
 def add_settings(parser: argparse.ArgumentParser, helps: dict[str, str]) -> None:
     """Add a flag for each of these settings."""
+    add_name(parser)
     for name, text in helps.items():
         parser.add_argument(f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar="VALUE", help=text)
 
@@ -52,7 +61,13 @@ def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
     }
     app_id = f"sprockets_amqp/{version('sprockets_amqp')}"
     try:
-        settings = {"url": DEFAULT_URL, "default_app_id": app_id, **from_environment(), **flags, **others}
+        settings = {
+            "url": DEFAULT_URL,
+            "default_app_id": app_id,
+            **from_environment(name=options.name),
+            **flags,
+            **others,
+        }
         Settings(**settings)
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -5,8 +5,7 @@ from typing import Any, Final
 from tornado.web import HTTPError, RequestHandler
 
 from sprockets_amqp.client import Client
-
-NOT_INSTALLED: Final = "the application has no AMQP client: call sprockets_amqp.install(application) first"
+from sprockets_amqp.names import DEFAULT_NAME, client_of, missing
 
 #: Everything comes from here, and nothing is inline.
 POLICY: Final = (
@@ -18,6 +17,12 @@ POLICY: Final = (
 class Handler(RequestHandler):
     """Answers about the application's client, keeps nothing in any cache, and loads nothing from elsewhere."""
 
+    _client_name = DEFAULT_NAME
+
+    def prepare(self) -> None:
+        """Take the client's name from the path."""
+        self._client_name = self.path_kwargs.pop("name", "") or DEFAULT_NAME
+
     def set_default_headers(self) -> None:
         """Let nobody keep what is true now, and nothing come from elsewhere."""
         self.set_header("Cache-Control", "no-store")
@@ -27,18 +32,19 @@ class Handler(RequestHandler):
 
     @property
     def client(self) -> Client:
-        """The application's client; 503 where there is none."""
-        client = getattr(self.application, "amqp", None)
+        """The application's client of the name in the path, the default one without; 503 where there is none."""
+        client = client_of(self.application, self._client_name)
         if not isinstance(client, Client):
-            raise HTTPError(503, NOT_INSTALLED)
+            raise HTTPError(503, missing(self._client_name))
         client.bind()
         return client
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say in JSON what is missing."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        if isinstance(error, HTTPError) and error.log_message == NOT_INSTALLED:
-            self.finish({"ready": False, "live": False, "reason": NOT_INSTALLED})
+        reason = missing(self._client_name)
+        if isinstance(error, HTTPError) and error.log_message == reason:
+            self.finish({"ready": False, "live": False, "reason": reason})
         else:
             super().write_error(status_code, **kwargs)
 

@@ -8,7 +8,7 @@ import socket
 import threading
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,10 +31,10 @@ def held() -> set[object]:
 
 
 def timers() -> list[asyncio.TimerHandle]:
-    """Return the timers of the running loop that are still to fire."""
+    """Return the timers of the running loop that are still to fire; uvloop does not tell of its own."""
     # asyncio has no public list of them.
-    loop: Any = asyncio.get_running_loop()
-    return [timer for timer in loop._scheduled if not timer.cancelled()]
+    scheduled = getattr(asyncio.get_running_loop(), "_scheduled", [])
+    return [timer for timer in scheduled if not timer.cancelled()]
 
 
 @asynccontextmanager
