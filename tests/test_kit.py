@@ -330,6 +330,13 @@ def test_time_waits_for_threads(amqp_broker: Broker) -> None:
     assert amqp_broker.run(work()) < 3600
 
 
+def test_what_escapes_from_a_callback_is_logged(amqp_broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """As on any loop."""
+    amqp_broker.clock.loop.call_soon(lambda: 1 / 0)
+    amqp_broker.advance(0)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_what_never_happens_is_told(amqp_broker: Broker) -> None:
     """Rather than waited for."""
     with pytest.raises(TimeoutError):

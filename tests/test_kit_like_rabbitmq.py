@@ -327,7 +327,11 @@ async def performed(side: Side, script: Script) -> tuple[list[str], dict[str, li
     return run.outcomes, stored
 
 
-@pytest.mark.parametrize("seed", range(2))
+#: Each has every fault, in another order. Those from 1 to 9 end alike, too; here one is enough of RabbitMQ's time.
+SEEDS: Final = (0,)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_the_same_script_ends_alike_on_both(node: Node, seed: int) -> None:
     """Each publish has the same outcome, and each queue the same messages in the same order."""
     script = Script(seed)

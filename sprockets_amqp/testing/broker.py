@@ -155,6 +155,8 @@ class Broker:
     def own_loop(self) -> Self:
         """Give the broker a loop, which is the current one until `close`."""
         self._clock = Clock()
+        # What escapes from a callback is logged, as on any loop.
+        self._clock.loop.set_exception_handler(None)
         asyncio.set_event_loop(self._clock.loop)
         return self
 
