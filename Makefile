@@ -58,8 +58,7 @@ test-fast: $(VENV)/.dev
 # All of them take about an hour.
 matrix: $(VENV)/.dev
 	@.ci/setup systems
-	@$(PY) -m tools.matrix --record $(SYSTEMS)
-	@$(PY) -m tools.readme
+	@$(PY) -m tools.matrix --record $(SYSTEMS); status=$$?; $(PY) -m tools.readme; exit $$status
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tools.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5000))

@@ -263,7 +263,7 @@ class Client(Bound):
 
     @property
     def stopping(self) -> bool:
-        """Whether `shutdown()` is under way, be it that the client is still ready for requests in flight."""
+        """Whether `shutdown()` is under way, even while the client is still ready for requests in flight."""
         return self._shutdowns > 0
 
     @property

@@ -8,12 +8,12 @@ This file declares the machine of the connection; `outage.py` the machine of an 
 states of both. Deliberately not declared, because none of it says what may happen to the connection:
 
 - the publisher's flow control: the window of unconfirmed messages, the line, one question about an exchange at a time,
-  suspects one at a time (`publisher.py`). It changes with every message.
+  suspects one at a time (`delivery/publisher.py`). It changes with every message.
 - for which causes RabbitMQ blocks, by alarm or by flow: facts about the wire, which `link.py` keeps and the guard
   ``blocking`` asks.
 - which node comes next, and after what delay: arithmetic (`attempts.py`), which the timeouts ask.
 - whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known of them
-  (`exchanges.py`).
+  (`delivery/exchanges.py`).
 - `Client.shutdown` waiting for requests in flight: the connection stays what it is meanwhile.
 - a subclass's `connect()` that raises or does not connect: it is called again after the delay (`Lifecycle`).
 """

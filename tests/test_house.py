@@ -197,7 +197,7 @@ def test_an_import_loads_what_publishing_needs() -> None:
     done = python("import sprockets_amqp", "-X", "importtime")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"sprockets_amqp.client", "sprockets_amqp.delivery.publisher", "sprockets_amqp.mixin"} <= loaded
-    rooms = {"web", "drawing", "cli"}
+    rooms = {"web", "drawing", "cli", "testing"}
     extras = ("rich", "resvg_py", "tests", "tools", "examples")
     parts = [name.split(".") for name in loaded]
     assert [

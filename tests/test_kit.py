@@ -1,6 +1,7 @@
 """The test kit: a broker in memory that does what its users call for, and leaves nothing."""
 
 import asyncio
+import socket
 import threading
 import time
 import unittest
@@ -292,7 +293,8 @@ def test_nobody_logs_in_with_a_wrong_password(amqp_broker: Broker, client: Clien
     assert publish(amqp_broker, client, timeout=5) is NotReadyError
     assert "ACCESS_REFUSED - Login was refused" in client.condition
     amqp_broker.refuse_password(refused=False)
-    assert publish(amqp_broker, client, timeout=600) is None
+    amqp_broker.run(client.wait_for(State.READY))
+    assert publish(amqp_broker, client) is None
 
 
 def test_an_operator_closes_the_connection(amqp_broker: Broker, client: Client) -> None:
@@ -312,7 +314,108 @@ def test_heartbeats_are_answered(amqp_broker: Broker) -> None:
     assert client.ready and client.counters.reconnects == 0
 
 
+def test_a_client_without_confirms_publishes_too(amqp_broker: Broker) -> None:
+    """What it sends is kept, returned, and confirmed to nobody; its channel can be closed."""
+    client = Client(URL, enable_confirmations=False, on_return_callback=lambda *_: None)
+    assert publish(amqp_broker, client, "", "nowhere") is None
+    amqp_broker.advance(0)
+    assert [(message.routing_key, message.confirmed) for message in amqp_broker.published] == [("nowhere", None)]
+    assert client.counters.returned == 1
+    amqp_broker.close_channel()
+    assert publish(amqp_broker, client) is None
+    assert "PRECONDITION_FAILED" in client.history[-2].reason
+
+
+def test_what_comes_after_the_brokers_goodbye_is_not_read(amqp_broker: Broker, client: Client) -> None:
+    """It was on its way, and its outcome is unknown."""
+    assert publish(amqp_broker, client) is None
+    amqp_broker.delay = 1
+    amqp_broker.stop()
+    assert publish(amqp_broker, client) is OutcomeUnknown
+    assert len(amqp_broker.published) == 1
+
+
+def test_heartbeats_are_answered_while_it_blocks(amqp_broker: Broker) -> None:
+    """As RabbitMQ does: a blocked connection is not lost."""
+    client = Client(f"{URL}/?heartbeat=10", timeout=600, confirm_timeout=600)
+    assert publish(amqp_broker, client) is None
+    amqp_broker.block()
+    waiting = client.publish("amq.topic", "key", b"")
+    amqp_broker.advance(300)
+    assert client.blocked and not waiting.done() and client.counters.reconnects == 0
+
+
+def test_what_a_full_queue_refused_is_nacked_when_confirms_are_released(amqp_broker: Broker, client: Client) -> None:
+    """Each confirm is the one that was swallowed."""
+    amqp_broker.queue_declare("q", max_length=1)
+    assert publish(amqp_broker, client, "", "other") is None
+    amqp_broker.swallow_confirms()
+    futures = [client.publish("", "q", b"") for _ in range(2)]
+    amqp_broker.advance(0)
+    amqp_broker.release_confirms()
+    assert futures[0].result() is None
+    assert isinstance(futures[1].exception(), MessageNacked)
+
+
+def test_a_queue_that_is_deleted_takes_its_messages_along(amqp_broker: Broker, client: Client) -> None:
+    """Another one of that name begins empty."""
+    amqp_broker.queue_declare("q")
+    assert publish(amqp_broker, client, "", "q") is None
+    amqp_broker.queue_delete("q")
+    amqp_broker.queue_declare("q")
+    assert amqp_broker.messages("q") == []
+
+
+def test_nacked_messages_are_kept_as_what_they_were(amqp_broker: Broker, client: Client) -> None:
+    """In no queue, and not confirmed."""
+    amqp_broker.nack_next()
+    assert publish(amqp_broker, client) is MessageNacked
+    assert [(message.queues, message.confirmed) for message in amqp_broker.published] == [((), False)]
+
+
 # The loop
+
+
+def test_a_fault_may_come_while_another_loop_runs(amqp_broker: Broker) -> None:
+    """The test's own, of asyncio.run()."""
+
+    async def cut() -> None:
+        client = Client(URL, reconnect_delay=0.01)
+        await client.wait_for(State.READY)
+        amqp_broker.cut()
+        assert client.closed
+        await client.shutdown()
+
+    asyncio.run(cut())
+
+
+def test_the_current_loop_is_what_it_was() -> None:
+    """A test that uses the implicit one goes on with it."""
+    before = asyncio.new_event_loop()
+    asyncio.set_event_loop(before)
+    broker = Broker().install().own_loop()
+    assert asyncio.get_event_loop_policy().get_event_loop() is broker.clock.loop
+    broker.close()
+    assert asyncio.get_event_loop_policy().get_event_loop() is before
+    asyncio.set_event_loop(None)
+    before.close()
+
+
+def test_other_sockets_are_waited_for_as_long_as_is_asked_for(amqp_broker: Broker) -> None:
+    """The loop cannot know when somebody else answers."""
+    amqp_broker.clock.grace = 5
+
+    async def ask() -> bytes:
+        ours, theirs = socket.socketpair()
+        threading.Timer(0.1, theirs.send, [b"late"]).start()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            return await asyncio.wait_for(reader.read(4), 60)
+        finally:
+            writer.close()
+            theirs.close()
+
+    assert amqp_broker.run(ask()) == b"late"
 
 
 def test_time_waits_for_threads(amqp_broker: Broker) -> None:
@@ -349,6 +452,8 @@ async def test_a_coroutine_has_its_own_loop(amqp_broker: Broker) -> None:
     assert await client.publish("amq.topic", "key", b"") is None
     with pytest.raises(RuntimeError, match="a loop of its own"):
         amqp_broker.advance(1)
+    with pytest.raises(RuntimeError, match="a loop of its own"):
+        amqp_broker.run(client.wait_for(State.READY))
     await client.shutdown()
     assert [peer.said_goodbye for peer in amqp_broker.peers] == [True]
 
@@ -368,7 +473,13 @@ def test_the_clients_of_a_test_are_shut_down_with_it() -> None:
 # Tornado's test case
 
 
-def test_a_setting_that_there_is_not_is_told() -> None:
+def test_the_mixin_comes_first() -> None:
+    """Behind Tornado's class it would have no say, and the test would use a real RabbitMQ."""
+    with pytest.raises(TypeError, match="name AMQPTestCase before AsyncHTTPTestCase"):
+        type("Mistaken", (AsyncHTTPTestCase, AMQPTestCase), {})
+
+
+def test_an_unknown_setting_is_told() -> None:
     """Before anything of the test runs."""
 
     class Mistaken(AMQPTestCase, AsyncHTTPTestCase):

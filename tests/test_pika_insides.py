@@ -191,7 +191,8 @@ def test_no_other_module_uses_pikas_insides() -> None:
         for path in PACKAGE.rglob("*.py")
         if path.name not in USERS and (used := set(uses(ast.parse(path.read_text()), private)))
     }
-    assert others == {}
+    # asyncio has the same name for another thing.
+    assert others == {"broker.py": {"_loop"}}
 
 
 def test_what_is_used_is_listed() -> None:

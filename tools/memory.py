@@ -1,4 +1,4 @@
-"""The broker in memory, held by the hand: nothing arrives at the client until somebody lets it."""
+"""The broker in memory, driven by hand: nothing arrives at the client until somebody lets it."""
 
 from __future__ import annotations
 

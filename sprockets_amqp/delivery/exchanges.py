@@ -87,7 +87,7 @@ class Exchanges:
         return message.exchange, message.user_id
 
     def ask(self, message: Message, on_answer: Answer) -> None:
-        """Ask RabbitMQ whether it takes messages like this one, be it that this one does not wait for it.
+        """Ask RabbitMQ whether it takes messages like this one, even where this one does not wait for it.
 
         Without an answer within 5 seconds, ``on_answer`` is called as if there were no refusal, and nothing is known.
         It is not called when the channel is lost meanwhile, unless the question was what the connection was lost over.

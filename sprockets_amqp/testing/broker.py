@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import Container, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -14,7 +14,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from sprockets_amqp import link
-from sprockets_amqp.bound import bound_to
+from sprockets_amqp.bound import bound_to, running_loop
 from sprockets_amqp.client import Client
 from sprockets_amqp.wire.memory import MemoryConnection
 
@@ -43,6 +43,18 @@ def clients_on(loop: asyncio.AbstractEventLoop) -> list[Client]:
     return [client for client in bound_to(loop) if isinstance(client, Client)]
 
 
+def _max_length(arguments: dict[str, Any]) -> int | None:
+    # By default RabbitMQ drops the oldest message instead, of which the publisher hears nothing.
+    rejects = str(arguments.get("x-overflow", "")).startswith("reject-publish")
+    return arguments.get("x-max-length") if rejects else None
+
+
+def _current_loop() -> asyncio.AbstractEventLoop | None:
+    # Asked any other way, asyncio makes one where there is none, or warns.
+    local = getattr(asyncio.get_event_loop_policy(), "_local", None)
+    return getattr(local, "_loop", None)
+
+
 class Broker:
     """All that connects while it is installed, and what came of it.
 
@@ -55,13 +67,13 @@ class Broker:
     ...     broker.queue_bind("audit", "events", "event.#")
 
     Attributes:
-        published: every message that was routed, in order, those that a full queue nacked among them.
+        published: every message that came, in order, those that were nacked among them.
         delay: seconds on the way of what the broker says.
         tune: what it proposes: channels, octets of a frame, seconds between heartbeats (AMQP 0-9-1, section 1.4.2.5).
         peers: the broker's end of each connection that was attempted, in order.
     """
 
-    #: How it differs from a broker that a test holds by the hand.
+    #: What a broker that is driven by hand does in another way.
     automatic = True
     clings = False
     connection_class: type[MemoryConnection] = MemoryConnection
@@ -78,8 +90,11 @@ class Broker:
         self._up = True
         self._logs_in = True
         self._swallows = False
+        #: The confirms that were swallowed, in order.
+        self._swallowed: list[tuple[Peer, Callable[[], object]]] = []
         self._nacks = 0
         self._clock: Clock | None = None
+        self._loop_before: asyncio.AbstractEventLoop | None = None
         self._installed = contextlib.ExitStack()
 
     def __repr__(self) -> str:
@@ -132,8 +147,10 @@ class Broker:
         self._routing.declare_queue(queue, max_length)
 
     def queue_delete(self, queue: str) -> None:
-        """Delete a queue."""
+        """Delete a queue, with the messages in it."""
         self._routing.delete_queue(queue)
+        for message in self.published:
+            message.queues = tuple(name for name in message.queues if name != queue)
 
     def queue_bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
         """Bind a queue to an exchange. Raises ValueError where one of them was not declared."""
@@ -155,6 +172,7 @@ class Broker:
     def own_loop(self) -> Self:
         """Give the broker a loop, which is the current one until `close`."""
         self._clock = Clock()
+        self._loop_before = _current_loop()
         # What escapes from a callback is logged, as on any loop.
         self._clock.loop.set_exception_handler(None)
         asyncio.set_event_loop(self._clock.loop)
@@ -167,10 +185,11 @@ class Broker:
             if clock is not None:
                 for client in clients_on(clock.loop):
                     clock.run(client.shutdown(SHUTDOWN_LIMIT))
-                clock.close()
-                asyncio.set_event_loop(None)
         finally:
             self.uninstall()
+            if clock is not None:
+                clock.close()
+                asyncio.set_event_loop(self._loop_before)
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
         """Run a coroutine to its end on the broker's loop; where it waits, time moves instead.
@@ -178,7 +197,12 @@ class Broker:
         Raises:
             TimeoutError: it did not end within so many seconds of the loop's time.
         """
-        return self.clock.run(coroutine, seconds)
+        try:
+            clock = self.clock
+        except RuntimeError:
+            coroutine.close()
+            raise
+        return clock.run(coroutine, seconds)
 
     def advance(self, seconds: float) -> None:
         """Let time pass on the broker's loop, and all happen that is due."""
@@ -245,7 +269,7 @@ class Broker:
         self._refused[exchange] = code
 
     def nack_next(self, count: int = 1) -> None:
-        """Nack the next messages instead of taking them."""
+        """Nack the next messages, and route them nowhere."""
         self._nacks += count
 
     def swallow_confirms(self) -> None:
@@ -255,14 +279,16 @@ class Broker:
     def release_confirms(self) -> None:
         """Confirm what was not confirmed, and what comes from now on."""
         self._swallows = False
-        for peer in self.connections:
-            peer.confirm_all()
+        swallowed, self._swallowed = self._swallowed, []
+        for peer, word in swallowed:
+            if not peer.lost:
+                word()
         self._let_arrive()
 
     def close_channel(self, code: int = 406, text: str = "PRECONDITION_FAILED") -> None:
         """Close the channel that each client publishes on."""
         for peer in self.connections:
-            for number in list(peer.received):
+            for number in peer.publishing:
                 peer.close_channel(number, code, text)
         self._let_arrive()
 
@@ -276,7 +302,7 @@ class Broker:
 
     def _let_arrive(self) -> None:
         """Have it known when the test goes on, rather than when the loop next turns."""
-        if self._clock is not None and not self._clock.loop.is_running():
+        if self._clock is not None and running_loop() is None:
             self._clock.turn()
 
     def _queue(self, name: str) -> Queue:
@@ -297,22 +323,29 @@ class Broker:
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
         """Take a message, return what no queue takes, and confirm it."""
-        tag = peer.received[channel_number]
         queues = self._routing.route(message.exchange, message.routing_keys)
+        self.published.append(message)
         if self._nacks:
             self._nacks -= 1
-            peer.confirm(tag, channel=channel_number, nack=True)
+            self._confirm(peer, channel_number, nack=True)
             return
         # One queue that is full makes a nack of it, and the others have the message all the same.
         takers = [queue for queue in queues if queue.takes]
         for queue in takers:
             queue.size += 1
         message.queues = tuple(queue.name for queue in takers)
-        self.published.append(message)
         if not queues and message.mandatory:
             peer.give_back(channel_number, message)
-        if not self._swallows:
-            peer.confirm(tag, channel=channel_number, nack=len(takers) < len(queues))
+        self._confirm(peer, channel_number, nack=len(takers) < len(queues))
+
+    def _confirm(self, peer: Peer, channel_number: int, *, nack: bool) -> None:
+        if channel_number not in peer.received:
+            return
+        word = functools.partial(peer.confirm, peer.received[channel_number], channel=channel_number, nack=nack)
+        if self._swallows:
+            self._swallowed.append((peer, word))
+        else:
+            word()
 
     def declare(self, method: Any) -> Refusal | None:
         """Declare, delete or bind what a method asks for."""
@@ -326,7 +359,7 @@ class Broker:
                 case "Exchange.Declare", _:
                     routing.declare_exchange(method.exchange, method.type)
                 case "Queue.Declare", _:
-                    routing.declare_queue(method.queue, (method.arguments or {}).get("x-max-length"))
+                    routing.declare_queue(method.queue, _max_length(method.arguments or {}))
                 case "Exchange.Delete", _:
                     routing.delete_exchange(method.exchange)
                 case "Queue.Delete", _:

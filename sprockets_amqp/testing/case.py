@@ -25,16 +25,23 @@ class AMQPTestCase(_Base):
     ...     amqp_settings = {"timeout": 0.1}
 
     Attributes:
-        amqp_settings: what the clients are told that are made without these settings as arguments. The loop is
-            Tornado's, and its time is real: limits that a test runs into should be short.
+        amqp_settings: settings that the environment has in each test, for `install()`; arguments come before them. The
+            loop is Tornado's, and its time is real: limits that a test runs into should be short.
         amqp_broker: the broker.
     """
 
     amqp_settings: ClassVar[dict[str, Any]] = {}
     amqp_broker: Broker
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        bases = [base.__name__ for base in cls.__mro__]
+        for other in {"AsyncTestCase", "AsyncHTTPTestCase"}.intersection(bases):
+            if bases.index(other) < bases.index(AMQPTestCase.__name__):
+                raise TypeError(f"{cls.__name__} has to name AMQPTestCase before {bases[1]}: its setUp comes first")
+
     def setUp(self) -> None:
-        """Install the broker before the application is made. Raises ValueError for a setting that there is not."""
+        """Install the broker before the application is made. Raises ValueError for an unknown setting."""
         variables = _variables({"reconnect_delay": 0.01, "max_reconnect_delay": 0.1, **self.amqp_settings})
         environment = mock.patch.dict(os.environ, variables)
         environment.start()
@@ -54,4 +61,4 @@ def _variables(settings: dict[str, Any]) -> dict[str, str]:
     names = {field.name: PREFIXES[0] + field.metadata["variable"] for field in dataclasses.fields(Settings)}
     for name in settings.keys() - names.keys():
         raise ValueError(f"amqp_settings has no {name!r}; there are {', '.join(names)}")
-    return {names[name]: str(value) for name, value in settings.items()}
+    return {names[name]: str(value) for name, value in settings.items() if value is not None}

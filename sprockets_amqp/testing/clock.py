@@ -11,9 +11,9 @@ from tornado.ioloop import IOLoop
 TURNS: Final = 40
 #: Turns after which a test has gone on for too long.
 MOST_TURNS: Final = 400_000
-#: Real seconds to wait for threads and other processes, of which the loop cannot know when they answer.
+#: Real seconds to wait for threads at a time.
 PATIENCE: Final = 0.05
-#: Real seconds to wait for sockets before time moves.
+#: Real seconds in which what one socket of this process sends to another is there.
 GRACE: Final = 0.002
 #: The loop wakes itself by one.
 OWN_SOCKETS: Final = 1
@@ -24,10 +24,12 @@ T = TypeVar("T")
 class Clock:
     """The loop, and its time.
 
-    Sockets work as ever. Threads that the loop runs (``asyncio.to_thread``) are waited for in real time, in which the
-    loop's does not move.
+    Threads that the loop runs (``asyncio.to_thread``) are waited for in real time, in which the loop's does not move.
+    Of what else answers, such as a service at the other end of a socket, the loop cannot know: it is waited for as long
+    as ``grace`` says.
 
     Attributes:
+        grace: real seconds to wait for sockets, where there are any, before time moves.
         now: the loop's time, in seconds.
         loop: the asyncio loop.
         io_loop: Tornado's view of it.
@@ -36,6 +38,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.grace = GRACE
         self.loop: Any = _Loop(self)
         self.io_loop = IOLoop(make_current=False, asyncio_loop=self.loop)
         self.escaped: list[dict[str, Any]] = []
@@ -58,6 +61,7 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass, and every timer fire at its time."""
         end = self.now + seconds
+        self._turns_left = MOST_TURNS
         self.turn()
         while (timers := self.timers()) and timers[0].when() <= end:
             self.now = max(self.now, timers[0].when())
@@ -121,11 +125,10 @@ class _Selector(selectors.DefaultSelector):
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Return what is ready; else move the clock, or wait for threads and other processes."""
+        """Return what is ready; else move the clock, or wait for threads."""
         if not self.jumps or (timeout is not None and timeout <= 0):
             return super().select(timeout)
-        # What one socket of this process sends to another is there at once, or nearly so.
-        if ready := super().select(GRACE if len(self.get_map()) > OWN_SOCKETS else 0):
+        if ready := super().select(self._clock.grace if len(self.get_map()) > OWN_SOCKETS else 0):
             return ready
         if timeout is None or self._clock.loop.in_threads:
             return super().select(PATIENCE)

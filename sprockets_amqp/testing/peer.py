@@ -71,7 +71,7 @@ class Rules(Protocol):
         """Say why a message, or a question about one, is refused."""
 
     def accept(self, peer: "Peer", channel_number: int, message: Published) -> None:
-        """Take a message on a channel with confirms, and have it confirmed."""
+        """Take a message, and have it confirmed where its channel has confirms."""
 
     def declare(self, method: Any) -> Refusal | None:
         """Declare or bind what a method asks for."""
@@ -91,7 +91,7 @@ class Peer:
         accepted: whether the connection was taken.
         lost: whether the line is gone.
         stalled: whether nothing is read from the line, since an alarm is on.
-        slow: whether nothing is taken from the line for now, be it that no alarm is told.
+        slow: whether nothing is taken from the line for now, even without an alarm.
         aborted: whether the client dropped the line.
         said_goodbye: whether the client asked to close the connection.
         outbox: what was said and has not arrived, a frame each.
@@ -117,12 +117,20 @@ class Peer:
         self.messages: dict[tuple[int, int], Published] = {}
         self.open_channels: set[int] = set()
         self.channels: list[int] = []
-        #: Channels for questions on which nothing is answered any more.
+        #: Whether the broker said connection.close.
+        self._closing = False
+        #: Channels for questions, which are in transactions, and those on which nothing is answered any more.
+        self._asking: set[int] = set()
         self._mute: set[int] = set()
         self._buffer = b""
         self._content: dict[int, list[Any]] = {}
         #: When the last of what was said arrives.
         self._due = 0.0
+
+    @property
+    def publishing(self) -> set[int]:
+        """The numbers of the channels that messages come on."""
+        return self.open_channels - self._asking
 
     # What is done to it
 
@@ -153,9 +161,7 @@ class Peer:
     def say(self, channel_number: int, method: Any, *more: Any) -> None:
         """Say something, which arrives when it is delivered."""
         for each in (frame.Method(channel_number, method), *more):
-            self.outbox.append(each.marshal())
-            if self.broker.automatic:
-                self._deliver_later()
+            self._say(each)
 
     def confirm(self, tag: int, *, channel: int = 1, multiple: bool = False, nack: bool = False) -> None:
         """Confirm what was received."""
@@ -182,6 +188,7 @@ class Peer:
     def close_connection(self, code: int, text: str) -> None:
         """Close the connection with a word; the line is gone when the client has answered."""
         self.say(0, spec.Connection.Close(code, text[:255], 0, 0))
+        self._closing = True
 
     def stall(self, *, stalled: bool, reason: str = "low on memory") -> None:
         """Block, and take nothing from the socket any more; or take it back."""
@@ -190,7 +197,7 @@ class Peer:
         self.take()
 
     def slow_down(self, *, slow: bool) -> None:
-        """Take nothing from the line for now, be it that no alarm is told; or take what it holds."""
+        """Take nothing from the line for now, even without an alarm; or take what it holds."""
         self.slow = slow
         self.take()
 
@@ -198,6 +205,9 @@ class Peer:
         """Read what is on its way, unless the line is slow or the broker is not reading."""
         while self.line and not self.slow and not self.stalled and not self.lost:
             decoded, size = self.line.popleft()
+            if self._closing and not _ends(decoded):
+                # AMQP 0-9-1, section 1.4.2.10: after connection.close nothing else is looked at.
+                continue
             if self.broker.alarm and _publishes(decoded):
                 # RabbitMQ blocks a connection when it publishes under an alarm, and reads no further.
                 self.line.appendleft((decoded, size))
@@ -241,7 +251,11 @@ class Peer:
         consumed, decoded = frame.decode_frame(self._buffer)
         while decoded is not None:
             self._buffer = self._buffer[consumed:]
-            self.line.append((decoded, consumed))
+            if isinstance(decoded, frame.Heartbeat):
+                # RabbitMQ answers them whatever else it reads.
+                self._say(decoded)
+            else:
+                self.line.append((decoded, consumed))
             if isinstance(decoded, frame.Header):
                 self.broker.note_sent(str(decoded.properties.message_id))
             consumed, decoded = frame.decode_frame(self._buffer)
@@ -249,6 +263,11 @@ class Peer:
 
     def _arrive(self, data: bytes) -> None:
         self.connection.arrived(data)
+
+    def _say(self, said: Any) -> None:
+        self.outbox.append(said.marshal())
+        if self.broker.automatic:
+            self._deliver_later()
 
     def _deliver_later(self) -> None:
         now = self.loop.time()
@@ -261,10 +280,6 @@ class Peer:
     def _take(self, decoded: Any) -> None:
         if isinstance(decoded, frame.ProtocolHeader):
             self.say(0, spec.Connection.Start(0, 9, {"capabilities": CAPABILITIES}, "PLAIN", "en_US"))
-        elif isinstance(decoded, frame.Heartbeat):
-            self.outbox.append(decoded.marshal())
-            if self.broker.automatic:
-                self._deliver_later()
         elif isinstance(decoded, frame.Method):
             answer = getattr(self, "_on_" + decoded.method.NAME.replace(".", "_").lower(), None)
             number = decoded.channel_number
@@ -304,6 +319,7 @@ class Peer:
         self.say(number, spec.Confirm.SelectOk())
 
     def _on_tx_select(self, number: int, _method: Any) -> None:
+        self._asking.add(number)
         self.say(number, spec.Tx.SelectOk())
 
     def _on_tx_rollback(self, number: int, _method: Any) -> None:
@@ -353,14 +369,16 @@ class Peer:
         refusal = self.broker.judge(message)
         if refusal is not None:
             self._refuse(number, refusal)
-        elif number in self.received:
-            self.received[number] += 1
-            tag = self.received[number]
-            self.unconfirmed[number].append(tag)
-            self.messages[number, tag] = message
+        elif number in self._asking:
+            if not self.broker.answers(message.exchange):
+                self._mute.add(number)
+        else:
+            if number in self.received:
+                self.received[number] += 1
+                tag = self.received[number]
+                self.unconfirmed[number].append(tag)
+                self.messages[number, tag] = message
             self.broker.accept(self, number, message)
-        elif not self.broker.answers(message.exchange):
-            self._mute.add(number)
 
     def give_back(self, number: int, message: Published) -> None:
         """Return a message that no queue takes."""
@@ -379,9 +397,16 @@ class Peer:
 
     def _forget(self, number: int) -> None:
         self._mute.discard(number)
+        self._asking.discard(number)
         self.received.pop(number, None)
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
+
+
+def _ends(decoded: Any) -> bool:
+    return isinstance(decoded, frame.Method) and isinstance(
+        decoded.method, spec.Connection.Close | spec.Connection.CloseOk
+    )
 
 
 def _publishes(decoded: Any) -> bool:

@@ -1,1 +1,1 @@
-"""The faults that the client comes through, each caused for real; `matrix.py` makes the README's table of them."""
+"""The faults that the client comes through, each caused for real; `tools/faults.py` makes a table of them."""

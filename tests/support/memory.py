@@ -14,10 +14,12 @@ __all__ = ["Broker", "in_memory", "outcome"]
 def in_memory() -> Iterator[Broker]:
     """A broker in memory; at the end every client is shut down, and nothing escaped or is left."""
     broker = Broker().install()
-    yield broker
-    broker.shut_down()
-    assert broker.clock.escaped == []
-    broker.close()
+    try:
+        yield broker
+        broker.shut_down()
+        assert broker.clock.escaped == []
+    finally:
+        broker.close()
 
 
 def outcome(future: asyncio.Future[None]) -> object:
