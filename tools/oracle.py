@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pika import frame, spec
 
@@ -23,6 +23,11 @@ from sprockets_amqp.testing.peer import Peer
 if TYPE_CHECKING:
     from sprockets_amqp.testing.clock import Clock
     from sprockets_amqp.wire.memory import MemoryConnection
+
+
+#: Seconds that a ready client may wait for RabbitMQ's word on an exchange, and what a limit may be late by.
+QUESTION_LIMIT: Final = 5.0
+SLACK: Final = 1.0
 
 
 class Violation(Exception):
@@ -49,11 +54,16 @@ class Publish:
 
     message_id: str
     exchange: str
+    routing_key: str
+    body: bytes
     future: asyncio.Future[None]
     number: int
+    #: Whether AMQP and RabbitMQ would take it; None: as the connection will have it.
+    valid: bool | None
+    #: By when it has to have ended, if it is never sent.
+    deadline: float
     sendings: list[Sending] = dataclasses.field(default_factory=list)
     judged: bool = False
-    ends: int = 0
 
 
 class Reader:
@@ -86,7 +96,8 @@ class WatchedPeer(Peer):
         self._tags: dict[int, int] = {}
         #: Exchanges that are asked about, by channel, and the messages that are coming, by channel.
         self._asked: dict[int, str] = {}
-        self._coming: dict[int, str] = {}
+        self._coming: dict[int, Any] = {}
+        self._bodies: dict[int, tuple[str, int, bytes]] = {}
         self._returned: dict[int, bool] = {}
         self.blocked = False
         self._stopped: set[int] = set()
@@ -105,23 +116,35 @@ class WatchedPeer(Peer):
     def _see_sent(self, sent: Any) -> None:
         number = getattr(sent, "channel_number", 0)
         if isinstance(sent, frame.Method) and isinstance(sent.method, spec.Basic.Publish):
-            self._coming[number] = str(sent.method.exchange)
+            self._coming[number] = sent.method
             if (self.blocked or number in self._stopped) and not self._grace:
                 self._oracle.fail(f"channel {number} publishes although RabbitMQ asked it not to")
         elif isinstance(sent, frame.Header) and number in self._coming:
-            exchange = self._coming.pop(number)
+            method = self._coming.pop(number)
+            if sent.properties.message_id is not None:
+                self._oracle.see_address(str(sent.properties.message_id), method)
+                self._see_body(number, str(sent.properties.message_id), sent.body_size, b"")
             if number in self.ledgers:
                 self._tags[number] += 1
                 sending = Sending(str(sent.properties.message_id), self._oracle.clock.now, self._tags[number])
                 self.ledgers[number][sending.tag] = sending
                 self._oracle.on_sent(sending)
             elif sent.properties.message_id is None:
-                self._asked[number] = exchange
+                self._asked[number] = str(method.exchange)
             elif not self._oracle.confirms:
                 self._oracle.on_sent(Sending(str(sent.properties.message_id), self._oracle.clock.now, 0))
             # What was handed over before the channel's end was heard of leaves for nowhere.
+        elif isinstance(sent, frame.Body) and number in self._bodies:
+            message_id, size, before = self._bodies.pop(number)
+            self._see_body(number, message_id, size, before + sent.fragment)
         elif isinstance(sent, frame.Method) and isinstance(sent.method, spec.Channel.Close):
             self._forget_ledger(number)
+
+    def _see_body(self, number: int, message_id: str, size: int, body: bytes) -> None:
+        if len(body) < size:
+            self._bodies[number] = (message_id, size, body)
+        else:
+            self._oracle.see_body(message_id, body)
 
     # What arrives at the client
 
@@ -240,21 +263,41 @@ class Oracle:
         return [publish for publish in self._publishes.values() if not publish.future.done()]
 
     def publish(
-        self, exchange: str, routing_key: str, body: bytes, properties: dict[str, Any], timeout: float | None
-    ) -> None:
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: dict[str, Any],
+        timeout: float | None,
+        *,
+        valid: bool | None = True,
+    ) -> Publish:
         """Publish a message with a name of its own."""
         number = len(self._publishes)
         message_id = f"m{number}"
+        longest = self._client.settings.timeout if timeout is None else timeout
+        # What was handed over when the line was lost, and never left, begins to wait anew.
+        again = 3 * self._client.settings.timeout if self.republish else 0
+        deadline = self.clock.now + max(longest, QUESTION_LIMIT) + again + SLACK
         # It is known before it can be sent.
-        publish = Publish(message_id, exchange, asyncio.Future(loop=self.clock.loop), number)
+        nothing: asyncio.Future[None] = asyncio.Future(loop=self.clock.loop)
+        publish = Publish(message_id, exchange, routing_key, body, nothing, number, valid, deadline)
         self._publishes[message_id] = publish
         publish.future = self._client.publish(
             exchange, routing_key, body, {"message_id": message_id, **properties}, timeout=timeout
         )
-        publish.future.add_done_callback(lambda _future: self._count(publish))
+        return publish
 
-    def _count(self, publish: Publish) -> None:
-        publish.ends += 1
+    def see_address(self, message_id: str, method: Any) -> None:
+        """Hold the address on the wire against what was published."""
+        publish = self._publishes[message_id]
+        if (method.exchange, method.routing_key) != (publish.exchange, publish.routing_key):
+            self.fail(f"{message_id} goes to {method.exchange!r} with {method.routing_key!r}")
+
+    def see_body(self, message_id: str, body: bytes) -> None:
+        """Hold the body on the wire against what was published."""
+        if body != self._publishes[message_id].body:
+            self.fail(f"{message_id} has another body on the wire: {body[:20]!r}")
 
     def on_sent(self, sending: Sending) -> None:
         """Take note of a message on the wire."""
@@ -293,11 +336,28 @@ class Oracle:
     def poll(self) -> None:
         """Judge what has ended since the last look, with what has arrived until now."""
         for publish in self._publishes.values():
-            if not publish.judged and publish.future.done():
+            if publish.judged:
+                continue
+            if publish.future.done():
                 publish.judged = True
                 self._judge(publish)
+            else:
+                self._see_lateness(publish)
         if self._client.waiting > self.max_waiting + (self.window if self.republish else 0):
             self.fail(f"{self._client.waiting} wait, and {self.max_waiting} may")
+
+    def _see_lateness(self, publish: Publish) -> None:
+        last = publish.sendings[-1] if publish.sendings else None
+        if last is None and self.clock.now > publish.deadline and not self._handed_over:
+            self.fail(f"{publish.message_id} waits for longer than it may")
+        if last is not None and not last.lost and self.clock.now > last.at + self.confirm_timeout + SLACK:
+            self.fail(f"{publish.message_id} is unconfirmed for longer than confirm_timeout")
+
+    @property
+    def _handed_over(self) -> bool:
+        """Whether something was handed to a line that takes nothing."""
+        connection = self._client.connection
+        return connection is not None and bool(connection._pieces)  # noqa: SLF001
 
     def _judge(self, publish: Publish) -> None:
         if publish.future.cancelled():
@@ -321,8 +381,10 @@ class Oracle:
         sendings = publish.sendings
         last = sendings[-1] if sendings else None
         match error:
-            case NotReadyError() | InvalidMessage():
-                return not sendings
+            case InvalidMessage():
+                return not sendings and publish.valid is not True
+            case NotReadyError():
+                return not sendings and publish.valid is not False
             case ExchangeRefused():
                 asked = publish.exchange in self.refused or error.reply_code in self.costs
                 return not sendings and asked
@@ -349,8 +411,6 @@ class Oracle:
         for publish in self._publishes.values():
             if not publish.future.done():
                 self.fail(f"{publish.message_id} never ended")
-            if publish.ends != 1:
-                self.fail(f"{publish.message_id} ended {publish.ends} times")
         client = self._client
         if (client.unconfirmed, client.waiting, client.connection) != (0, 0, None):
             self.fail(f"left: {client.unconfirmed} unconfirmed, {client.waiting} waiting, {client.connection}")

@@ -23,11 +23,15 @@ class Leaked(AssertionError):
 
 
 def held() -> set[object]:
-    """Return what the process and the running loop hold now, but for the caller's task and the loop's own threads."""
+    """Return what the process and the running loop hold now, but for the caller's task and the loop's own threads.
+
+    uvloop keeps the /dev/null of a program that it has started.
+    """
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     # asyncio.to_thread() keeps its threads for as long as the loop lives.
     threads = {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
-    return {*_descriptors(), *threads, *tasks, *timers()}
+    descriptors = {each for each in _descriptors() if not each.endswith("-> /dev/null")}
+    return {*descriptors, *threads, *tasks, *timers()}
 
 
 def timers() -> list[asyncio.TimerHandle]:
