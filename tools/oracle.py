@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: Seconds that a ready client may wait for RabbitMQ's word on an exchange, and what a limit may be late by.
 QUESTION_LIMIT: Final = 5.0
 SLACK: Final = 1.0
+#: Seconds that closing and connecting may take at the most: draining and its answer, and pika's attempts on one node.
+LONGEST: Final = {"closing": 10 + 2 + SLACK, "connecting": 2 * 60.0}
 
 
 class Violation(Exception):
@@ -100,7 +102,7 @@ class WatchedPeer(Peer):
         self._bodies: dict[int, tuple[str, int, bytes]] = {}
         self._returned: dict[int, bool] = {}
         self.blocked = False
-        self._stopped: set[int] = set()
+        self.stopped: set[int] = set()
         #: Whether what leaves next was handed over before RabbitMQ's word arrived.
         self._grace = False
 
@@ -117,7 +119,7 @@ class WatchedPeer(Peer):
         number = getattr(sent, "channel_number", 0)
         if isinstance(sent, frame.Method) and isinstance(sent.method, spec.Basic.Publish):
             self._coming[number] = sent.method
-            if (self.blocked or number in self._stopped) and not self._grace:
+            if (self.blocked or number in self.stopped) and not self._grace:
                 self._oracle.fail(f"channel {number} publishes although RabbitMQ asked it not to")
         elif isinstance(sent, frame.Header) and number in self._coming:
             method = self._coming.pop(number)
@@ -180,7 +182,7 @@ class WatchedPeer(Peer):
         elif isinstance(method, spec.Connection.Blocked | spec.Connection.Unblocked):
             self.blocked = isinstance(method, spec.Connection.Blocked)
         elif isinstance(method, spec.Channel.Flow):
-            (self._stopped.discard if method.active else self._stopped.add)(number)
+            (self.stopped.discard if method.active else self.stopped.add)(number)
 
     def _see_confirm(self, number: int, tag: int, multiple: bool, acked: bool) -> None:
         ledger = self.ledgers.get(number, {})
@@ -218,7 +220,7 @@ class WatchedPeer(Peer):
         for sending in self.ledgers.pop(number, {}).values():
             sending.lost = True
         self._asked.pop(number, None)
-        self._stopped.discard(number)
+        self.stopped.discard(number)
 
 
 class Oracle:
@@ -244,6 +246,8 @@ class Oracle:
         self.confirm_timeout = confirm_timeout
         self.step = "the beginning"
         self.violations: list[str] = []
+        #: In which passing state the client is, and since when.
+        self._stuck = ("", 0.0)
         #: Exchanges that RabbitMQ refused when it was asked, as the client was told.
         self.refused: set[str] = set()
         #: The reply codes with which connections were closed.
@@ -323,6 +327,24 @@ class Oracle:
             if each.confirmed is None and not each.lost
         ]
 
+    def see_idle(self, peers: list[WatchedPeer]) -> None:
+        """Nothing is left to do but to wait: what goes to the default exchange, which is known, has gone out."""
+        if self.republish or not self.confirms:
+            return
+        waits = [each for each in self.pending if each.exchange == "" and each.valid and not each.sendings]
+        for peer in peers:
+            for number, ledger in peer.ledgers.items():
+                open_to_all = not peer.blocked and number not in peer.stopped and not peer.outbox
+                if waits and open_to_all and len(ledger) < self.window and not self._handed_over:
+                    self.fail(f"{waits[0].message_id} waits, and nothing is in its way")
+
+    def _see_stuck(self) -> None:
+        name = "closing" if self._client.closing else "connecting" if self._client.connecting else ""
+        if name != self._stuck[0]:
+            self._stuck = (name, self.clock.now)
+        elif name and self.clock.now - self._stuck[1] > LONGEST[name]:
+            self.fail(f"it is {name} for {self.clock.now - self._stuck[1]:g} s")
+
     def fail(self, what: str) -> None:
         """Take note of what does not hold: pika and the loop would swallow what is raised."""
         self.violations.append(what)
@@ -343,6 +365,7 @@ class Oracle:
                 self._judge(publish)
             else:
                 self._see_lateness(publish)
+        self._see_stuck()
         if self._client.waiting > self.max_waiting + (self.window if self.republish else 0):
             self.fail(f"{self._client.waiting} wait, and {self.max_waiting} may")
 

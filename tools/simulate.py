@@ -106,6 +106,8 @@ class World:
 
     def _look(self, step: str) -> None:
         self.oracle.step = step
+        if not self.clock.loop._ready:  # noqa: SLF001
+            self.oracle.see_idle(self._ups)
         self.oracle.look()
         if self._tell is not None:
             client = self.client
@@ -293,7 +295,7 @@ class World:
                 peer.slow_down(slow=False)
                 if peer.stalled:
                     peer.stall(stalled=False)
-                for number in peer.received:
+                for number in peer.stopped:
                     peer.say(number, spec.Channel.Flow(active=True))
                 peer.confirm_all()
             self.settle()
