@@ -53,7 +53,7 @@ test: $(VENV)/.dev
 # The markers come from the fixtures that a test uses: tests/conftest.py.
 test-fast: $(VENV)/.dev
 	@.ci/setup diagrams
-	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not browser' $(T)
+	@$(PY) -m pytest --hypothesis-profile fast --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not browser' $(T)
 
 # All of them take about an hour.
 matrix: $(VENV)/.dev

@@ -17,6 +17,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example that is slow because the machine is busy is no failure.
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+# `make test-fast` looks at fewer of them.
+hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("project"), max_examples=20)
 hypothesis.settings.load_profile("project")
 
 

@@ -247,4 +247,4 @@ class LedgerComparison(RuleBasedStateMachine):
 
 
 TestLedgerComparison = LedgerComparison.TestCase
-TestLedgerComparison.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestLedgerComparison.settings = settings(max_examples=settings().max_examples, stateful_step_count=30, deadline=None)

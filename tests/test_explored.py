@@ -394,5 +394,8 @@ class Exploration(RuleBasedStateMachine):
 
 TestExploration = Exploration.TestCase
 TestExploration.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=settings().max_examples,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

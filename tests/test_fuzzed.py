@@ -113,7 +113,7 @@ async def _fuzz(stream: bytes, places: list[int]) -> None:
     assert leaks.timers() == []
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=settings().max_examples, deadline=None)
 @given(
     greeted=st.integers(0, len(GREETING)),
     parts=st.lists(WHOLE | WHOLE | MALFORMED, max_size=8),

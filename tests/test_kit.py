@@ -394,9 +394,9 @@ def test_the_current_loop_is_what_it_was() -> None:
     before = asyncio.new_event_loop()
     asyncio.set_event_loop(before)
     broker = Broker().install().own_loop()
-    assert asyncio.get_event_loop_policy().get_event_loop() is broker.clock.loop
+    assert asyncio.get_event_loop() is broker.clock.loop
     broker.close()
-    assert asyncio.get_event_loop_policy().get_event_loop() is before
+    assert asyncio.get_event_loop() is before
     asyncio.set_event_loop(None)
     before.close()
 

@@ -319,7 +319,7 @@ def test_passwords_are_hidden_from_people(url: str, shown: str) -> None:
 
 
 # Each that is amqps reads all authorities that the machine trusts.
-@settings(max_examples=40)
+@settings(max_examples=settings().max_examples // 2)
 @given(
     user=st.text("abc%2F.-", max_size=5),
     hosts=st.lists(st.sampled_from(["one", "two:5673", "[::1]", "other:s3cr3t@three"]), max_size=3),

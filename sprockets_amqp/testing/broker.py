@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Container, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -50,6 +51,11 @@ def _max_length(arguments: dict[str, Any]) -> int | None:
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:
+    if sys.version_info >= (3, 14):
+        try:
+            return asyncio.get_event_loop()
+        except RuntimeError:
+            return None
     # Asked any other way, asyncio makes one where there is none, or warns.
     local = getattr(asyncio.get_event_loop_policy(), "_local", None)
     return getattr(local, "_loop", None)

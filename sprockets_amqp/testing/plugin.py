@@ -16,7 +16,9 @@ def amqp_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     anything waits, time moves instead.
     """
     broker = Broker().install()
-    if not inspect.iscoroutinefunction(getattr(request, "function", None)):
-        broker.own_loop()
-    yield broker
-    broker.close()
+    try:
+        if not inspect.iscoroutinefunction(getattr(request, "function", None)):
+            broker.own_loop()
+        yield broker
+    finally:
+        broker.close()
