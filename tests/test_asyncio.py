@@ -57,7 +57,7 @@ def test_a_client_made_before_the_loop_belongs_to_the_block(amqp_broker: Broker)
 
 
 def test_flush_waits_for_what_is_in_line_and_on_the_wire(amqp_broker: Broker) -> None:
-    """Not for what is published after it."""
+    """However long the broker takes."""
 
     async def publish() -> list[bool]:
         client = Client(URL, max_unconfirmed=2)

@@ -12,6 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from sprockets_amqp import Client, State
 from sprockets_amqp.testing import Broker
 from sprockets_amqp.testing.routing import TYPES, ExchangeType
+from tests.support.waiting import until
 from tools.rabbitmq import Node
 
 EXCHANGES: Final = ("e0", "e1", "e2", "amq.topic", "amq.fanout", "")
@@ -248,9 +249,8 @@ class Run:
             self.outcomes.append("confirmed")
 
     async def _ready(self, reconnects: int) -> None:
-        async with asyncio.timeout(LONG):
-            while not self._client.ready or self._client.counters.reconnects < reconnects:
-                await asyncio.sleep(0.01)
+        client = self._client
+        await until(lambda: client.ready and client.counters.reconnects >= reconnects)
 
     async def _publish(self, exchange: str, routing_key: str, mandatory: bool) -> None:
         await self._end(self._begin((exchange, routing_key, mandatory)))
