@@ -23,7 +23,8 @@ from tornado.netutil import bind_sockets
 
 from examples.application import EventsApplication
 from sprockets_amqp import AMQPException, State, StateChange
-from sprockets_amqp.settings import from_environment, hide_password, node_parameters
+from sprockets_amqp.settings import from_environment
+from sprockets_amqp.urls import hide_password, node_parameters
 from sprockets_amqp.wire.replies import describe
 from tools.rabbitmq import Node, NodeFailed, scripts
 

@@ -22,6 +22,7 @@ except ModuleNotFoundError as error:
     raise
 
 from ._install import install
+from .access import Access
 from .client import Client
 from .delivery.publisher import Counters
 from .errors import (
@@ -38,6 +39,7 @@ from .errors import (
 from .hooks import Changes, StateChange, Subscription
 from .mixin import PublishingMixin
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
+from .topology import Topology
 
 if TYPE_CHECKING:
     from . import web
@@ -56,6 +58,7 @@ __all__ = [
     "DEFAULT_CONNECTION_ATTEMPTS",
     "DEFAULT_RECONNECT_DELAY",
     "AMQPException",
+    "Access",
     "Changes",
     "Client",
     "ConnectionStateError",
@@ -72,6 +75,7 @@ __all__ = [
     "State",
     "StateChange",
     "Subscription",
+    "Topology",
     "__version__",
     "install",
     "web",

@@ -53,22 +53,37 @@ class Attempts(Generic[Node]):
     def __init__(self, nodes: Iterable[Node], reconnect_delay: float, max_reconnect_delay: float) -> None:
         self._nodes = deque(nodes)
         self._untried = len(self._nodes) - 1
+        self._due = True
         self._lasting = reconnect_delay
         self._connections = Backoff(reconnect_delay, max_reconnect_delay)
         self._channels = Backoff(CHANNEL_DELAY, reconnect_delay, at_once=True)
 
     @property
-    def node(self) -> Node:
-        """The node that is connected, or tried next."""
-        return self._nodes[0]
+    def node(self) -> Node | None:
+        """The node that is connected, or tried next; None where none is known."""
+        return self._nodes[0] if self._nodes else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the nodes are to be looked up: each was tried, or one was connected, since they were replaced."""
+        return self._due
+
+    def replace(self, nodes: Iterable[Node]) -> None:
+        """Begin a round with other nodes; those that were known before keep their order, and come first."""
+        found = {node: node for node in nodes}
+        known = [found.pop(node) for node in self._nodes if node in found]
+        self._nodes = deque([*known, *found.values()])
+        self._untried = len(self._nodes) - 1
+        self._due = False
 
     def next(self) -> float:
         """Go on to the next node; returns the seconds to wait before it is tried."""
         self._nodes.rotate(-1)
-        if self._untried:
+        if self._untried > 0:
             self._untried -= 1
             return 0.0
         self._untried = len(self._nodes) - 1
+        self._due = True
         return self._connections.next()
 
     def next_channel(self) -> float:
@@ -76,7 +91,8 @@ class Attempts(Generic[Node]):
         return self._channels.next()
 
     def lost(self, lasted: float) -> None:
-        """Hear that a channel was lost that had been open for ``lasted`` seconds."""
+        """Hear that a channel was lost that had been open for ``lasted`` seconds; 0: there was none."""
+        self._due = self._due or lasted > 0
         if lasted >= self._lasting:
             self._untried = len(self._nodes) - 1
             self._connections.reset()

@@ -14,6 +14,7 @@ from .forks import after_fork, forget_current_loop
 from .hooks import Hooks
 from .link import Events
 from .settings import Settings
+from .topology import SetupFunction
 
 LOGGER = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class Bound(Events):
     #: The loop that it belongs to.
     io_loop: IOLoop
     _hooks: Hooks
+    #: What declares exchanges, queues and bindings, if anything does.
+    _setup: SetupFunction | None
     #: Whether the loop to run on was given: then no other takes its place.
     _io_loop_given: bool
     #: None in a forked process, until it is used there.
@@ -50,7 +53,7 @@ class Bound(Events):
         self.io_loop = io_loop
         self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
         tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
-        self._present = core = Core(self.settings, self, self._hooks.announce, tell, io_loop)
+        self._present = core = Core(self.settings, self, self._hooks.announce, tell, self._setup, io_loop)
         _bound.add(self)
         core.start()
         return core

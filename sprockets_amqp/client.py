@@ -27,12 +27,14 @@ from .settings import (
     DEFAULT_CONNECTION_ATTEMPTS,
     DEFAULT_RECONNECT_DELAY,
     DEFAULT_URL,
+    URL,
     Settings,
     from_environment,
-    hide_password,
 )
 from .states import DESCRIPTIONS, PublishOutcome, State, Substate
 from .text import shown
+from .topology import SetupFunction
+from .urls import hide_password
 from .wire.replies import channel_lost, connection_lost, describe
 from .wire.transport import Connection
 
@@ -52,13 +54,18 @@ class Client(Bound):
     connection of its own; what was published before is the parent's.
 
     Args:
-        url: the node, or several, comma separated; each lost one is followed by the next at once.
+        url: the node, or several, comma separated; each lost one is followed by the next at once. Or a function or
+            coroutine function that returns that or an `Access`: it is asked before each round of attempts, and may
+            take 10 seconds.
         on_ready_callback: called with the client each time publishing becomes possible.
         on_unavailable_callback: called with the client each time it stops being possible.
         on_return_callback: called with method, properties and body of each message that RabbitMQ returned as
             unroutable; without it they are logged as critical.
         on_persistent_failure_callback: called with the client once in each outage that lasts longer than ``timeout``.
         io_loop: the loop to run on.
+        setup: a coroutine function that is called with a `Topology` on each connection, and again when a channel was
+            lost, and declares what has to be there before anything is published. It may take 30 seconds. Where it
+            fails, that is a failed attempt to connect: one declaration that RabbitMQ refuses stops all publishing.
 
     Raises:
         ValueError: a setting is bad; the sentence names it.
@@ -74,7 +81,7 @@ class Client(Bound):
 
     def __init__(
         self,
-        url: str,
+        url: URL,
         enable_confirmations: bool = True,
         reconnect_delay: float = DEFAULT_RECONNECT_DELAY,
         connection_attempts: int = DEFAULT_CONNECTION_ATTEMPTS,
@@ -85,6 +92,7 @@ class Client(Bound):
         io_loop: IOLoop | None = None,
         *,
         on_persistent_failure_callback: Callable[["Client"], object] | None = None,
+        setup: SetupFunction | None = None,
         **settings: Any,
     ) -> None:
         try:
@@ -99,6 +107,9 @@ class Client(Bound):
         finally:
             # A traceback may be shown with what its frames hold.
             del url, settings
+        if setup is not None and not callable(setup):
+            raise ValueError(f"setup must be a coroutine function, not {setup!r:.80}")
+        self._setup = setup
         self.on_ready = on_ready_callback
         self.on_unavailable = on_unavailable_callback
         self.on_return = on_return_callback
@@ -139,20 +150,24 @@ class Client(Bound):
     def __repr__(self) -> str:
         # In a forked process that has not used it yet, it has no state.
         state = self.state if self._present is not None else State.IDLE
-        where = hide_password(self.url) if hasattr(self, "settings") else "without settings"
+        where = "without settings"
+        if hasattr(self, "settings"):
+            where = hide_password(self.url) if self.url is not None else self.settings.shown_url
         return f"<Client {DESCRIPTIONS[state]} {where}>"
 
     # What it was told, and what it works with
 
     @property
-    def url(self) -> str:
-        """The URL as it was given, passwords included."""
-        return self.settings.url
+    def url(self) -> str | None:
+        """The URL as it was given or last answered, passwords included; None before the function's first answer."""
+        if isinstance(self.settings.url, str):
+            return self.settings.url
+        return self._present.lifecycle.address.url if self._present is not None else None
 
     @property
-    def parameters(self) -> pika.URLParameters:
-        """pika's parameters of the node that is connected, or tried next."""
-        return self._lifecycle.attempts.node
+    def parameters(self) -> pika.URLParameters | None:
+        """pika's parameters of the node that is connected, or tried next; None before the function's first answer."""
+        return self._lifecycle.address.parameters
 
     @property
     def connection(self) -> Connection | None:

@@ -1,19 +1,17 @@
 """What belongs to one event loop in one process: a client has one at a time, and a forked child abandons it whole."""
 
-import random
 import threading
 from collections.abc import Callable
 
-import pika
 from tornado.ioloop import IOLoop
 
-from .attempts import Attempts
 from .forks import part_from_parent
 from .hooks import StateChange
 from .inflight import InFlight
 from .lifecycle import Lifecycle
 from .link import Events, Link
-from .settings import Settings, node_parameters
+from .settings import Settings
+from .topology import Setup, SetupFunction
 
 
 class Core:
@@ -30,6 +28,7 @@ class Core:
         events: Events,
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
+        setup: SetupFunction | None,
         io_loop: IOLoop,
     ) -> None:
         self.loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
@@ -38,8 +37,8 @@ class Core:
         self.link = Link(
             events, io_loop, confirm=settings.enable_confirmations, max_message_size=settings.max_message_size
         )
-        attempts = Attempts(_nodes(settings), settings.reconnect_delay, settings.max_reconnect_delay)
-        self.lifecycle = Lifecycle(settings, self.link, events, attempts, announce, on_persistent_failure, self.loop)
+        declares = Setup(setup, self.loop)
+        self.lifecycle = Lifecycle(settings, self.link, events, declares, announce, on_persistent_failure, self.loop)
         self.publisher = self.lifecycle.publisher
         #: The requests that handlers with `PublishingMixin` are answering.
         self.in_flight = InFlight()
@@ -62,15 +61,3 @@ class Core:
 
     def _note_run(self) -> None:
         self.ran = True
-
-
-def _nodes(settings: Settings) -> list[pika.URLParameters]:
-    """Parse the nodes of the URL, in an order of this client's own, so that clients spread over them."""
-    nodes = node_parameters(settings.url)
-    for node in nodes:
-        # Of several nodes each is tried once, so that the next one's turn comes soon.
-        node.connection_attempts = settings.connection_attempts if len(nodes) == 1 else 1
-        properties = dict(node.client_properties or {})
-        properties.setdefault("connection_name", settings.default_app_id or "sprockets_amqp")
-        node.client_properties = properties
-    return random.sample(nodes, len(nodes))

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import pika
 from transitions import EventData
 
-from .attempts import Attempts
+from .address import ASK_LIMIT, Address
 from .bounded_log import BoundedLog
 from .delivery.publisher import Publisher
 from .errors import AMQPException
@@ -21,10 +20,12 @@ from .hooks import StateChange
 from .link import Events, Link
 from .model import Model, Timeout, Trigger
 from .outage import OutageModel
-from .settings import Settings, node_name
+from .renewal import RenewalModel
+from .settings import Settings
 from .states import (
     DESCRIPTIONS,
     DOCUMENTED,
+    LOGGED_IN,
     OUT,
     PUBLISH_OUTCOMES,
     STATES,
@@ -34,6 +35,7 @@ from .states import (
     State,
     Substate,
 )
+from .topology import Setup
 from .wire.replies import describe
 
 LOGGER = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ LOGGER = logging.getLogger(__name__)
 DRAIN_LIMIT: Final = 10.0
 #: Seconds within which RabbitMQ is to answer connection.close; while it is blocking, it does not.
 CLOSE_LIMIT: Final = 2.0
+#: Seconds that `setup` may take.
+SETUP_LIMIT: Final = 30.0
 
 
 class Lifecycle(Model):
@@ -50,7 +54,9 @@ class Lifecycle(Model):
     state: Substate
     # What the declaration adds; tests/test_states.py holds the two equal.
     connect: Trigger
+    address_given: Trigger
     connection_opened: Trigger
+    setup_done: Trigger
     channel_opened: Trigger
     connection_blocked: Trigger
     connection_unblocked: Trigger
@@ -68,15 +74,18 @@ class Lifecycle(Model):
         settings: Settings,
         link: Link,
         events: Events,
-        attempts: Attempts[pika.URLParameters],
+        setup: Setup,
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop)
-        self.attempts = attempts
+        self.address = Address(settings, loop)
+        self.attempts = self.address.attempts
         self.publisher = Publisher(loop, self, link, settings)
         self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop)
+        self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop)
+        self._setup = setup
         #: When the present documented state was entered, in seconds since 1970.
         self.since = time.time()
         #: The last trouble since the client was ready, or was asked to connect.
@@ -132,6 +141,16 @@ class Lifecycle(Model):
     def closable(self) -> bool:
         """Whether there is an open connection to close."""
         return bool(self.may_close())  # type: ignore[attr-defined] # the machine adds it
+
+    @property
+    def asks(self) -> bool:
+        """Whether a function is to be asked for the address before the next attempt."""
+        return self.address.asks
+
+    @property
+    def sets_up(self) -> bool:
+        """Whether something has to be declared before a channel is opened."""
+        return self._setup.given
 
     @property
     def blocking(self) -> bool:
@@ -195,6 +214,9 @@ class Lifecycle(Model):
         LOGGER.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
         if (self.state in OUT) is not (self._left in OUT):
             self._turn_outage(began=self.state in OUT, reason=reason)
+        if (self.state in LOGGED_IN) is not (self._left in LOGGED_IN):
+            renewal = self.renewal
+            renewal.feed(renewal.login_accepted if self.state in LOGGED_IN else renewal.login_ended)
         if dest is not source:
             self.since = time.time()
             self._announce(StateChange(source, dest, event.event.name, reason, self.since))
@@ -210,7 +232,7 @@ class Lifecycle(Model):
         self.outage.feed(self.outage.outage_began if began else self.outage.outage_ended)
 
     def _log_ready(self) -> None:
-        node, again = node_name(self.attempts.node), " again" if self._been_ready else ""
+        node, again = self.address.node_name, " again" if self._been_ready else ""
         if self.reason:
             # A warning as well: who was told of the trouble is to see its end.
             lasted = self._loop.time() - self._out_since
@@ -221,11 +243,35 @@ class Lifecycle(Model):
 
     # What is declared: connecting
 
+    def ask_for_address(self, _event: EventData) -> None:
+        """Ask the function for the address."""
+        self.address.ask(self._tell_end(self.address_given))
+
+    def stop_asking(self, _event: EventData) -> None:
+        """Cancel the question."""
+        self.address.stop_asking()
+
+    def ask_limit(self, _event: EventData) -> Timeout:
+        """Return how long the function may take."""
+        return ASK_LIMIT, f"{self.address.function} has not answered within {ASK_LIMIT:g} s"
+
     def open_connection(self, _event: EventData) -> None:
         """Reach for the node whose turn it is."""
-        node = self.attempts.node
-        LOGGER.debug("connecting to %s", node_name(node))
-        self._attempt(lambda: self._link.open_connection(node))
+        LOGGER.debug("connecting to %s", self.address.node_name)
+        self._attempt(lambda: self._link.open_connection(self.address.prepare()))
+
+    def set_up(self, _event: EventData) -> None:
+        """Have the application declare what has to be there."""
+        assert self._link.connection is not None
+        self._setup.run(self._link.connection, self._tell_end(self.setup_done))
+
+    def stop_setup(self, _event: EventData) -> None:
+        """Cancel what declares."""
+        self._setup.cancel()
+
+    def setup_limit(self, _event: EventData) -> Timeout:
+        """Return how long declaring may take."""
+        return SETUP_LIMIT, f"{self._setup.name}() has not ended within {SETUP_LIMIT:g} s"
 
     def open_channel(self, _event: EventData) -> None:
         """Open a channel on the connection."""
@@ -233,10 +279,11 @@ class Lifecycle(Model):
 
     def attempt_limit(self, _event: EventData) -> Timeout:
         """Return how long pika's attempts on one node may take: it never calls back when DNS hangs, say."""
-        node = self.attempts.node
+        node = self.address.parameters
+        assert node is not None
         attempts = node.connection_attempts
         limit = attempts * float(node.stack_timeout or 0) + (attempts - 1) * node.retry_delay + 1
-        return limit, f"no answer from {node_name(node)} within {limit:g} s"
+        return limit, f"no answer from {self.address.node_name} within {limit:g} s"
 
     def channel_delay(self, _event: EventData) -> Timeout:
         """Count the channel that was lost, and return the delay before the next: none at first, then longer ones."""
@@ -245,8 +292,19 @@ class Lifecycle(Model):
     def attempt_delay(self, _event: EventData) -> Timeout:
         """Go on to the next node, say so, and return the delay before it is tried."""
         delay = self.attempts.next()
-        LOGGER.warning("%s; trying %s again in %.1f s", self.condition, node_name(self.attempts.node), delay)
+        LOGGER.warning("%s; %s again in %.1f s", self.condition, self.address.next_step, delay)
         return delay, ""
+
+    def _tell_end(self, done: Trigger) -> Callable[[AMQPException | None], object]:
+        """Return what is told of the end of something that the application does while connecting."""
+
+        def tell(problem: AMQPException | None) -> None:
+            if problem is None:
+                self.feed(done)
+            else:
+                self.feed(self.connection_failed, str(problem), problem)
+
+        return tell
 
     def _attempt(self, action: Callable[[], None]) -> None:
         """Do what may raise; that it did is told when this transition is complete, unless the state was left."""

@@ -1,5 +1,7 @@
 """pika's connection and channel: every event of pika's enters here, every AMQP action leaves here.
 
+What `setup` declares, on a channel of its own, is in `topology.py`.
+
 What pika calls is handed on to `Events`, in pika's words. An event of a connection or channel that was dropped is
 nobody's, and ends here.
 """
@@ -236,6 +238,28 @@ class Link:
         # A stopped flow is the channel's, an alarm the connection's.
         self._blocking.pop(FLOW, None)
         return 0.0 if since is None else self._loop.time() - since
+
+    @property
+    def user(self) -> str | None:
+        """As whom the connection logged in; None where a client certificate says it, or there is no connection."""
+        return getattr(self.connection and self.connection.params.credentials, "username", None)
+
+    def renew_secret(self, secret: str, on_accepted: Callable[[], object]) -> None:
+        """Send RabbitMQ a new password for the open connection; it closes the connection where it refuses.
+
+        connection.update-secret is RabbitMQ's own (https://www.rabbitmq.com/docs/oauth2#token-expiration).
+        """
+        connection = self.connection
+        assert connection is not None
+
+        def accepted(_frame: object) -> None:
+            if connection is self.connection:
+                on_accepted()
+
+        try:
+            connection.update_secret(secret, "renewed before it expires", accepted)
+        except AMQPError as error:
+            LOGGER.debug("renewing the secret on %s: %r", connection, error)
 
     def close_connection(self) -> None:
         """Close the connection; `Events` hears when RabbitMQ has answered."""

@@ -6,30 +6,28 @@ count as unset.
 
 import dataclasses
 import functools
+import inspect
 import math
 import os
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
-
-import pika
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .names import DEFAULT_NAME, check_name
 from .text import SHORT_STRING_LIMIT, shown
-from .wire.pika_insides import url_options
-from .wire.tls import contradiction, read_options, verify
+from .urls import hide_password, is_utf8, node_parameters
+from .wire.tls import TLS
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
 DEFAULT_RECONNECT_DELAY: Final = 5
 DEFAULT_CONNECTION_ATTEMPTS: Final = 3
 
-#: pika's; see `node_parameters`.
-URL_OPTIONS: Final = url_options()
+if TYPE_CHECKING:
+    from .access import Access
 
-#: pika's names in ssl_options for whom to trust; it wants one of them.
-CA_OPTIONS: Final = ("ca_certs", "cafile", "ca_path", "capath", "ca_data", "cadata")
+#: The URL, or what is asked for it.
+URL = str | Callable[[], "str | Access | Awaitable[str | Access]"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -64,10 +62,26 @@ def _setting(default: Any, variable: str, convert: Callable[[Any], Any]) -> Any:
     return dataclasses.field(default=default, metadata={"variable": variable, "convert": convert})
 
 
-def _url(value: object) -> str:
+def _url(value: object) -> URL:
+    if callable(value) and not isinstance(value, type):
+        return value
     if not isinstance(value, str) or not value:
-        raise ValueError("must be a URL such as amqp://user:password@host:5672/vhost")
+        raise ValueError("must be a URL such as amqp://user:password@host:5672/vhost, or a function that returns one")
     node_parameters(value)
+    return value
+
+
+def _path(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
+        raise ValueError("must be the path of a file")
+    return str(os.fspath(value))
+
+
+def _context(value: object) -> ssl.SSLContext | None:
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        raise ValueError("must be an ssl.SSLContext")
     return value
 
 
@@ -122,7 +136,7 @@ def _text(value: object) -> str | None:
         return None
     if not isinstance(value, str):
         raise ValueError("must be a str")
-    if not _is_utf8(value):
+    if not is_utf8(value):
         raise ValueError("must be a str that UTF-8 can hold, without lone surrogates")
     if len(value.encode()) > SHORT_STRING_LIMIT:
         raise ValueError(f"must have {SHORT_STRING_LIMIT} octets at the most")
@@ -138,7 +152,9 @@ class Settings:
         ValueError: a value is bad; the sentence names the setting, where it came from, and what it must be.
     """
 
-    url: str = _setting(DEFAULT_URL, "URL", _url)
+    #: One node, or several, comma separated; or a function or coroutine function that is asked for that, or for an
+    #: `Access`, before each round of attempts to connect.
+    url: URL = _setting(DEFAULT_URL, "URL", _url)
     #: Seconds that a publish waits for ready, and an outage lasts before it counts as persistent; 0: never wait.
     timeout: float = _setting(10.0, "TIMEOUT", _seconds)
     #: Seconds to wait for a confirmation.
@@ -159,6 +175,12 @@ class Settings:
     #: The largest body in bytes; None: what RabbitMQ's version allows by default (`transport.Connection.body_limit`).
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
     default_app_id: str | None = _setting(None, "APP_ID", _text)
+    #: Files in PEM format, read at each attempt to connect: whom to trust, who the client is, and its private key.
+    tls_ca: str | None = _setting(None, "TLS_CA", _path)
+    tls_certificate: str | None = _setting(None, "TLS_CERTIFICATE", _path)
+    tls_key: str | None = _setting(None, "TLS_KEY", _path)
+    #: A context of your own, instead of these files.
+    tls_context: ssl.SSLContext | None = _setting(None, "", _context)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -168,12 +190,40 @@ class Settings:
                 vars(self).clear()
                 raise value
             object.__setattr__(self, field.name, value)
+        if problem := self._tls_problem():
+            vars(self).clear()
+            raise ValueError(problem)
 
     def __repr__(self) -> str:
         others = ", ".join(
             f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self) if field.name != "url"
         )
-        return f"Settings(url={hide_password(self.url)!r}, {others})"
+        return f"Settings(url={self.shown_url!r}, {others})"
+
+    @property
+    def tls(self) -> TLS:
+        """What the settings say of TLS."""
+        return TLS(self.tls_ca, self.tls_certificate, self.tls_key, self.tls_context)
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without passwords, or the name of the function that is asked for it."""
+        return hide_password(self.url) if isinstance(self.url, str) else f"{function_name(self.url)}()"
+
+    def _tls_problem(self) -> str:
+        files = [name for name in ("tls_ca", "tls_certificate", "tls_key") if getattr(self, name) is not None]
+        if self.tls_context is not None and files:
+            return f"tls_context and {files[0]} are given: say it in one place"
+        if self.tls_key is not None and self.tls_certificate is None:
+            return "tls_key is given without tls_certificate: a private key says nothing without its certificate"
+        try:
+            if isinstance(self.url, str):
+                node_parameters(self.url, self.tls)
+            else:
+                self.tls.options("")
+        except ValueError as error:
+            return str(error)
+        return ""
 
 
 def prefixes(name: str = DEFAULT_NAME) -> tuple[str, ...]:
@@ -192,7 +242,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEF
     found: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Settings):
-            for variable in (prefix + field.metadata["variable"] for prefix in prefixes(name)):
+            own = field.metadata["variable"]
+            for variable in (prefix + own for prefix in prefixes(name) if own):
                 if environ.get(variable):
                     value = _converted(field, environ[variable], f"environment variable {variable}")
                     if isinstance(value, ValueError):
@@ -206,6 +257,14 @@ def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEF
         found, environ = {}, {}
 
 
+def function_name(function: Callable[..., object]) -> str:
+    """Name a function for people, without the arguments that a `functools.partial` holds."""
+    inner = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return shown(getattr(inner, "__qualname__", type(inner).__qualname__).rpartition("<locals>.")[2], 80)
+
+
 def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:
     """Return the setting, or the ValueError about it, which no frame that holds the value has raised."""
     try:
@@ -213,136 +272,3 @@ def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> A
     except ValueError as error:
         given = "" if field.name == "url" else f", not {shown(repr(value), 80)}"
         return ValueError(f"{field.name} ({origin}) {error}{given}")
-
-
-def node_parameters(url: str) -> list[pika.URLParameters]:
-    """Parse a URL that may name several nodes, into pika's parameters of each.
-
-    Nodes are comma separated, with credentials and vhost once (``amqp://user:password@one,two:5673/vhost``) or each
-    (``amqp://user:password@one/vhost,amqp://…``). Options after ``?`` are pika's
-    (https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters).
-
-    Raises:
-        ValueError: a part cannot be understood; the sentence never shows a password.
-    """
-    try:
-        if not _is_utf8(url):
-            raise ValueError("has an octet that is not UTF-8: percent-encode it")
-        return [_parameters(node) for part in re.split(r",(?=amqps?://)", url) for node in _nodes(part)]
-    except ValueError as error:
-        problem = str(error)
-    finally:
-        # A traceback may be shown with what its frames hold.
-        url = ""
-    raise ValueError(problem)
-
-
-def _is_utf8(text: str) -> bool:
-    """Tell whether UTF-8 can hold it: Python reads an environment's other octets as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def node_name(node: pika.URLParameters) -> str:
-    """Name a node by its host and port, an IPv6 address in brackets so that the port can be told from it."""
-    return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
-
-
-_URL: Final = re.compile(r"(?P<scheme>amqps?)://(?P<netloc>[^/?#]*)(?P<rest>.*)", re.DOTALL)
-
-
-def _nodes(url: str) -> list[str]:
-    match = _URL.fullmatch(url)
-    if match is None:
-        raise ValueError("must begin with amqp:// or amqps://")
-    credentials = ""
-    nodes = []
-    places = match["netloc"].split(",")
-    for place in places:
-        own, at, host = place.rpartition("@")
-        if not host and len(places) > 1:
-            raise ValueError("names a node without a host: nodes are separated by single commas")
-        credentials = own + at or credentials
-        nodes.append(f"{match['scheme']}://{credentials}{host}{match['rest']}")
-    return nodes
-
-
-def _parameters(url: str) -> pika.URLParameters:
-    node, _, query = url.partition("?")
-    try:
-        parts = urlsplit(node)
-        # A password with an unescaped character would silently change what is meant.
-        if "#" in url or "@" in parts.path + query or parts.netloc.count("@") > 1 or parts.port == 0:
-            raise ValueError
-        without_password = parts.username is not None and parts.password is None
-        # pika stumbles over a user without a password.
-        parameters = pika.URLParameters("amqp://" if without_password else node)
-    except Exception:
-        # Without a cause: pika and urllib quote the password.
-        raise ValueError(
-            "is no AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
-            "in user, password and vhost (/ is %2f)"
-        ) from None
-    if without_password:
-        raise ValueError("names a user without a password: write amqp://user:password@host")
-    if parts.path.count("/") > 1:
-        raise ValueError("has more than one / in its vhost: percent-encode it (/ is %2f)")
-    if query:
-        _check_options(node, query)
-        parameters = pika.URLParameters(url)
-        if parameters.ssl_options is not None:
-            verify(parameters.ssl_options.context, read_options(dict(parse_qsl(query)).get("ssl_options", "")))
-    return parameters
-
-
-def _check_options(node: str, query: str) -> None:
-    """Name the option that is bad; one that pika does not know is not shown, as it may be a part of a password."""
-    try:
-        options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
-    except ValueError:
-        raise ValueError("must have options after ? as name=value&name=value") from None
-    names = [name for name, _ in options]
-    if not set(names) <= URL_OPTIONS:
-        raise ValueError(f"has an option after ? that is not known; there are {', '.join(sorted(URL_OPTIONS))}")
-    for name, value in options:
-        if names.count(name) > 1:
-            raise ValueError(f"has the option {name} more than once")
-        try:
-            # pika leaves out what is empty.
-            pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}")
-            problem = contradiction(read_options(value)) if name == "ssl_options" else ""
-        except Exception as error:
-            # ssl_options can hold the password of a key.
-            problem = _tls_trouble(value, error) if name == "ssl_options" else f"{value!r:.80}"
-        if problem:
-            raise ValueError(f"has a bad option {name}: {problem}")
-
-
-def _tls_trouble(value: str, error: Exception) -> str:
-    """Say what is wrong with ssl_options, without a word of what they hold."""
-    options = read_options(value)
-    if options and not any(options.get(name) for name in CA_OPTIONS):
-        return (
-            "names nobody to trust: add 'ca_certs': '/path/to/authorities.pem', the certificates of those who sign "
-            "the node's, beside certfile and keyfile, which are the client's own"
-        )
-    return type(error).__name__
-
-
-def hide_password(url: str) -> str:
-    """Return the URL with every password replaced by ``***``, for logs and people; ssl_options may hold one."""
-    url = re.sub(r"(?<=[?&])([^=&]*=).*?(?=&|,amqps?://|$)", _hide_option, url, flags=re.DOTALL)
-    return re.sub(r"(?<=//)[^/?#]*@|(?<=,)[^/?#,]*@", _hide, url)
-
-
-def _hide_option(match: re.Match[str]) -> str:
-    """Hide ssl_options, however its name is written, and what is no option."""
-    harmless = unquote(match[1][:-1]) in URL_OPTIONS - {"ssl_options"}
-    return match[0] if harmless else f"{match[1]}***"
-
-
-def _hide(match: re.Match[str]) -> str:
-    return re.sub(r"([^,:@]*):[^,@]*@", r"\1:***@", match[0])

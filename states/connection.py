@@ -5,7 +5,8 @@ a state does nothing in that state. To change behaviour, change the declaration:
 and the pictures follow it.
 
 This file declares the machine of the connection; `outage.py` the machine of an outage, and what a publish does in the
-states of both. Deliberately not declared, because none of it says what may happen to the connection:
+states of both; `renewal.py` the machine that renews the credentials of an open connection. Deliberately not declared,
+because none of it says what may happen to the connection:
 
 - the publisher's flow control: the window of unconfirmed messages, the line, one question about an exchange at a time,
   suspects one at a time (`delivery/publisher.py`). It changes with every message.
@@ -38,7 +39,9 @@ class State(enum.IntEnum):
 class Connecting(enum.Enum):
     """How far connecting has come."""
 
+    ASKING = "asking for the address"
     OPENING_CONNECTION = "opening the connection"
+    SETTING_UP = "setting up"
     OPENING_CHANNEL = "opening the channel"
     RETRYING_CHANNEL = "retrying the channel"
 
@@ -70,10 +73,26 @@ STATES: Final = (
         "A connection, or on an open connection a channel, is being opened.",
         substates=(
             Declared(
+                Connecting.ASKING,
+                "The function that was given for `url` is asked; where a URL was given, there is nothing to ask.",
+                on_enter=("ask_for_address",),
+                on_exit=("stop_asking",),
+                timeout="ask_limit",
+                on_timeout="connection_failed",
+            ),
+            Declared(
                 Connecting.OPENING_CONNECTION,
                 "A node is being reached, up to the end of RabbitMQ's handshake.",
                 on_enter=("open_connection",),
                 timeout="attempt_limit",
+                on_timeout="connection_failed",
+            ),
+            Declared(
+                Connecting.SETTING_UP,
+                "The connection is open; `setup` declares exchanges, queues and bindings, where it was given.",
+                on_enter=("set_up",),
+                on_exit=("stop_setup",),
+                timeout="setup_limit",
                 on_timeout="connection_failed",
             ),
             Declared(
@@ -150,9 +169,13 @@ DOCUMENTED: Final[dict[enum.Enum, State]] = {
 _S = State
 
 TRANSITIONS: Final = (
-    # Up: a connection, a channel on it, ready. RabbitMQ may be blocking from the first moment.
+    # Up: the address, a connection, what has to be declared, a channel. RabbitMQ may be blocking from the first moment.
+    Row("connect", (_S.IDLE, _S.CLOSED), Connecting.ASKING, conditions="asks"),
     Row("connect", (_S.IDLE, _S.CLOSED), Connecting.OPENING_CONNECTION),
+    Row("address_given", (Connecting.ASKING,), Connecting.OPENING_CONNECTION),
+    Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.SETTING_UP, conditions="sets_up"),
     Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.OPENING_CHANNEL),
+    Row("setup_done", (Connecting.SETTING_UP,), Connecting.OPENING_CHANNEL),
     Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),
     Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.READY),
     # RabbitMQ asks not to publish, by alarm (connection.blocked) or by channel.flow, and takes it back.
@@ -160,6 +183,7 @@ TRANSITIONS: Final = (
     Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
     # Losses. A channel is opened again on its connection; a connection, after a delay.
     Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
+    Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
     Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
     Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
     Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),

@@ -55,7 +55,9 @@ def _outcomes(usual: PublishOutcome, persistent: PublishOutcome) -> dict[Outage,
 #: What becomes of a publish in each state: usually, and in a persistent outage.
 PUBLISH_OUTCOMES: Final[dict[Substate, dict[Outage, PublishOutcome]]] = {
     State.IDLE: _outcomes("waits", "waits"),
+    Connecting.ASKING: _outcomes("waits", "is refused"),
     Connecting.OPENING_CONNECTION: _outcomes("waits", "is refused"),
+    Connecting.SETTING_UP: _outcomes("waits", "is refused"),
     Connecting.OPENING_CHANNEL: _outcomes("waits", "is refused"),
     Connecting.RETRYING_CHANNEL: _outcomes("waits", "is refused"),
     State.READY: _outcomes("goes out", "goes out"),

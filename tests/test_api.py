@@ -117,7 +117,7 @@ async def test_a_client_has_the_documented_attributes(broker: Node) -> None:
     assert [client.reconnect_delay, client.connection_attempts] == [7, 4]
     assert (client.default_app_id, client.io_loop) == ("app/1", io_loop)
     assert (client.on_ready, client.on_unavailable, client.on_return) == (told, told, told)
-    assert client.parameters.port == broker.port
+    assert client.parameters is not None and client.parameters.port == broker.port
     assert (client.channel, client.connecting, client.state_description) == (None, True, "Connecting")
     await client.wait_for(amqp.State.READY, 30)
     assert client.connection is not None and client.connection.is_open

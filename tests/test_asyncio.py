@@ -111,6 +111,7 @@ def test_the_environment_gives_the_settings(monkeypatch: pytest.MonkeyPatch, amq
     monkeypatch.setenv("AMQP_URL", "amqp://user:secret@elsewhere")
     monkeypatch.setenv("AMQP_TIMEOUT", "7")
     client = Client.from_environment(confirm_timeout=3)
+    assert client.parameters is not None
     assert (client.parameters.host, client.settings.timeout, client.settings.confirm_timeout) == ("elsewhere", 7, 3)
     assert Client.from_environment(timeout=2).settings.timeout == 2
     monkeypatch.setenv("AMQP_TIMEOUT", "soon")

@@ -136,7 +136,7 @@ def test_whatever_happens_each_node_has_its_turn(count: int, lasted: list[float]
     """And no delay is longer than the longest that was asked for."""
     attempts = Attempts(range(count), reconnect_delay=5, max_reconnect_delay=60)
     for seconds in lasted:
-        before = attempts.node
+        before = attempts.node or 0
         assert 0 <= attempts.next() <= 60
         assert attempts.node == (before + 1) % count
         attempts.lost(seconds)

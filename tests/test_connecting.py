@@ -99,7 +99,7 @@ def test_connection_attempts_are_those_on_a_single_node(broker: Broker, url: str
     client = broker.client(url, connection_attempts=7)
     for _ in range(4):
         broker.clock.turn()
-        assert client.parameters.connection_attempts == attempts
+        assert client.parameters is not None and client.parameters.connection_attempts == attempts
         assert broker.peer.connection.params.connection_attempts == attempts
         broker.peer.refuse()
         broker.clock.advance(5)

@@ -17,6 +17,8 @@ from sprockets_amqp.states import (
     OUTAGE_STATES,
     OUTAGE_TRANSITIONS,
     PUBLISH_OUTCOMES,
+    RENEWAL_STATES,
+    RENEWAL_TRANSITIONS,
     STATES,
     TRANSITIONS,
     Closed,
@@ -158,7 +160,12 @@ def test_graphviz_accepts_the_dot_file_and_reads_every_arrow_from_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "written"), [(TRANSITIONS, diagrams.table), (OUTAGE_TRANSITIONS, tables.outage_table)]
+    ("rows", "written"),
+    [
+        (TRANSITIONS, diagrams.table),
+        (OUTAGE_TRANSITIONS, tables.outage_table),
+        (RENEWAL_TRANSITIONS, tables.renewal_table),
+    ],
 )
 def test_the_table_has_a_line_for_each_row(rows: tuple[Row, ...], written: Callable[[], str]) -> None:
     """Trigger, sources, dest and guard of each declared row stand in its line, in the declaration's order."""
@@ -188,9 +195,9 @@ def test_a_table_tells_what_is_done_on_the_way_in_and_out_and_how_long_a_state_m
 
 def test_every_declared_action_and_timeout_is_told_in_words() -> None:
     """The phrases name each action and timeout of the declarations, and no other."""
-    states = [*DECLARED, *OUTAGE_STATES]
+    states = [*DECLARED, *OUTAGE_STATES, *RENEWAL_STATES]
     actions = {action for each in states for action in (*each.on_enter, *each.on_exit)}
-    actions |= {row.before for row in (*TRANSITIONS, *OUTAGE_TRANSITIONS) if row.before}
+    actions |= {row.before for row in (*TRANSITIONS, *OUTAGE_TRANSITIONS, *RENEWAL_TRANSITIONS) if row.before}
     assert actions == set(declared.PHRASES)
     assert {each.timeout for each in states if each.timeout} == set(declared.TIMES)
 

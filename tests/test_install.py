@@ -21,7 +21,7 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from examples.demo import on_broker
 from sprockets_amqp import Client, State
-from sprockets_amqp.settings import hide_password
+from sprockets_amqp.urls import hide_password
 from tests.support.command import WARNINGS_ARE_ERRORS
 from tools.rabbitmq import Node, free_port
 
@@ -276,7 +276,9 @@ SOURCES: Final = {
 
 def test_every_setting_has_its_sources_tested() -> None:
     """A new setting is added to the table above."""
-    assert list(SOURCES) == list(amqp.Settings.__dataclass_fields__)
+    fields = list(amqp.Settings.__dataclass_fields__)
+    # Those of TLS need files: tests/test_tls.py has them.
+    assert list(SOURCES) == [name for name in fields if not name.startswith("tls_")]
 
 
 @pytest.mark.parametrize("name", SOURCES)

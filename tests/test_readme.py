@@ -102,6 +102,8 @@ TESTED: Final = {
     ("Hooks", "python"),
     ("Live page and readiness", "python"),
     ("Command line", "sh"),
+    ("Credentials that change", "python"),
+    ("Exchanges and queues", "python"),
     ("Testing your handlers", "python"),
     ("Coming from sprockets.mixins.amqp", "python"),
     ("Working on it", "sh"),
@@ -174,7 +176,7 @@ async def test_several_nodes_may_be_named() -> None:
     async with run("Reliability", application=application):
         client: amqp.Client = application.amqp  # type: ignore[attr-defined]
         attempts = client._core.lifecycle.attempts
-        assert {attempts.node.port for _ in range(3) if attempts.next() >= 0} == {5672, 5673, 5674}
+        assert {getattr(attempts.node, "port", 0) for _ in range(3) if attempts.next() >= 0} == {5672, 5673, 5674}
         assert client.settings.republish_unconfirmed
 
 
@@ -193,6 +195,37 @@ async def test_sprockets_http_installs_and_shuts_down() -> None:
             (shutdown,) = application.on_shutdown_callbacks
             await shutdown(application)
             assert application.amqp.closed
+
+
+async def test_the_function_is_asked_for_the_address() -> None:
+    """Before the first attempt; what it answers is what the client connects to."""
+
+    async def fetch_token() -> tuple[str, float]:
+        return "token", 60
+
+    application = Application()
+    async with run("Credentials that change", application=application, fetch_token=fetch_token):
+        client: amqp.Client = application.amqp  # type: ignore[attr-defined]
+        async with asyncio.timeout(SECONDS):
+            while client.url is None:
+                await asyncio.sleep(0.01)
+        assert client.url == "amqps://app:token@rabbitmq.example.org"
+        await client.shutdown(1)
+
+
+async def test_what_setup_declares_is_there(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that is published at once arrives in the queue."""
+    monkeypatch.setenv("AMQP_URL", await broker.add_user("declares", vhost="declared"))
+    try:
+        application = Application()
+        async with run("Exchanges and queues", application=application):
+            client: amqp.Client = application.amqp  # type: ignore[attr-defined]
+            await client.publish("events", "user.created", b"")
+            listed = await broker.ctl("list_queues", "--vhost", "declared", "name", "messages")
+            assert "events.all\t1" in listed
+    finally:
+        await broker.ctl("delete_vhost", "declared")
+        await broker.ctl("delete_user", "declares")
 
 
 @pytest.mark.usefixtures("url")
@@ -356,13 +389,17 @@ def rows(heading: str) -> list[list[str]]:
 def test_the_settings_are_those_of_the_code() -> None:
     """Every setting is there, with its variable and its default."""
     expected = [
-        [field.name, f"AMQP_{field.metadata['variable']}", _shown(field.default)]
+        [field.name, _variable(field.metadata["variable"]), _shown(field.default)]
         for field in dataclasses.fields(amqp.Settings)
         if field.name != "default_app_id"
     ]
     *others, app_id = [row[:3] for row in rows("Settings")]
     assert others == expected
     assert app_id == ["default_app_id", "AMQP_APP_ID", "service/version"]
+
+
+def _variable(name: str) -> str:
+    return f"AMQP_{name}" if name else "none: an argument only"
 
 
 def _shown(default: object) -> str:

@@ -13,17 +13,21 @@ from typing import Any, Final, NamedTuple
 import pytest
 from transitions import EventData, MachineError
 
-from sprockets_amqp import lifecycle, outage
+from sprockets_amqp import lifecycle, outage, renewal
 from sprockets_amqp.lifecycle import Lifecycle
 from sprockets_amqp.model import Trigger
 from sprockets_amqp.outage import OutageModel
+from sprockets_amqp.renewal import RenewalModel
 from sprockets_amqp.states import (
     DESCRIPTIONS,
     DOCUMENTED,
+    LOGGED_IN,
     OUT,
     OUTAGE_STATES,
     OUTAGE_TRANSITIONS,
     PUBLISH_OUTCOMES,
+    RENEWAL_STATES,
+    RENEWAL_TRANSITIONS,
     STATES,
     TRANSITIONS,
     Closed,
@@ -34,7 +38,15 @@ from sprockets_amqp.states import (
     Row,
     State,
 )
-from tests import test_connecting, test_exchanges, test_lifecycle, test_publishing, test_stopping, test_substates
+from tests import (
+    test_access,
+    test_connecting,
+    test_exchanges,
+    test_lifecycle,
+    test_publishing,
+    test_stopping,
+    test_substates,
+)
 from tests.support.memory import Broker
 
 Behaviour = Callable[[Broker, pytest.MonkeyPatch], None]
@@ -63,7 +75,15 @@ def _behaviour(test: Callable[..., None], case: dict[str, object], wanted: set[s
 
 
 #: Those that notice most come first.
-MODULES: Final = (test_substates, test_lifecycle, test_stopping, test_connecting, test_publishing, test_exchanges)
+MODULES: Final = (
+    test_substates,
+    test_lifecycle,
+    test_stopping,
+    test_connecting,
+    test_publishing,
+    test_exchanges,
+    test_access,
+)
 BEHAVIOURS: Final = [each for module in MODULES for each in _behaviours(module)]
 
 
@@ -130,11 +150,11 @@ def _defects_in_rows(module: Any, name: str, rows: tuple[Row, ...]) -> Iterator[
         yield Defect(f"{row.trigger} to {row.dest}", module, name, (*others[0], *others[1]))
         for source in row.source if len(row.source) > 1 else ():
             less = dataclasses.replace(row, source=tuple(each for each in row.source if each is not source))
-            yield Defect(f"{row.trigger} from {source}", module, name, (*others[0], less, *others[1]))
+            yield Defect(f"{row.trigger} to {row.dest} from {source}", module, name, (*others[0], less, *others[1]))
         for part in ("conditions", "unless", "before"):
             if getattr(row, part):
                 less = _changed(row, part, "")
-                yield Defect(f"{row.trigger} {part}", module, name, (*others[0], less, *others[1]))
+                yield Defect(f"{row.trigger} to {row.dest} {part}", module, name, (*others[0], less, *others[1]))
 
 
 def _reachable() -> Iterator[tuple[Any, Outage]]:
@@ -151,6 +171,9 @@ def _defects_in_the_outage() -> Iterator[Defect]:
     for state in DOCUMENTED:
         if state in PUBLISH_OUTCOMES:
             yield Defect(f"{state} out or not", lifecycle, "OUT", OUT ^ {state})
+    # Credentials end with the connection, and nobody tells when it was open but not in use.
+    for state in LOGGED_IN & {State.READY, State.BLOCKED, Connecting.RETRYING_CHANNEL}:
+        yield Defect(f"{state} logged in or not", lifecycle, "LOGGED_IN", LOGGED_IN - {state})
     for state, its_outage in _reachable():
         for other in {"waits", "is refused"} - {PUBLISH_OUTCOMES[state][its_outage]}:
             cells = {**PUBLISH_OUTCOMES[state], its_outage: other}
@@ -171,6 +194,8 @@ DEFECTS: Final = [
     *_defects_in_states(outage, "OUTAGE_STATES", OUTAGE_STATES),
     *_defects_in_rows(lifecycle, "TRANSITIONS", TRANSITIONS),
     *_defects_in_rows(outage, "OUTAGE_TRANSITIONS", OUTAGE_TRANSITIONS),
+    *_defects_in_states(renewal, "RENEWAL_STATES", RENEWAL_STATES),
+    *_defects_in_rows(renewal, "RENEWAL_TRANSITIONS", RENEWAL_TRANSITIONS),
     *_defects_in_the_outage(),
     *SWAPPED,
 ]
@@ -202,6 +227,7 @@ def _all(declaration: tuple[Declared, ...]) -> Iterator[Declared]:
 MODELS: Final[list[tuple[Any, Any, Any]]] = [
     (Lifecycle, STATES, TRANSITIONS),
     (OutageModel, OUTAGE_STATES, OUTAGE_TRANSITIONS),
+    (RenewalModel, RENEWAL_STATES, RENEWAL_TRANSITIONS),
 ]
 
 
@@ -249,7 +275,7 @@ def test_an_undeclared_trigger_raises_and_leaves_the_state_alone(monkeypatch: py
 
 def test_a_timeout_names_its_trigger_and_the_other_way_round() -> None:
     """One without the other would do nothing, or fail when it is entered."""
-    for declared in (*_all(STATES), *_all(OUTAGE_STATES)):
+    for declared in (*_all(STATES), *_all(OUTAGE_STATES), *_all(RENEWAL_STATES)):
         assert bool(declared.timeout) is bool(declared.on_timeout), declared
 
 

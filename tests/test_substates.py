@@ -1,5 +1,6 @@
 """What happens in each substate and in an outage, against a broker in memory."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -13,9 +14,17 @@ from tests.support.memory import Broker, in_memory, outcome
 broker = in_memory
 
 
+async def never(*_: object) -> str:
+    """Answer nothing, and end at no time."""
+    await asyncio.get_running_loop().create_future()
+    return ""
+
+
 #: The substates of an outage, and settings with which each lasts longer than the outage may.
 OUTAGES: dict[Substate, dict[str, Any]] = {
+    Connecting.ASKING: {"timeout": 3, "url": never},
     Connecting.OPENING_CONNECTION: {"timeout": 3},
+    Connecting.SETTING_UP: {"timeout": 3, "setup": never},
     Connecting.OPENING_CHANNEL: {"timeout": 3},
     # The second time that a channel did not last, the next one is opened after at least 0.05 s.
     Connecting.RETRYING_CHANNEL: {"timeout": 0.04},
@@ -26,10 +35,10 @@ OUTAGES: dict[Substate, dict[str, Any]] = {
 
 def enter(broker: Broker, substate: Substate, **settings: Any) -> Client:
     """Bring a client into a substate."""
-    if substate in {Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL}:
+    if isinstance(substate, Connecting) and substate is not Connecting.RETRYING_CHANNEL:
         client = broker.client(**settings)
         broker.clock.turn()
-        if substate is Connecting.OPENING_CHANNEL:
+        if substate in {Connecting.OPENING_CHANNEL, Connecting.SETTING_UP}:
             broker.peer.accept()
             while client.substate is not substate:
                 broker.peer.deliver(1)

@@ -7,9 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sprockets_amqp import Client, Settings, State
-from sprockets_amqp.settings import node_parameters
+from sprockets_amqp.settings import from_environment
+from sprockets_amqp.urls import node_parameters
 from sprockets_amqp.web import status
 from sprockets_amqp.wire.tls import unverified
 from tests.support.certificates import Authority
@@ -79,6 +82,64 @@ def test_what_is_asked_for_has_to_be_clear(authority: Authority, asked: dict[str
     """What is no word about verification, or two that contradict each other, is refused."""
     with pytest.raises(ValueError, match=re.escape(f"url (argument url) has a bad option ssl_options: {says}")):
         Settings(url=tls_url(authority.certificate, 5671, **asked))
+
+
+def test_files_come_from_settings(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument wins over AMQP_…, which wins over RABBITMQ_…; what the context trusts and shows is theirs."""
+    certificate, key = authority.client("app")
+    for prefix, path in (("RABBITMQ", "/nowhere"), ("AMQP", str(authority.certificate))):
+        monkeypatch.setenv(f"{prefix}_TLS_CA", path)
+    monkeypatch.setenv("AMQP_TLS_CERTIFICATE", str(certificate))
+    given = from_environment()
+    assert given["tls_ca"] == str(authority.certificate)
+    settings = Settings(url="amqps://one,two", tls_key=str(key), **given)
+    for node in node_parameters("amqps://one,two", settings.tls):
+        assert node.ssl_options is not None
+        assert node.ssl_options.server_hostname == node.host
+        assert len(node.ssl_options.context.get_ca_certs()) == 1
+        assert unverified(node) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "says"),
+    [
+        ("amqps://host", {"tls_ca": "/nowhere/ca.pem"}, "tls_ca '/nowhere/ca.pem': No such file or directory"),
+        ("amqps://host", {"tls_ca": "bad"}, "has no certificate in PEM format"),
+        ("amqps://host", {"tls_certificate": "/nowhere/app.pem"}, "'/nowhere/app.pem': No such file or directory"),
+        ("amqps://host", {"tls_certificate": "bad"}, "are no certificate and private key in PEM format that fit"),
+        ("amqps://host", {"tls_certificate": "app", "tls_key": "other"}, "that fit together (KEY_VALUES_MISMATCH)"),
+        ("amqps://host", {"tls_certificate": "app", "tls_key": "locked"}, "the private key is encrypted"),
+        ("amqps://host", {"tls_key": "key"}, "tls_key is given without tls_certificate"),
+        ("amqps://host", {"tls_ca": "ca", "tls_context": "context"}, "tls_context and tls_ca are given"),
+        ("amqps://host", {"tls_ca": 7}, "tls_ca (argument tls_ca) must be the path of a file, not 7"),
+        ("amqps://host", {"tls_context": 7}, "tls_context (argument tls_context) must be an ssl.SSLContext, not 7"),
+        ("amqp://host", {"tls_ca": "ca"}, "the URL must begin with amqps:// where tls_ca is given"),
+        ("amqps://one,amqps://host?ssl_options={}", {"tls_ca": "ca"}, "the URL has ssl_options, and tls_ca is given"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_name(
+    authority: Authority, tmp_path: Path, url: str, given: dict[str, Any], says: str
+) -> None:
+    """At the start, as for any setting; OpenSSL never asks for a password on the terminal."""
+    certificate, key = authority.client("app")
+    bad, locked, other = (tmp_path / name for name in ("bad.pem", "locked.key", "other.key"))
+    bad.write_text("this is no certificate")
+    secret = serialization.load_pem_private_key(key.read_bytes(), None)
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked.write_bytes(secret.private_bytes(*how, serialization.BestAvailableEncryption(b"secret")))
+    other.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*how, serialization.NoEncryption()))
+    names: dict[object, Any] = {
+        "bad": str(bad),
+        "locked": str(locked),
+        "other": str(other),
+        "app": str(certificate),
+        "key": str(key),
+        "ca": str(authority.certificate),
+        "context": ssl.create_default_context(),
+    }
+    options = quote(repr({"ca_certs": str(authority.certificate)}))
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Settings(url=url.replace("{}", options), **{name: names.get(value, value) for name, value in given.items()})
 
 
 async def connected(url: str) -> tuple[bool, str]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from pika.channel import Channel
 
+if TYPE_CHECKING:
+    from sprockets_amqp.settings import URL
+
 
 class _Connection(MemoryConnection):
     def channel(self, *args: Any, **kwargs: Any) -> Channel:
@@ -91,7 +94,7 @@ class Broker(testing.Broker):
         """The ids of those that were acknowledged."""
         return {str(message.properties.message_id) for message in self.published if message.confirmed}
 
-    def client(self, url: str = "amqp://broker", **settings: Any) -> Client:
+    def client(self, url: URL = "amqp://broker", **settings: Any) -> Client:
         """Make a client of this broker; it connects when the loop turns."""
         settings = {"reconnect_delay": 1, "max_reconnect_delay": 4, **settings}
         client = Client(url, io_loop=self.clock.io_loop, **settings)
@@ -113,7 +116,7 @@ class Broker(testing.Broker):
                 peer.deliver()
         return self
 
-    def ready(self, url: str = "amqp://broker", **settings: Any) -> Client:
+    def ready(self, url: URL = "amqp://broker", **settings: Any) -> Client:
         """Make a client, and make it ready."""
         client = self.client(url, **settings)
         self.open()

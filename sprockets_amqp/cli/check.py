@@ -4,8 +4,9 @@ import argparse
 import asyncio
 from typing import Final
 
-from sprockets_amqp.settings import node_parameters
+from sprockets_amqp.settings import Settings
 from sprockets_amqp.text import shown
+from sprockets_amqp.urls import node_parameters
 
 from .command import FAILED, OK, add_name, address, read_settings
 from .steps import Step, check_node
@@ -29,11 +30,12 @@ def _limit(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    return asyncio.run(_check_nodes(read_settings(options)["url"], options.limit))
+    return asyncio.run(_check_nodes(Settings(**read_settings(options)), options.limit))
 
 
-async def _check_nodes(url: str, limit: float) -> int:
-    nodes = node_parameters(url)
+async def _check_nodes(settings: Settings, limit: float) -> int:
+    assert isinstance(settings.url, str)
+    nodes = node_parameters(settings.url, settings.tls)
     failed = 0
     for node in nodes:
         print(address(node), flush=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sprockets_amqp.client import Client
 from sprockets_amqp.hooks import StateChange
-from sprockets_amqp.settings import node_parameters
+from sprockets_amqp.urls import node_parameters
 
 from .command import OK, add_settings, address, read_settings, signals
 

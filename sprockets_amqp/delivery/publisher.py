@@ -27,6 +27,7 @@ from sprockets_amqp.errors import (
 )
 from sprockets_amqp.link import BLAMELESS, Link
 from sprockets_amqp.settings import Settings
+from sprockets_amqp.topology import in_setup
 from sprockets_amqp.wire.replies import describe
 
 from .confirms import Confirms
@@ -227,6 +228,8 @@ class Publisher:
         may_send = self._may_send()
         if not self._gate.awaitable:
             self._give_up(message, self._gate.condition)
+        elif in_setup() and not may_send:
+            self._give_up(message, "nothing is published before setup has ended: use on_ready_callback")
         elif len(message.body) > self._link.body_limit:
             self._end(message, _too_large(message, self._link.body_limit, 0))
         elif len(self._line) >= self._settings.max_waiting:

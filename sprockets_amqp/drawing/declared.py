@@ -23,6 +23,8 @@ from sprockets_amqp.states import (
 
 #: What the declared actions do, for people; tests/test_diagrams.py holds the names equal to the declaration's.
 PHRASES: Final = {
+    "ask_again": "asks the function again",
+    "ask_for_address": "asks the function for the address",
     "close_connection": "asks RabbitMQ to close the connection",
     "drain": "waits for what is unconfirmed",
     "drop_channel": "lets go of the channel and settles what was unconfirmed",
@@ -31,17 +33,25 @@ PHRASES: Final = {
     "open_connection": "opens a connection to the node whose turn it is",
     "refuse_waiting": "refuses what waits",
     "send_waiting": "sends what waits, in order",
+    "send_secret": "sends RabbitMQ the new password",
+    "set_up": "runs `setup`",
+    "stop_asking": "cancels the question",
+    "stop_setup": "cancels `setup`",
+    "tell_failure": "tells of the failure",
     "tell_persistent_failure": "tells of the persistent failure",
 }
 
 #: How long the declared timeouts are, for people; held equal like the actions.
 TIMES: Final = {
     "answer_limit": "the time that RabbitMQ has to answer",
+    "ask_limit": "the time that the function has to answer",
     "attempt_delay": "the back-off between attempts",
     "attempt_limit": "the time that pika may take for one node",
     "channel_delay": "the back-off between channels",
     "closing_limit": "the time that is left for closing",
     "patience": "the setting `timeout`",
+    "renewal_delay": "two thirds of the time for which the credentials are valid; after a failure, a back-off",
+    "setup_limit": "the time that `setup` may take",
 }
 
 #: The way to ready that everybody hopes for.

@@ -15,11 +15,15 @@ from .declared import TIMER, Arrow, arrows, label, outcome, slug, states, substa
 from .picture import STYLE, describe, png, svg, svg_file
 from .tables import (
     actions_table,
+    logged_in,
     outage_actions_table,
     outage_began,
     outage_table,
     outages_table,
     outcomes_table,
+    renewal_actions_table,
+    renewal_table,
+    renewals_table,
     states_table,
     substates_table,
     table,
@@ -120,6 +124,14 @@ Entering one of these states begins an outage, entering any other ends it: {outa
 What becomes of a publish, by the state of the connection and of the outage:
 
 {outcomes_table()}
+## Renewals
+
+Where the function for `url` says for how long its answer is valid, entering one of these states begins with that, and
+entering any other ends it: {logged_in()}.
+
+{renewals_table()}
+{renewal_actions_table()}
+{renewal_table()}
 ## As a Mermaid diagram
 
 {TIMER} marks what a timer pulls, too.

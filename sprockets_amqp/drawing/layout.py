@@ -41,8 +41,8 @@ class Route:
     up: bool = False
 
 
-WIDTH: Final = 1140
-HEIGHT: Final = 762
+WIDTH: Final = 1380
+HEIGHT: Final = 832
 LINE: Final = 17
 #: From a box to the ring around it that says that it is the present state; a substate's is nearer.
 HALO: Final = 6
@@ -57,53 +57,66 @@ HEADING: Final = 38
 #: States with substates are as large as these ask for.
 PLACES: Final[dict[enum.Enum, Frame]] = {
     State.IDLE: Frame(24, 59, 154, 117),
-    Connecting.OPENING_CONNECTION: Frame(258, 66, 362, 110),
-    Connecting.OPENING_CHANNEL: Frame(528, 66, 708, 110),
-    Connecting.RETRYING_CHANNEL: Frame(548, 182, 708, 226),
-    State.READY: Frame(880, 59, 1040, 117),
-    State.BLOCKED: Frame(640, 310, 790, 368),
-    Closed.RETRYING: Frame(346, 476, 516, 520),
-    Closed.STOPPED: Frame(346, 582, 516, 626),
-    Closing.DRAINING: Frame(832, 476, 1050, 520),
-    Closing.CLOSING_CONNECTION: Frame(832, 582, 1050, 626),
+    Connecting.ASKING: Frame(318, 160, 422, 204),
+    Connecting.OPENING_CONNECTION: Frame(318, 66, 472, 110),
+    Connecting.SETTING_UP: Frame(602, 160, 702, 204),
+    Connecting.OPENING_CHANNEL: Frame(792, 66, 972, 110),
+    Connecting.RETRYING_CHANNEL: Frame(812, 252, 972, 296),
+    State.READY: Frame(1134, 59, 1280, 117),
+    State.BLOCKED: Frame(880, 380, 1030, 438),
+    Closed.RETRYING: Frame(376, 546, 546, 590),
+    Closed.STOPPED: Frame(376, 652, 546, 696),
+    Closing.DRAINING: Frame(1072, 546, 1290, 590),
+    Closing.CLOSING_CONNECTION: Frame(1072, 652, 1290, 696),
 }
 
 #: States that are drawn once more, for arrows that could not reach them without crossing others.
-ECHOES: Final[dict[enum.Enum, Frame]] = {Closed.STOPPED: Frame(24, 188, 154, 222)}
+ECHOES: Final[dict[enum.Enum, Frame]] = {
+    Closed.STOPPED: Frame(24, 208, 154, 242),
+    State.BLOCKED: Frame(1004, 170, 1094, 204),
+}
 
 _S = State
 
 ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     # Up
-    (_S.IDLE, Connecting.OPENING_CONNECTION): Route(((154, 88), (258, 88)), (198, 77), "middle", up=True),
+    (_S.IDLE, Connecting.OPENING_CONNECTION): Route(((154, 88), (318, 88)), (228, 77), "middle", up=True),
+    (_S.IDLE, Connecting.ASKING): Route(((154, 106), (180, 106), (180, 182), (318, 182)), (190, 152)),
+    (_S.CLOSED, Connecting.OPENING_CONNECTION): Route(((460, 508), (460, 110)), (470, 400)),
+    (_S.CLOSED, Connecting.ASKING): Route(((406, 508), (406, 204)), (398, 400), "end"),
+    (Connecting.ASKING, Connecting.OPENING_CONNECTION): Route(((334, 160), (334, 110)), (342, 140)),
     (Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL): Route(
-        ((362, 88), (528, 88)), (444, 77), "middle", up=True
+        ((472, 88), (792, 88)), (632, 77), "middle", up=True
     ),
-    (Connecting.OPENING_CHANNEL, _S.READY): Route(((708, 88), (880, 88)), (799, 77), "middle", up=True),
-    (_S.CLOSED, Connecting.OPENING_CONNECTION): Route(((350, 438), (350, 110)), (360, 176)),
+    (Connecting.OPENING_CONNECTION, Connecting.SETTING_UP): Route(((472, 102), (636, 102), (636, 160)), (482, 122)),
+    (Connecting.SETTING_UP, Connecting.OPENING_CHANNEL): Route(((702, 182), (804, 182), (804, 110)), (710, 172)),
+    (Connecting.OPENING_CHANNEL, _S.READY): Route(((972, 88), (1134, 88)), (1061, 77), "middle", up=True),
     # A channel that is lost
-    (Connecting.OPENING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((562, 110), (562, 182)), (571, 134)),
-    (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL): Route(((696, 182), (696, 110)), (687, 167), "end"),
-    (_S.READY, Connecting.RETRYING_CHANNEL): Route(((906, 117), (906, 204), (708, 204)), (896, 194), "end"),
-    (_S.BLOCKED, Connecting.RETRYING_CHANNEL): Route(((640, 326), (612, 326), (612, 226)), (622, 280)),
+    (Connecting.OPENING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((820, 110), (820, 252)), (828, 140)),
+    (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL): Route(((958, 252), (958, 110)), (950, 225), "end"),
+    (Connecting.RETRYING_CHANNEL, Connecting.SETTING_UP): Route(
+        ((812, 274), (652, 274), (652, 204)), (732, 264), "middle", up=True
+    ),
+    (_S.READY, Connecting.RETRYING_CHANNEL): Route(((1162, 117), (1162, 274), (972, 274)), (1152, 264), "end"),
+    (_S.BLOCKED, Connecting.RETRYING_CHANNEL): Route(((880, 396), (852, 396), (852, 296)), (862, 350)),
     # Blocked
-    (Connecting.OPENING_CHANNEL, _S.BLOCKED): Route(((540, 110), (540, 352), (640, 352)), (530, 310), "end"),
-    (_S.READY, _S.BLOCKED): Route(((956, 117), (956, 326), (790, 326)), (946, 280), "end"),
-    (_S.BLOCKED, _S.READY): Route(((790, 352), (1004, 352), (1004, 117)), (994, 372), "end"),
+    (Connecting.OPENING_CHANNEL, _S.BLOCKED): Route(((972, 102), (1020, 102), (1020, 170)), (1030, 142)),
+    (_S.READY, _S.BLOCKED): Route(((1196, 117), (1196, 396), (1030, 396)), (1186, 350), "end"),
+    (_S.BLOCKED, _S.READY): Route(((1030, 422), (1244, 422), (1244, 117)), (1234, 442), "end"),
     # A connection that is lost
-    (_S.CONNECTING, Closed.RETRYING): Route(((284, 242), (284, 490), (346, 490)), (274, 356), "end"),
-    (_S.BLOCKED, Closed.RETRYING): Route(((700, 368), (700, 498), (516, 498)), (690, 488), "end"),
+    (_S.CONNECTING, Closed.RETRYING): Route(((316, 312), (316, 560), (376, 560)), (306, 426), "end"),
+    (_S.BLOCKED, Closed.RETRYING): Route(((940, 438), (940, 568), (546, 568)), (930, 558), "end"),
     (_S.READY, Closed.RETRYING): Route(
-        ((1040, 78), (1110, 78), (1110, 688), (284, 688), (284, 506), (346, 506)), (681, 678), "middle"
+        ((1280, 78), (1350, 78), (1350, 758), (316, 758), (316, 576), (376, 576)), (800, 748), "middle"
     ),
     # Down
-    (_S.READY, Closing.DRAINING): Route(((1040, 98), (1084, 98), (1084, 498), (1050, 498)), (1074, 280), "end"),
-    (_S.BLOCKED, Closing.DRAINING): Route(((744, 368), (744, 498), (832, 498)), (754, 488)),
-    (Closing.DRAINING, Closing.CLOSING_CONNECTION): Route(((856, 520), (856, 582)), (866, 547)),
-    (_S.CLOSING, Closed.STOPPED): Route(((816, 604), (516, 604)), (681, 624), "middle"),
-    (_S.IDLE, Closed.STOPPED): Route(((89, 117), (89, 188)), (99, 158)),
-    (_S.CONNECTING, Closed.STOPPED): Route(((242, 205), (154, 205)), (196, 195), "middle"),
-    (Closed.RETRYING, Closed.STOPPED): Route(((431, 520), (431, 582)), (441, 556)),
+    (_S.READY, Closing.DRAINING): Route(((1280, 98), (1324, 98), (1324, 568), (1290, 568)), (1314, 350), "end"),
+    (_S.BLOCKED, Closing.DRAINING): Route(((984, 438), (984, 568), (1072, 568)), (994, 558)),
+    (Closing.DRAINING, Closing.CLOSING_CONNECTION): Route(((1096, 590), (1096, 652)), (1106, 617)),
+    (_S.CLOSING, Closed.STOPPED): Route(((1056, 674), (546, 674)), (800, 694), "middle"),
+    (_S.IDLE, Closed.STOPPED): Route(((89, 117), (89, 208)), (99, 168)),
+    (_S.CONNECTING, Closed.STOPPED): Route(((302, 225), (154, 225)), (228, 215), "middle"),
+    (Closed.RETRYING, Closed.STOPPED): Route(((461, 590), (461, 652)), (471, 626)),
 }
 
 

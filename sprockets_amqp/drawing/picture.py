@@ -286,5 +286,8 @@ def _legend() -> str:
     parts.append(f'<g class="echo">{_rectangle("box mixed", echo, 5)}</g>')
     parts.append(f'<text x="144" y="{y + 28}">drawn once more: the same state</text>')
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
-    parts.append(f'<text x="716" y="{y + 28}">blocking: RabbitMQ raised an alarm or stopped the flow</text>')
+    parts.append(
+        f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · blocking: RabbitMQ raised an '
+        "alarm or stopped the flow</text>"
+    )
     return f'<g class="legend">{"".join(parts)}</g>'

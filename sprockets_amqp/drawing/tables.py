@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from sprockets_amqp.states import (
     DOCUMENTED,
+    LOGGED_IN,
     OUT,
     OUTAGE_STATES,
     OUTAGE_TRANSITIONS,
     PUBLISH_OUTCOMES,
+    RENEWAL_STATES,
+    RENEWAL_TRANSITIONS,
     TRANSITIONS,
     Declared,
     Outage,
@@ -62,6 +65,26 @@ def outage_table() -> str:
     return _rows_table(OUTAGE_TRANSITIONS)
 
 
+def renewals_table() -> str:
+    """Write the states of the machine that renews credentials in a table."""
+    return _table(("renewal", "meaning"), ((_code(each.state), each.meaning) for each in RENEWAL_STATES))
+
+
+def renewal_actions_table() -> str:
+    """Write what is done on the way into each state of the renewal and out of it, and how long it may last."""
+    return _actions_table(RENEWAL_STATES)
+
+
+def renewal_table() -> str:
+    """Write each row of the renewal's machine in a table."""
+    return _rows_table(RENEWAL_TRANSITIONS)
+
+
+def logged_in() -> str:
+    """List the states of the connection in which credentials are renewed."""
+    return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in LOGGED_IN)
+
+
 def outage_began() -> str:
     """List the states of the connection that begin an outage."""
     return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in OUT)
@@ -81,7 +104,7 @@ def _rows_table(rows: Iterable[Row]) -> str:
 
 def _row(row: Row) -> tuple[str, ...]:
     sources = ", ".join(map(_code, row.source))
-    when = guard(row).replace("blocking", "`blocking`")
+    when = " `".join(guard(row).split(" ")) + "`" if guard(row) else ""
     return f"`{row.trigger}`", sources, _code(row.dest), when, PHRASES.get(row.before, row.before)
 
 

@@ -370,6 +370,8 @@ class Broker:
                     routing.delete_exchange(method.exchange)
                 case "Queue.Delete", _:
                     routing.delete_queue(method.queue)
+                case "Exchange.Bind", _:
+                    routing.bind_exchange(method.destination, method.source, method.routing_key)
                 case "Queue.Bind", _:
                     routing.bind(method.queue, method.exchange, method.routing_key)
         except ValueError as error:

@@ -4,6 +4,7 @@ What is declared, refused and routed is the broker's affair (`Broker`); how that
 """
 
 import collections
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,10 @@ from sprockets_amqp.wire.memory import MemoryConnection
 
 #: What a server says of itself in connection.start (AMQP 0-9-1, section 1.4.2.2).
 CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
+
+
+#: The type and channel of a method frame, its size passed over, and its class and method (AMQP 0-9-1, section 4.2.4).
+_UPDATE_SECRET = struct.Struct(">BH4xHH")
 
 
 @dataclass
@@ -102,6 +107,7 @@ class Peer:
         messages: what came, by channel and delivery tag.
         open_channels: the numbers of the channels that are open.
         channels: the number of each channel that was opened, in order.
+        secrets: the passwords that were renewed on the connection.
     """
 
     def __init__(self, broker: Rules, connection: MemoryConnection) -> None:
@@ -117,6 +123,7 @@ class Peer:
         self.messages: dict[tuple[int, int], Published] = {}
         self.open_channels: set[int] = set()
         self.channels: list[int] = []
+        self.secrets: list[str] = []
         #: Whether the broker said connection.close.
         self._closing = False
         #: Channels for questions, which are in transactions, and those on which nothing is answered any more.
@@ -248,7 +255,7 @@ class Peer:
     def receive(self, data: bytes) -> None:
         """Take note of what the client sends, and read it."""
         self._buffer += data
-        consumed, decoded = frame.decode_frame(self._buffer)
+        consumed, decoded = _decode(self._buffer)
         while decoded is not None:
             self._buffer = self._buffer[consumed:]
             if isinstance(decoded, frame.Heartbeat):
@@ -258,7 +265,7 @@ class Peer:
                 self.line.append((decoded, consumed))
             if isinstance(decoded, frame.Header):
                 self.broker.note_sent(str(decoded.properties.message_id))
-            consumed, decoded = frame.decode_frame(self._buffer)
+            consumed, decoded = _decode(self._buffer)
         self.take()
 
     def _arrive(self, data: bytes) -> None:
@@ -299,6 +306,10 @@ class Peer:
     def _on_connection_open(self, _number: int, _method: Any) -> None:
         self.say(0, spec.Connection.OpenOk())
 
+    def _on_connection_updatesecret(self, _number: int, method: Any) -> None:
+        self.secrets.append(str(method.new_secret))
+        self.say(0, spec.Connection.UpdateSecretOk())
+
     def _on_connection_close(self, _number: int, _method: Any) -> None:
         self.said_goodbye = True
         self.say(0, spec.Connection.CloseOk())
@@ -337,6 +348,9 @@ class Peer:
 
     def _on_queue_delete(self, number: int, method: Any) -> None:
         self._declare(number, method, spec.Queue.DeleteOk(0))
+
+    def _on_exchange_bind(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Exchange.BindOk())
 
     def _on_queue_bind(self, number: int, method: Any) -> None:
         self._declare(number, method, spec.Queue.BindOk())
@@ -401,6 +415,17 @@ class Peer:
         self.received.pop(number, None)
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
+
+
+def _decode(data: bytes) -> tuple[int, Any]:
+    """Read a frame as pika does, and connection.update-secret, which pika cannot read: it only sends it."""
+    if len(data) < _UPDATE_SECRET.size or _UPDATE_SECRET.unpack_from(data) != (1, 0, 10, 70):
+        return frame.decode_frame(data)
+    size = struct.unpack_from(">I", data, 3)[0] + 8
+    if len(data) < size:
+        return 0, None
+    end = 15 + struct.unpack_from(">I", data, 11)[0]
+    return size, frame.Method(0, spec.Connection.UpdateSecret(data[15:end].decode(), ""))
 
 
 def _ends(decoded: Any) -> bool:

@@ -42,6 +42,8 @@ class Routing:
         self.queues: dict[str, Queue] = {}
         #: Exchange, queue, and the binding's routing key.
         self._bindings: set[tuple[str, str, str]] = set()
+        #: Source, destination, and the binding's routing key.
+        self._between: set[tuple[str, str, str]] = set()
 
     def declare_exchange(self, name: str, exchange_type: ExchangeType = "direct") -> None:
         """Declare an exchange. Raises ValueError where it has another type, or one that is not known here."""
@@ -54,6 +56,7 @@ class Routing:
         """Delete an exchange and its bindings; one that does not exist is no error."""
         self.exchanges.pop(name, None)
         self._bindings = {binding for binding in self._bindings if binding[0] != name}
+        self._between = {binding for binding in self._between if name not in binding[:2]}
 
     def declare_queue(self, name: str, max_length: int | None = None) -> Queue:
         """Declare a queue; one that exists stays as it is."""
@@ -72,19 +75,39 @@ class Routing:
             raise ValueError(f"exchange {exchange!r} cannot be bound to: declare it first")
         self._bindings.add((exchange, queue, routing_key))
 
+    def bind_exchange(self, destination: str, source: str, routing_key: str = "") -> None:
+        """Bind an exchange to another. Raises ValueError where one of them does not exist."""
+        for name in (destination, source):
+            if name not in self.exchanges or not name:
+                raise ValueError(f"exchange {name!r} cannot be bound: declare it first")
+        self._between.add((source, destination, routing_key))
+
     def route(self, exchange: str, routing_keys: Iterable[str]) -> list[Queue]:
         """Return the queues that a message to an exchange that exists goes to, each once."""
         keys = list(routing_keys)
         if not exchange:
             names = dict.fromkeys(key for key in keys if key in self.queues)
         else:
-            kind = self.exchanges[exchange]
             names = dict.fromkeys(
-                queue
-                for bound_to, queue, pattern in sorted(self._bindings)
-                if bound_to == exchange and any(_matches(kind, pattern, key) for key in keys)
+                queue for source in self._reached(exchange, keys) for queue in self._bound(self._bindings, source, keys)
             )
         return [self.queues[name] for name in names]
+
+    def _reached(self, exchange: str, keys: list[str]) -> list[str]:
+        """Return the exchange and all that get its messages through bindings between exchanges."""
+        reached = [exchange]
+        for each in reached:
+            reached += [other for other in self._bound(self._between, each, keys) if other not in reached]
+        return reached
+
+    def _bound(self, bindings: set[tuple[str, str, str]], source: str, keys: list[str]) -> list[str]:
+        kind = self.exchanges[source]
+        matching = (
+            name
+            for bound_to, name, pattern in sorted(bindings)
+            if bound_to == source and any(_matches(kind, pattern, key) for key in keys)
+        )
+        return list(dict.fromkeys(matching))
 
 
 def _matches(kind: ExchangeType, pattern: str, routing_key: str) -> bool:

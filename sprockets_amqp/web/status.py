@@ -8,9 +8,9 @@ from urllib.parse import quote
 from sprockets_amqp.client import Client
 from sprockets_amqp.drawing.declared import substate_name
 from sprockets_amqp.hooks import StateChange
-from sprockets_amqp.settings import node_name
 from sprockets_amqp.states import State
 from sprockets_amqp.text import shown
+from sprockets_amqp.urls import node_name
 from sprockets_amqp.wire.tls import unverified
 
 #: The counters that people look at, with their names on the page.
@@ -50,7 +50,7 @@ def snapshot(client: Client) -> dict[str, Any]:
         **describe(client),
         "description": client.state_description,
         "outcome": outcome,
-        "doubt": unverified(client.parameters),
+        "doubt": unverified(client.parameters) if client.parameters is not None else "",
         "publish": f"a publish {outcome}{because if client.recovers else ''}",
     }
 
@@ -77,6 +77,8 @@ def _reason(history: Sequence[StateChange]) -> str:
 def _broker(client: Client) -> str:
     """Name the node that is connected, or tried next, without its credentials."""
     parameters = client.parameters
+    if parameters is None:
+        return "not known yet"
     return f"{shown(node_name(parameters))}/{quote(parameters.virtual_host, safe='')}"
 
 

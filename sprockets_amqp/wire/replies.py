@@ -5,6 +5,7 @@ from typing import Final
 
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, ConnectionClosedByClient, StreamLostError
 
+from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.text import shown
 
 from .pika_insides import causes
@@ -41,6 +42,8 @@ def describe(error: BaseException) -> str:
         return f"({code}) {shown(getattr(error, 'reply_text', ''))}"
     cause = list(causes(error))[-1]
     text = shown(" ".join(str(cause).split()))
+    if isinstance(cause, AMQPException):
+        return text
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 

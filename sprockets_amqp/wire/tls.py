@@ -1,16 +1,92 @@
-"""Whether the node's certificate is verified: always, unless a URL's ssl_options say exactly that it is not to be.
+"""TLS: whom to trust, who the client is, and whether the node's certificate is verified.
 
-pika passes over ``cert_reqs`` and ``check_hostname``, and what its context does without them depends on the protocol:
-with PROTOCOL_TLS or PROTOCOL_TLSv1_2, any certificate is taken.
+It is verified unless a URL's ssl_options say exactly that it is not to be. pika passes over ``cert_reqs`` and
+``check_hostname``, and what its context does without them depends on the protocol: with PROTOCOL_TLS or
+PROTOCOL_TLSv1_2, any certificate is taken.
 """
 
 import ast
 import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pika
 
+#: pika's names in ssl_options for files.
+FILES: Final = ("ca_certs", "cafile", "certfile", "keyfile")
+
 MODES: Final = {mode.value: mode for mode in ssl.VerifyMode}
+
+
+@dataclass(frozen=True)
+class TLS:
+    """What the settings say of TLS: files in PEM format, or a context of the application's own.
+
+    Attributes:
+        ca: the certificates of the authorities to trust; None: those that the system trusts.
+        certificate: the client's certificate, followed by those of its issuers.
+        key: the private key, where it is not in the file of the certificate.
+        context: what to use instead of all this.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    context: ssl.SSLContext | None = None
+
+    @property
+    def given(self) -> str:
+        """Name the settings that are given; empty where none is."""
+        names = ("tls_ca", self.ca), ("tls_certificate", self.certificate), ("tls_context", self.context)
+        return ", ".join(name for name, value in names if value is not None)
+
+    def options(self, host: str) -> pika.SSLOptions:
+        """Return pika's options for a node, the files read afresh; ValueError names the file that is bad."""
+        return pika.SSLOptions(self.context or self._read(), host)
+
+    def _read(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except OSError as error:
+            raise ValueError(f"tls_ca {self.ca!r}: {file_trouble(error, 'has no certificate in PEM format')}") from None
+        if self.certificate is not None:
+            files = f"tls_certificate {self.certificate!r}" + (f", tls_key {self.key!r}" if self.key else "")
+            try:
+                context.load_cert_chain(self.certificate, self.key, _refuse_password)
+            except OSError as error:
+                problem = file_trouble(error, "are no certificate and private key in PEM format that fit together")
+                raise ValueError(f"{files}: {problem}") from None
+            except ValueError as error:
+                raise ValueError(f"{files}: {error}") from None
+        return context
+
+
+NO_TLS: Final = TLS()
+
+
+def _refuse_password() -> str:
+    # Without an answer OpenSSL asks on the terminal, and holds up the loop.
+    raise ValueError("the private key is encrypted: decrypt it, or give a tls_context that has loaded it")
+
+
+def file_trouble(error: OSError, otherwise: str) -> str:
+    """Say why a file could not be used: why it cannot be read, or else what is wrong with what it holds."""
+    if not isinstance(error, ssl.SSLError):
+        return str(error.strerror)
+    return f"{otherwise} ({error.reason})" if error.reason else otherwise
+
+
+def unreadable(options: dict[str, Any]) -> str:
+    """Name the first file of ssl_options that cannot be read, and why; empty where all can."""
+    for name in FILES:
+        path = options.get(name)
+        if isinstance(path, str):
+            try:
+                Path(path).open("rb").close()
+            except (OSError, ValueError) as error:
+                return f"{name} {path!r}: {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 def read_options(text: str) -> dict[str, Any]:

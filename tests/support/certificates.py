@@ -40,6 +40,11 @@ class Authority:
             context.load_cert_chain(chain, key)
         return context
 
+    def client(self, name: str) -> tuple[Path, Path]:
+        """Write a client's certificate and its private key; return their files."""
+        key, chain = self._issue("client", name)
+        return chain, key
+
     def _issue(self, role: str, *names: str, not_after: datetime | None = None) -> tuple[Path, Path]:
         issued = self._authority.issue_cert(*names, not_after=not_after)
         key, chain = self._folder / f"{role}-key.pem", self._folder / f"{role}.pem"

@@ -1,0 +1,223 @@
+"""Where RabbitMQ is, and how to log in: the setting ``url``, or what the function in its place answers."""
+
+import asyncio
+import inspect
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote
+
+import pika
+
+from .access import Access
+from .attempts import Attempts
+from .errors import AMQPException
+from .settings import Settings
+from .text import shown
+from .urls import hide_password, node_name, node_parameters, split
+
+#: Seconds that the function may take.
+ASK_LIMIT: Final = 10.0
+
+#: Called when the function has answered: with None, or with what is wrong.
+Tell = Callable[[AMQPException | None], object]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node; it is the same wherever its host, port and vhost are."""
+
+    host: str
+    port: int
+    vhost: str
+    url: str = field(compare=False, repr=False)
+    parameters: pika.URLParameters = field(compare=False, repr=False)
+
+
+class Address:
+    """What is known of the nodes, whose turn it is, and the question to the function that knows more.
+
+    Attributes:
+        url: as it was given, or last answered; None before the first answer.
+        attempts: whose turn it is.
+    """
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.url: str | None = None
+        self.attempts: Attempts[Node] = Attempts([], settings.reconnect_delay, settings.max_reconnect_delay)
+        self._settings = settings
+        self._loop = loop
+        self._asking: asyncio.Task[object] | None = None
+        #: When the credentials stop to be valid, in the loop's time.
+        self._valid_until = math.inf
+        self._valid_for = math.inf
+        #: The passwords of the present and the previous answer.
+        self._passwords: deque[list[str]] = deque(maxlen=2)
+        #: What was last answered for the node that is connected or, where that has gone, for the first.
+        self._answered: pika.URLParameters | None = None
+        if isinstance(settings.url, str):
+            self._take(settings.url, math.inf)
+
+    # What is known
+
+    @property
+    def parameters(self) -> pika.URLParameters | None:
+        """pika's parameters of the node that is connected, or tried next; None where none is known."""
+        node = self.attempts.node
+        return node.parameters if node is not None else None
+
+    @property
+    def next_step(self) -> str:
+        """Say what the next attempt begins with."""
+        return f"asking {self.function}" if self.asks else f"trying {self.node_name}"
+
+    @property
+    def node_name(self) -> str:
+        """Name the node that is connected, or tried next."""
+        parameters = self.parameters
+        return node_name(parameters) if parameters is not None else "a node that is not known yet"
+
+    @property
+    def function(self) -> str:
+        """Name the function that is asked."""
+        return self._settings.shown_url
+
+    @property
+    def asks(self) -> bool:
+        """Whether the function is to be asked before the next attempt."""
+        return not isinstance(self._settings.url, str) and (self.attempts.due or self.valid_for <= 0)
+
+    @property
+    def user(self) -> str | None:
+        """The user's name in the last answer; None where a client certificate says who it is."""
+        return getattr(self._answered and self._answered.credentials, "username", None)
+
+    @property
+    def password(self) -> str:
+        """The password in the last answer."""
+        return str(getattr(self._answered and self._answered.credentials, "password", ""))
+
+    @property
+    def expires(self) -> bool:
+        """Whether the credentials are valid for a time only."""
+        return self._valid_until < math.inf
+
+    @property
+    def valid_for(self) -> float:
+        """For how many seconds the credentials are still valid."""
+        return self._valid_until - self._loop.time()
+
+    @property
+    def lifetime(self) -> float:
+        """For how many seconds they were valid when they were given."""
+        return self._valid_for
+
+    # What is done
+
+    def prepare(self) -> pika.URLParameters:
+        """Return the parameters for an attempt on the node whose turn it is, with its files of TLS read afresh.
+
+        Raises:
+            AMQPException: a file cannot be used; the sentence names it.
+        """
+        node = self.attempts.node
+        assert node is not None
+        if node.parameters.ssl_options is None and not self._settings.tls.given:
+            return node.parameters
+        try:
+            [read] = node_parameters(node.url, self._settings.tls)
+        except ValueError as error:
+            raise AMQPException().saying(str(error)) from None
+        return self._named(read, node.parameters.connection_attempts)
+
+    def ask(self, tell: Tell, *, for_connection: bool = False) -> None:
+        """Ask the function, take its answer in, and tell; after `stop_asking` neither happens.
+
+        What is asked ``for_connection`` is for the one that is open: it changes nothing about whose turn it is.
+        """
+        self._asking = task = self._loop.create_task(self._call())
+        task.add_done_callback(lambda _task: self._on_done(task, tell, for_connection))
+
+    def stop_asking(self) -> None:
+        """Cancel the question, where it was not answered yet."""
+        task, self._asking = self._asking, None
+        if task is not None:
+            task.cancel()
+
+    async def _call(self) -> object:
+        function = self._settings.url
+        assert not isinstance(function, str)
+        answer = function()
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def _on_done(self, task: "asyncio.Task[object]", tell: Tell, for_connection: bool) -> None:
+        # What the function raised is fetched in any case, or asyncio would log it with all that it says.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if task is not self._asking:
+            return
+        self._asking = None
+        problem = self._problem(error) if error is not None else self._take_answer(task.result(), for_connection)
+        tell(AMQPException().saying(f"{self.function} {problem}") if problem else None)
+
+    def _problem(self, error: BaseException) -> str:
+        """Say what the function raised, without a password; its traceback would show more."""
+        try:
+            text = str(error)
+        except Exception:
+            text = ""
+        for password in sorted({each for answer in self._passwords for each in answer}, key=len, reverse=True):
+            text = text.replace(password, "***")
+        name, said = type(error).__name__, shown(" ".join(hide_password(text).split()))
+        return f"raised {name}: {said}" if said else f"raised {name}"
+
+    def _take_answer(self, answer: object, for_connection: bool) -> str:
+        """Take the answer in; returns what is wrong with it, or the empty string."""
+        valid_for = math.inf
+        if isinstance(answer, Access):
+            given: object = answer.valid_for
+            answer = answer.url
+            if given is not None:
+                if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
+                    return "answered a valid_for that is no number of seconds above 0"
+                valid_for = float(given)
+        if not isinstance(answer, str):
+            return f"answered no URL, but an object of type {type(answer).__name__}"
+        try:
+            self._take(answer, valid_for, for_connection)
+        except ValueError as error:
+            return f"answered a URL that cannot be used: it {error}"
+        return ""
+
+    def _take(self, url: str, valid_for: float, for_connection: bool = False) -> None:
+        parsed = node_parameters(url)
+        # Of several nodes each is tried once, so that the next one's turn comes soon.
+        attempts = self._settings.connection_attempts if len(parsed) == 1 else 1
+        nodes = [
+            Node(each.host, each.port, each.virtual_host, its_url, self._named(each, attempts))
+            for its_url, each in zip(split(url), parsed, strict=True)
+        ]
+        self.url = url
+        self._valid_for, self._valid_until = valid_for, self._loop.time() + valid_for
+        self._passwords.append([each for node in nodes for each in _spellings(node.parameters)])
+        self._answered = next((node for node in nodes if node == self.attempts.node), nodes[0]).parameters
+        if not for_connection:
+            # In an order of this client's own, so that clients spread over the nodes.
+            self.attempts.replace(random.sample(nodes, len(nodes)))
+
+    def _named(self, parameters: pika.URLParameters, attempts: int) -> pika.URLParameters:
+        parameters.connection_attempts = attempts
+        properties = dict(parameters.client_properties or {})
+        properties.setdefault("connection_name", self._settings.default_app_id or "sprockets_amqp")
+        parameters.client_properties = properties
+        return parameters
+
+
+def _spellings(parameters: pika.URLParameters) -> Iterator[str]:
+    """Return the ways in which a password may be written."""
+    password = getattr(parameters.credentials, "password", "")
+    for each in {password, quote(password, safe=""), quote(password), unquote(password), repr(password)[1:-1]}:
+        if each:
+            yield each

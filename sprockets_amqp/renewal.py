@@ -1,0 +1,102 @@
+"""The renewal of credentials: the model of the machine that `states/renewal.py` declares."""
+
+import asyncio
+import logging
+from typing import Final
+
+from transitions import EventData
+
+from .address import ASK_LIMIT, Address
+from .attempts import Backoff
+from .bounded_log import BoundedLog
+from .errors import AMQPException
+from .link import Link
+from .model import Model, Timeout, Trigger
+from .states import RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
+
+LOGGER = logging.getLogger(__name__)
+
+#: Of the time for which credentials are valid, what is kept for renewing them.
+RESERVE: Final = 1 / 3
+#: Of that time, the first delay after a renewal that failed.
+RETRY: Final = 1 / 30
+#: Seconds between two renewals at least, however short the time is.
+SHORTEST_DELAY: Final = 0.1
+
+
+class RenewalModel(Model):
+    """The model: whether the credentials of the open connection have to be renewed, and how far that has come."""
+
+    state: Renewal
+    # What the declaration adds; tests/test_states.py holds the two equal.
+    login_accepted: Trigger
+    renewal_due: Trigger
+    credentials_given: Trigger
+    secret_accepted: Trigger
+    renewal_failed: Trigger
+    login_ended: Trigger
+
+    def __init__(self, address: Address, link: Link, max_retry_delay: float, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._address = address
+        self._link = link
+        self._max_retry_delay = max_retry_delay
+        self._retries = Backoff(SHORTEST_DELAY, max_retry_delay)
+        self._log = BoundedLog(LOGGER, loop.time)
+        self._run(RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal.NONE)
+
+    @property
+    def expires(self) -> bool:
+        """Whether the credentials are valid for a time only."""
+        return self._address.expires
+
+    @property
+    def sendable(self) -> bool:
+        """Whether the open connection can go on with the new credentials: RabbitMQ knows it by its user's name."""
+        return self._link.user == self._address.user
+
+    def renewal_delay(self, event: EventData) -> Timeout:
+        """Return the delay before the function is asked again: most of the time, or the back-off after a failure."""
+        if event.event.name == "renewal_failed":
+            return self._retries.next(), ""
+        lifetime = self._address.lifetime
+        self._retries = Backoff(max(lifetime * RETRY, SHORTEST_DELAY), self._max_retry_delay)
+        return max(self._address.valid_for - lifetime * RESERVE, SHORTEST_DELAY), ""
+
+    def ask_limit(self, _event: EventData) -> Timeout:
+        """Return how long the function may take."""
+        return ASK_LIMIT, f"{self._address.function} has not answered within {ASK_LIMIT:g} s"
+
+    def ask_again(self, _event: EventData) -> None:
+        """Ask the function for new credentials."""
+        self._address.ask(self._on_answer, for_connection=True)
+
+    def stop_asking(self, _event: EventData) -> None:
+        """Cancel the question."""
+        self._address.stop_asking()
+
+    def send_secret(self, _event: EventData) -> None:
+        """Send RabbitMQ the new password on the open connection."""
+        self._link.renew_secret(self._address.password, lambda: self.feed(self.secret_accepted))
+
+    def tell_failure(self, event: EventData) -> None:
+        """Say that the renewal failed, and how much time is left."""
+        left = self._address.valid_for
+        time = f"valid for another {left:.1f} s" if left > 0 else f"no longer valid for {-left:.1f} s"
+        self._log.log(
+            logging.WARNING,
+            "renewing the credentials failed: %s; they are %s, and the connection goes on",
+            event.kwargs.get("reason", ""),
+            time,
+        )
+
+    def _on_answer(self, problem: AMQPException | None) -> None:
+        if problem is not None:
+            self.feed(self.renewal_failed, str(problem))
+            return
+        if not self.sendable:
+            LOGGER.warning(
+                "%s answered another user, who is for the next connection; this one goes on as it is",
+                self._address.function,
+            )
+        self.feed(self.credentials_given)

@@ -1,0 +1,214 @@
+"""Exchanges, queues and bindings: what `setup` declares, on a channel that is closed before any other is opened."""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from pika.channel import Channel
+from pika.exceptions import AMQPError, ChannelClosedByClient
+from pika.spec import Exchange, Queue
+
+from .errors import AMQPException
+from .settings import function_name
+from .wire.replies import describe
+from .wire.transport import Connection
+
+LOGGER = logging.getLogger(__name__)
+
+#: The task that runs setup, in all that it calls.
+_RUNNING: "Final[contextvars.ContextVar[asyncio.Task[Any] | None]]" = contextvars.ContextVar("setup", default=None)
+
+
+class Topology:
+    """Declares exchanges, queues and bindings, in the order of the calls.
+
+    It is what `setup` is given. Each call returns when RabbitMQ has declared it. The arguments are pika's
+    (https://pika.readthedocs.io/en/stable/modules/channel.html); what stands there already has to be declared with
+    the same ones (https://www.rabbitmq.com/docs/queues#property-equivalence). After a call that RabbitMQ refused,
+    further ones go on: a passive declaration finds out what is there.
+
+    Each call raises:
+        pika.exceptions.ChannelClosedByBroker: RabbitMQ refused it (403 ACCESS_REFUSED, 404 NOT_FOUND,
+            406 PRECONDITION_FAILED ...).
+        TypeError, ValueError: an argument is bad.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: Channel | None = None
+        self._turn = asyncio.Lock()
+        #: What the present call, of which there is one at a time, waits for.
+        self._answer: asyncio.Future[Any] | None = None
+
+    async def exchange_declare(
+        self,
+        exchange: str,
+        exchange_type: str = "direct",
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Exchange.DeclareOk:
+        """Declare an exchange."""
+        declared: Exchange.DeclareOk = await self._call(
+            Channel.exchange_declare,
+            exchange=exchange,
+            exchange_type=exchange_type,
+            passive=passive,
+            durable=durable,
+            auto_delete=auto_delete,
+            internal=internal,
+            arguments=_copy(arguments),
+        )
+        return declared
+
+    async def queue_declare(
+        self,
+        queue: str,
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Queue.DeclareOk:
+        """Declare a queue; the answer's ``queue`` is its name, also where RabbitMQ chose it (``""``)."""
+        declared: Queue.DeclareOk = await self._call(
+            Channel.queue_declare,
+            queue=queue,
+            passive=passive,
+            durable=durable,
+            exclusive=exclusive,
+            auto_delete=auto_delete,
+            arguments=_copy(arguments),
+        )
+        return declared
+
+    async def queue_bind(
+        self, queue: str, exchange: str, routing_key: str | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Bind a queue to an exchange; the routing key is the queue's name by default."""
+        await self._call(
+            Channel.queue_bind, queue=queue, exchange=exchange, routing_key=routing_key, arguments=_copy(arguments)
+        )
+
+    async def exchange_bind(
+        self, destination: str, source: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Bind an exchange to another, from which messages come."""
+        await self._call(
+            Channel.exchange_bind,
+            destination=destination,
+            source=source,
+            routing_key=routing_key,
+            arguments=_copy(arguments),
+        )
+
+    async def close(self) -> None:
+        """Close the channel, and return when RabbitMQ has closed it: a user may be allowed only one."""
+        async with self._turn:
+            channel = self._channel
+            if channel is not None:
+                self._answer = closed = asyncio.get_running_loop().create_future()
+                channel.close()
+                await closed
+
+    async def _call(self, method: Callable[..., object], **arguments: Any) -> Any:
+        async with self._turn:
+            channel = self._channel or await self._open()
+            self._answer = answer = asyncio.get_running_loop().create_future()
+            method(channel, **arguments, callback=functools.partial(_settle, answer))
+            return await answer
+
+    async def _open(self) -> Channel:
+        self._answer = opened = asyncio.get_running_loop().create_future()
+        channel = self._connection.channel(on_open_callback=functools.partial(_settle, opened))
+        channel.add_on_close_callback(self._on_closed)
+        await opened
+        self._channel = channel
+        return channel
+
+    def _on_closed(self, _channel: Channel, error: BaseException) -> None:
+        self._channel = None
+        if self._answer is not None and not self._answer.done():
+            if isinstance(error, ChannelClosedByClient):
+                self._answer.set_result(None)
+            else:
+                self._answer.set_exception(error)
+
+
+#: A coroutine function that declares what has to be there before anything is published.
+SetupFunction = Callable[[Topology], Awaitable[object]]
+
+
+class Setup:
+    """Runs the application's function on an open connection, one run at a time."""
+
+    def __init__(self, function: SetupFunction | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._function = function
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a function to run."""
+        return self._function is not None
+
+    @property
+    def name(self) -> str:
+        """Name the function."""
+        return function_name(self._function) if self._function is not None else "setup"
+
+    def run(self, connection: Connection, tell: Callable[[AMQPException | None], object]) -> None:
+        """Run the function, and tell with what it failed, or None; after `cancel` nothing is told."""
+        self._task = task = self._loop.create_task(self._declare(connection))
+        task.add_done_callback(lambda _task: self._on_done(task, tell))
+
+    def cancel(self) -> None:
+        """End the run."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    async def _declare(self, connection: Connection) -> None:
+        assert self._function is not None
+        _RUNNING.set(asyncio.current_task())
+        topology = Topology(connection)
+        running = self._function(topology)
+        if not inspect.isawaitable(running):
+            raise TypeError(f"{self.name} is no coroutine function: write async def")
+        await running
+        await topology.close()
+
+    def _on_done(self, task: "asyncio.Task[None]", tell: Callable[[AMQPException | None], object]) -> None:
+        error = asyncio.CancelledError("cancelled") if task.cancelled() else task.exception()
+        if task is not self._task:
+            return
+        self._task = None
+        if error is None:
+            tell(None)
+            return
+        if not isinstance(error, AMQPError | asyncio.CancelledError):
+            LOGGER.error("%s() raised", self.name, exc_info=error)
+        tell(AMQPException().saying(f"{self.name}() failed: {describe(error)}"))
+
+
+def in_setup() -> bool:
+    """Tell whether `setup` is what calls: nothing goes out before it has ended."""
+    task = _RUNNING.get()
+    return task is not None and not task.done()
+
+
+def _settle(answer: "asyncio.Future[Any]", told: Any) -> None:
+    if not answer.done():
+        answer.set_result(getattr(told, "method", None))
+
+
+def _copy(arguments: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if arguments is None else dict(arguments)

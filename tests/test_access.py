@@ -1,0 +1,425 @@
+"""A function for the URL, renewed credentials, and what `setup` declares, against a broker in memory."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pika import spec
+
+from sprockets_amqp import Access, NotReadyError, Topology
+from sprockets_amqp.states import Closed, Connecting, Renewal, State
+from sprockets_amqp.web import status
+from tests.support.memory import Broker, in_memory, outcome
+
+if TYPE_CHECKING:
+    from sprockets_amqp.client import Client
+
+broker = in_memory
+
+SECRET = "s3cr3t/+"
+ENCODED = "s3cr3t%2F%2B"
+
+
+class Directory:
+    """What a client asks for its URL: it answers what it is told to, or raises it, or waits."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers: Iterator[object] = iter(answers)
+        self.asked = 0
+        self.cancelled = 0
+
+    async def __call__(self) -> Any:
+        """Give the next answer; after the last one, none."""
+        self.asked += 1
+        answer = next(self.answers, None)
+        if answer is None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.cancelled += 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def url(password: str = "guest", host: str = "broker", user: str = "guest") -> str:
+    """A URL with a password."""
+    return f"amqp://{user}:{password}@{host}"
+
+
+# Asking for the address
+
+
+def test_a_function_is_asked_before_the_connection_is_opened(broker: Broker) -> None:
+    """Until it answers nothing is known, and a publish waits."""
+    directory = Directory(url())
+    client = broker.client(directory)
+    assert (client.url, client.parameters, client.substate) == (None, None, State.IDLE)
+    waits = client.publish("", "q", b"")
+    assert "Directory()" in repr(client) and status.describe(client)["broker"] == "not known yet"
+    broker.clock.turn()
+    broker.open().peer.confirm_all()
+    broker.clock.turn()
+    assert (client.ready, client.url, outcome(waits), directory.asked) == (True, url(), None, 1)
+    assert client.parameters is not None and client.parameters.host == "broker"
+
+
+@pytest.mark.parametrize("answer", [url, lambda: Access(url())])
+def test_a_plain_function_will_do_as_well(broker: Broker, answer: Any) -> None:
+    """What it returns need not be awaited."""
+    assert broker.ready(answer).url == url()
+
+
+def test_each_round_begins_with_the_question_and_a_lost_connection_begins_a_round(broker: Broker) -> None:
+    """Of two nodes both are tried before it is asked again."""
+    directory = Directory("amqp://one,two", "amqp://one,two", "amqp://one,two")
+    client = broker.client(directory)
+    broker.clock.turn()
+    broker.peer.refuse()
+    broker.clock.advance(0.1)
+    assert (directory.asked, len(broker.peers)) == (1, 2)
+    broker.peer.refuse()
+    broker.clock.advance(2)
+    assert (directory.asked, len(broker.peers)) == (2, 3)
+    broker.open().clock.advance(0.1)
+    broker.peer.lose()
+    broker.clock.advance(0.1)
+    assert (directory.asked, len(broker.peers), client.substate) == (3, 4, Connecting.OPENING_CONNECTION)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (RuntimeError("vault is sealed"), "Directory() raised RuntimeError: vault is sealed"),
+        (asyncio.CancelledError(), "Directory() raised CancelledError"),
+        (7, "Directory() answered no URL, but an object of type int"),
+        ("http://broker", "Directory() answered a URL that cannot be used: it must begin with amqp:// or amqps://"),
+        (Access(url(), valid_for=0), "Directory() answered a valid_for that is no number of seconds above 0"),
+        (Access(url(), valid_for=float("nan")), "answered a valid_for that is no number of seconds above 0"),
+        (Access(5), "answered no URL, but an object of type int"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_answer_is_a_failed_attempt(broker: Broker, answer: object, says: str) -> None:
+    """It is told as one, and the next attempt asks again."""
+    if isinstance(answer, asyncio.CancelledError):
+        directory = Directory()
+        directory.__class__ = type("Directory", (Directory,), {"__call__": _cancelled})
+    else:
+        directory = Directory(answer, url())
+    client = broker.client(directory)
+    broker.clock.turn()
+    assert client.substate is Closed.RETRYING
+    assert says in client.condition
+    if not isinstance(answer, asyncio.CancelledError):
+        broker.clock.advance(1.5)
+        broker.open()
+        assert client.ready
+
+
+async def _cancelled(_self: object) -> str:
+    raise asyncio.CancelledError
+
+
+def test_a_function_that_hangs_is_given_ten_seconds(broker: Broker) -> None:
+    """Then it is cancelled, and what it answers after all counts for nothing."""
+    directory = Directory()
+    client = broker.client(directory)
+    broker.clock.advance(9)
+    assert client.connecting
+    broker.clock.advance(1.1)
+    assert (client.substate, directory.cancelled) == (Closed.RETRYING, 1)
+    assert "Directory() has not answered within 10 s" in client.condition
+
+
+def test_stopping_cancels_the_question(broker: Broker) -> None:
+    """Nobody needs the answer any more."""
+    directory = Directory()
+    client = broker.client(directory)
+    broker.clock.turn()
+    assert client.connecting
+    broker.shut_down()
+    assert (client.substate, directory.cancelled) == (Closed.STOPPED, 1)
+
+
+@pytest.mark.parametrize("said", [SECRET, ENCODED, repr(SECRET), f"amqp://app:{ENCODED}@vault", "amqp://a:new@vault"])
+def test_no_secret_of_an_answer_is_shown(broker: Broker, caplog: pytest.LogCaptureFixture, said: str) -> None:
+    """Whatever the function says when it fails: in no log, error, page, history or repr."""
+    caplog.set_level(logging.DEBUG)
+    answer = Access(url(ENCODED), valid_for=9)
+    client = broker.ready(Directory(answer, RuntimeError(f"bad: {said}"), RuntimeError(f"bad: {said}")))
+    # A renewal fails, and then an attempt.
+    broker.clock.advance(6.1)
+    assert "renewing the credentials failed: Directory() raised RuntimeError: bad: " in caplog.text
+    broker.peer.lose()
+    broker.clock.advance(1.5)
+    refused = client.publish("", "q", b"", timeout=0)
+    shown = [caplog.text, client.condition, repr(client), repr(client.settings), repr(answer), str(client.history)]
+    shown += [str(status.snapshot(client)), str(refused.exception()), repr(refused.exception())]
+    assert "Directory() raised RuntimeError: bad: " in client.condition
+    for text in shown:
+        assert not any(secret in text for secret in (SECRET, ENCODED, "a:new@")), text
+
+
+# Renewing credentials
+
+
+def test_no_new_password_is_logged(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither by the client nor by pika, whatever they log."""
+    caplog.set_level(logging.DEBUG)
+    broker.ready(Directory(Access(url("token0"), valid_for=30), url("token1")))
+    broker.clock.advance(20.1)
+    assert (broker.peer.secrets, "token" in caplog.text) == (["token1"], False)
+
+
+def test_credentials_are_renewed_before_they_expire(broker: Broker) -> None:
+    """After two thirds of their time, on the open connection, each time again."""
+    directory = Directory(*(Access(url(f"token{number}"), valid_for=30) for number in range(4)))
+    client = broker.ready(directory)
+    renewal = client._core.lifecycle.renewal
+    for number in (1, 2, 3):
+        broker.clock.advance(19)
+        assert (directory.asked, renewal.state) == (number, Renewal.VALID)
+        broker.clock.advance(1.1)
+        assert renewal.state is Renewal.SENDING
+        broker.peer.deliver()
+        assert (renewal.state, client.url) == (Renewal.VALID, url(f"token{number}"))
+    assert broker.peer.secrets == ["token1", "token2", "token3"]
+    assert (len(broker.peers), client.ready) == (1, True)
+
+
+def test_a_renewal_that_fails_is_tried_again_and_the_connection_stays(broker: Broker) -> None:
+    """With back-off, also after the time is up; one that hangs is cancelled after ten seconds."""
+    told: list[str] = []
+    logger = logging.getLogger("sprockets_amqp.renewal")
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        _fail_and_hang(broker)
+    finally:
+        logger.removeHandler(handler)
+    assert "sealed; they are valid for another " in told[0] and "and the connection goes on" in told[0]
+    assert "Directory() has not answered within 10 s; they are no longer valid for " in told[-1]
+
+
+def _fail_and_hang(broker: Broker) -> None:
+    failures = [RuntimeError("sealed")] * 3
+    directory = Directory(Access(url(), valid_for=30), *failures)
+    client = broker.ready(directory)
+    broker.clock.advance(20.1)
+    assert directory.asked == 2
+    broker.clock.advance(1.1)
+    assert directory.asked == 3
+    broker.clock.advance(2.1)
+    assert directory.asked == 4
+    # The next one hangs.
+    broker.clock.advance(4.1)
+    assert (directory.asked, client._core.lifecycle.renewal.state) == (5, Renewal.ASKING)
+    broker.clock.advance(10.1)
+    assert directory.cancelled == 1
+    assert (client.ready, len(broker.peers)) == (True, 1)
+
+
+def test_an_answer_without_a_limit_ends_the_renewals(broker: Broker) -> None:
+    """The password is sent all the same: it is another one."""
+    directory = Directory(Access(url(), valid_for=30), url("forever"))
+    client = broker.ready(directory)
+    broker.clock.advance(20.1)
+    broker.peer.deliver()
+    assert (broker.peer.secrets, client._core.lifecycle.renewal.state) == (["forever"], Renewal.NONE)
+
+
+@pytest.mark.parametrize("valid_for", [30, None])
+def test_another_user_is_for_the_next_connection(broker: Broker, valid_for: float | None) -> None:
+    """RabbitMQ can't change the user of a connection: its password stays as it was."""
+    state = Renewal.VALID if valid_for else Renewal.NONE
+    directory = Directory(Access(url(), valid_for=30), Access(url(user="other"), valid_for=valid_for))
+    client = broker.ready(directory)
+    broker.clock.advance(20.1)
+    broker.open()
+    assert (broker.peer.secrets, client._core.lifecycle.renewal.state, client.ready) == ([], state, True)
+
+
+def test_nothing_is_renewed_where_nothing_expires(broker: Broker) -> None:
+    """A URL without a limit is asked for once."""
+    directory = Directory(url())
+    client = broker.ready(directory)
+    broker.clock.advance(10_000)
+    assert (directory.asked, client._core.lifecycle.renewal.state) == (1, Renewal.NONE)
+
+
+@pytest.mark.parametrize("state", [Renewal.VALID, Renewal.ASKING, Renewal.SENDING])
+def test_a_lost_connection_ends_the_renewal(broker: Broker, state: Renewal) -> None:
+    """However far it has come; the next connection has a renewal of its own."""
+    answers = [Access(url(), valid_for=30)] + ([Access(url("two"), valid_for=30)] if state is Renewal.SENDING else [])
+    directory = Directory(*answers)
+    client = broker.ready(directory)
+    renewal = client._core.lifecycle.renewal
+    broker.clock.advance(5 if state is Renewal.VALID else 20.1)
+    assert renewal.state is state
+    broker.peer.lose()
+    assert renewal.state is Renewal.NONE
+    broker.clock.turn()
+    assert directory.cancelled == (state is Renewal.ASKING)
+    directory.answers = iter([Access(url("three"), valid_for=30)])
+    broker.clock.advance(1.1)
+    broker.open()
+    assert (client.ready, renewal.state) == (True, Renewal.VALID)
+
+
+@pytest.mark.parametrize("how", ["blocked", "channel lost"])
+def test_credentials_are_renewed_while_publishing_is_impossible(broker: Broker, how: str) -> None:
+    """The connection is open, and is to stay so."""
+    client = broker.ready(Directory(Access(url(), valid_for=30)))
+    renewal = client._core.lifecycle.renewal
+    if how == "blocked":
+        broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+        broker.peer.deliver()
+    else:
+        # The second time, the next channel is opened after a delay.
+        for _ in range(2):
+            broker.open().peer.close_channel(code=406, text="PRECONDITION_FAILED")
+            broker.peer.deliver()
+    assert not client.ready
+    assert renewal.state is Renewal.VALID
+
+
+# Setting up
+
+
+class Declares:
+    """A setup that declares an exchange, and counts."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.runs = self.cancelled = 0
+        self.hangs = hangs
+
+    async def __call__(self, topology: Topology) -> None:
+        """Declare it."""
+        self.runs += 1
+        await topology.exchange_declare("events", "topic", durable=True)
+        queue = await topology.queue_declare("all", arguments={"x-max-length": 10})
+        await topology.queue_bind(queue.queue or "", "events", "#")
+        if self.hangs:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.cancelled += 1
+
+
+def test_what_setup_declares_is_there_before_what_waits_goes_out(broker: Broker) -> None:
+    """On a channel that is closed before the one to publish on is opened."""
+    setup = Declares()
+    client = broker.client(setup=setup)
+    waits = client.publish("events", "user.created", b"")
+    broker.open().open().peer.confirm_all()
+    broker.clock.turn()
+    assert (client.ready, outcome(waits), setup.runs) == (True, None, 1)
+    assert "events" in broker._routing.exchanges and "all" in broker._routing.queues
+    assert len(broker.peer.publishing) == 1
+
+
+def test_a_lost_channel_has_it_declared_again(broker: Broker) -> None:
+    """The channel may have been lost over what somebody deleted."""
+    setup = Declares()
+    client = broker.ready(setup=setup)
+    broker._routing.delete_exchange("events")
+    broker.peer.close_channel(code=404, text="NOT_FOUND - no exchange 'events' in vhost '/'")
+    broker.peer.deliver()
+    broker.open()
+    assert (client.ready, setup.runs, len(broker.peers)) == (True, 2, 1)
+    assert "events" in broker._routing.exchanges
+
+
+def test_a_refused_declaration_is_a_failed_attempt_in_rabbitmqs_words(broker: Broker) -> None:
+    """It is tried again with back-off: here, somebody deletes what stands in the way."""
+    broker._routing.declare_exchange("events", "fanout")
+    client = broker.client(setup=Declares())
+    broker.open()
+    assert client.substate is Closed.RETRYING
+    assert "Declares() failed: (406) PRECONDITION_FAILED" in client.condition
+    assert "(406) PRECONDITION_FAILED" in str(status.snapshot(client)["reason"])
+    broker._routing.delete_exchange("events")
+    broker.clock.advance(1.1)
+    broker.open()
+    assert client.ready
+
+
+def test_a_setup_that_hangs_is_given_thirty_seconds(broker: Broker) -> None:
+    """Then it is cancelled, and the attempt has failed."""
+    setup = Declares(hangs=True)
+    client = broker.client(setup=setup)
+    broker.open()
+    assert client.connecting
+    broker.clock.advance(30.1)
+    assert (client.substate, setup.cancelled) == (Closed.RETRYING, 1)
+    assert "Declares() has not ended within 30 s" in client.condition
+
+
+def test_a_lost_connection_cancels_setup(broker: Broker) -> None:
+    """It had nothing to declare on any more."""
+    setup = Declares(hangs=True)
+    client = broker.client(setup=setup)
+    broker.open().peer.lose()
+    broker.clock.turn()
+    assert (client.substate, setup.cancelled) == (Closed.RETRYING, 1)
+
+
+def test_what_setup_raises_is_logged_and_a_failed_attempt(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """A function that is no coroutine function is told as one."""
+
+    def declare(_topology: Topology) -> None:
+        """Forget to be a coroutine function."""
+
+    async def fail(_topology: Topology) -> None:
+        raise KeyError("queue")
+
+    for setup, says in ((declare, "declare is no coroutine function"), (fail, "fail() failed: KeyError: 'queue'")):
+        client = broker.client(setup=setup)
+        broker.open()
+        assert client.substate is Closed.RETRYING
+        assert says in client.condition
+        broker.shut_down()
+    assert "fail() raised" in caplog.text
+    with pytest.raises(ValueError, match="setup must be a coroutine function, not 'declare'"):
+        broker.client(setup="declare")
+
+
+def test_nothing_is_published_in_setup(broker: Broker) -> None:
+    """It would wait for what waits for it."""
+    found: list[object] = []
+    clients: list[Client] = []
+
+    async def publish(_topology: Topology) -> None:
+        try:
+            await clients[0].publish("", "q", b"")
+        except NotReadyError as error:
+            found.append(error)
+
+    clients.append(broker.client(setup=publish))
+    broker.open()
+    assert clients[0].ready
+    assert "nothing is published before setup has ended" in str(found[0])
+
+
+def test_a_refused_call_is_told_and_further_ones_go_on(broker: Broker) -> None:
+    """A passive declaration finds out what is there."""
+    found: list[str] = []
+
+    async def look(topology: Topology) -> None:
+        try:
+            await topology.exchange_declare("events", passive=True)
+        except Exception as error:
+            found.append(str(error))
+            await asyncio.sleep(0)
+            await topology.exchange_declare("events", "fanout")
+            await topology.exchange_declare("copies", "fanout")
+            await topology.exchange_bind("copies", "events")
+
+    client = broker.client(setup=look)
+    broker.open().open()
+    assert client.ready, client.condition
+    assert "no exchange 'events'" in found[0]
+    assert broker._routing._between == {("events", "copies", "")}

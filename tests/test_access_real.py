@@ -1,0 +1,192 @@
+"""Credentials that change, files of TLS that are replaced, and what setup declares, on RabbitMQ."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sprockets_amqp import Access, Client, ExchangeRefused, OutcomeUnknown, State, Topology
+from tests.support.certificates import Authority
+from tools.rabbitmq import Node
+
+KEY = b"the key that signs the tokens of this test"
+#: Seconds for which a token is valid; RabbitMQ reads whole ones.
+LIFETIME = 4
+#: The configuration of RabbitMQ's OAuth 2 plugin: who signs, with which key.
+OAUTH = """[{{rabbitmq_auth_backend_oauth2, [{{resource_server_id, <<"rabbitmq">>}}, {{key_config, [
+  {{default_key, <<"test">>}},
+  {{signing_keys, #{{<<"test">> => {{map, #{{<<"kty">> => <<"oct">>, <<"alg">> => <<"HS256">>, <<"k">> => <<"{key}">>
+  }}}}}}}}]}}]}}].
+"""
+
+
+def encode(data: bytes) -> str:
+    """Encode as JSON Web Tokens are."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token(expires: int) -> str:
+    """A token that allows everything until then."""
+    scope = ["rabbitmq.configure:*/*", "rabbitmq.write:*/*", "rabbitmq.read:*/*"]
+    claims = {"sub": "app", "aud": ["rabbitmq"], "scope": scope, "exp": expires}
+    head = {"alg": "HS256", "typ": "JWT", "kid": "test"}
+    signed = ".".join(encode(json.dumps(part).encode()) for part in (head, claims))
+    return f"{signed}.{encode(hmac.digest(KEY, signed.encode(), hashlib.sha256))}"
+
+
+async def until(true: Callable[[], object], client: Client) -> None:
+    """Wait for it, within half a minute."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, client.condition
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_tokens_are_renewed_on_the_open_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """With RabbitMQ's OAuth 2 plugin: several lifetimes of publishing, one connection, nothing lost or refused.
+
+    `OAUTH_SECONDS` says for how long.
+    """
+    seconds = float(os.environ.get("OAUTH_SECONDS", "14"))
+    caplog.set_level(logging.DEBUG)
+    given: list[str] = []
+
+    async def login() -> Access:
+        expires = int(time.time()) + LIFETIME
+        given.append(token(expires))
+        return Access(f"amqp://app:{given[-1]}@127.0.0.1:{node.port}", valid_for=expires - time.time())
+
+    node = Node(config={"auth_backends.1": "rabbit_auth_backend_oauth2", "auth_backends.2": "internal"})
+    (node.folder / "advanced.config").write_text(OAUTH.format(key=encode(KEY)))
+    (node.folder / "enabled_plugins").write_text("[rabbitmq_auth_backend_oauth2].")
+    async with node, Client(login) as client:
+        await client.wait_for(State.READY, 30)
+        ends: list[asyncio.Future[None]] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            ends.append(client.publish("amq.fanout", "", f"event {len(ends)}"))
+            await asyncio.sleep(0.005)
+        await client.flush(10)
+        assert [error for each in ends if (error := each.exception())] == []
+        assert (client.counters.reconnects, client.counters.confirmed) == (0, len(ends))
+        assert [change.dest for change in client.history] == [State.CONNECTING, State.READY]
+        assert len(given) > seconds / LIFETIME
+        shown = caplog.text + repr(client) + str(client.history)
+        assert not any(secret in shown for secret in given)
+
+
+async def test_a_user_who_is_deleted_is_followed_by_the_next(node: Node) -> None:
+    """Rotated credentials: RabbitMQ closes the old user's connections, and the function knows the new one."""
+    urls = [await node.add_user("old"), await node.add_user("new")]
+    await node.ctl("set_permissions", "new", ".*", ".*", ".*")
+    async with Client(lambda: urls[0], reconnect_delay=0.1) as client:
+        await client.wait_for(State.READY, 30)
+        await client.publish("", "nowhere", b"")
+        del urls[0]
+        await node.ctl("delete_user", "old")
+        # Not every version closes the connection of a user who is deleted.
+        await node.ctl("close_all_connections", "rotated")
+        await until(lambda: client.counters.reconnects >= 1 and client.ready, client)
+        await client.publish("", "nowhere", b"")
+        assert client.url == urls[0]
+    await node.ctl("delete_user", "new")
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_files_that_are_replaced_are_used_at_the_next_attempt(tmp_path: Path) -> None:
+    """The authority's, and the client's certificate and key, which the node demands."""
+    folders = [tmp_path / name for name in ("ours", "theirs")]
+    for folder in folders:
+        folder.mkdir()
+    ours, theirs = map(Authority, folders)
+    authority, certificate, key = (tmp_path / name for name in ("ca.pem", "app.pem", "app.key"))
+
+    def write(issuer: Authority) -> None:
+        shutil.copy(issuer.certificate, authority)
+        for source, copy in zip(issuer.client("app"), (certificate, key), strict=True):
+            shutil.copy(source, copy)
+
+    write(theirs)
+    async with Node(tls=ours.server("localhost", demand_client=True)) as node:
+        url = f"amqps://guest:guest@localhost:{node.tls_port}?connection_attempts=1"
+        files = {"tls_ca": str(authority), "tls_certificate": str(certificate), "tls_key": str(key)}
+        settings = {"reconnect_delay": 0.1, "max_reconnect_delay": 0.1, "connection_attempts": 1}
+        async with Client(url, **files, **settings) as client:  # type: ignore[arg-type]
+            await until(lambda: "CERTIFICATE_VERIFY_FAILED" in client.condition, client)
+            authority.write_text("")
+            await until(lambda: f"tls_ca {str(authority)!r}: has no certificate" in client.condition, client)
+            write(ours)
+            await client.wait_for(State.READY, 30)
+            await client.publish("", "nowhere", b"")
+        async with Client(url, tls_context=ours.context(client_name="app")) as client:
+            await client.wait_for(State.READY, 30)
+
+
+async def declare(topology: Topology) -> None:
+    """Declare what the tests below publish to."""
+    await topology.exchange_declare("setup.events", "topic", durable=True)
+    queue = await topology.queue_declare("setup.all", durable=True)
+    await topology.queue_bind(queue.queue or "", "setup.events", "#")
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_what_was_lost_is_declared_again() -> None:
+    """By a user with one channel: at first, when the exchange was deleted, and when the node lost everything."""
+    async with Node() as node:
+        await node.add_user("narrow")
+        await node.ctl("set_user_limits", "narrow", '{"max-channels": 1}')
+        client = Client(node.url_for("narrow", "secret"), setup=declare, reconnect_delay=0.2, fail_on_return=True)
+        await client.publish("setup.events", "user.created", b"waited", timeout=30)
+        await node.ctl(
+            "eval",
+            'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"setup.events">>), false, <<"test">>).',
+        )
+        with pytest.raises((ExchangeRefused, OutcomeUnknown)):
+            await client.publish("setup.events", "user.created", b"refused")
+        await client.publish("setup.events", "user.created", b"again", timeout=30)
+        await client.shutdown()
+
+        client = Client(node.url, setup=declare, reconnect_delay=0.2, fail_on_return=True)
+        await client.wait_for(State.READY, 30)
+        for command in ("stop_app", "reset", "start_app"):
+            await node.ctl(command)
+        await until(lambda: client.counters.reconnects and client.ready, client)
+        await client.publish("setup.events", "user.created", b"after all", timeout=30)
+        assert "setup.all\t1" in await node.ctl("list_queues", "name", "messages")
+        await client.shutdown()
+
+
+async def test_a_refusal_is_told_in_rabbitmqs_words(broker: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """406 over other arguments, and 403 where the user may not configure."""
+
+    async def other(topology: Topology) -> None:
+        await topology.exchange_declare("amq.topic", "fanout", durable=True)
+
+    async def forbidden(topology: Topology) -> None:
+        await topology.queue_declare("forbidden")
+
+    url = await broker.add_user("reader")
+    await broker.ctl("set_permissions", "reader", "", ".*", ".*")
+    for access, setup, words in (
+        (
+            broker.url,
+            other,
+            "other() failed: (406) PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'amq.topic'",
+        ),
+        (url, forbidden, "forbidden() failed: (403) ACCESS_REFUSED - "),
+    ):
+        async with Client(access, setup=setup) as client:
+            await client.wait_for(State.CLOSED, 30)
+            assert words in client.condition
+            assert words in caplog.text
+    await broker.ctl("delete_user", "reader")
