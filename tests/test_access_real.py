@@ -16,6 +16,7 @@ import pytest
 
 from sprockets_amqp import Access, Client, ExchangeRefused, OutcomeUnknown, State, Topology
 from tests.support.certificates import Authority
+from tests.support.command import run
 from tools.rabbitmq import Node
 
 KEY = b"the key that signs the tokens of this test"
@@ -166,15 +167,23 @@ async def test_what_was_lost_is_declared_again() -> None:
         await client.shutdown()
 
 
+async def harmless(topology: Topology) -> None:
+    """Declare what every vhost has."""
+    await topology.exchange_declare("amq.topic", "topic", passive=True)
+
+
+async def other(topology: Topology) -> None:
+    """Declare what is there with another type."""
+    await topology.exchange_declare("amq.topic", "fanout", durable=True)
+
+
+async def forbidden(topology: Topology) -> None:
+    """Declare what the user may not."""
+    await topology.queue_declare("forbidden")
+
+
 async def test_a_refusal_is_told_in_rabbitmqs_words(broker: Node, caplog: pytest.LogCaptureFixture) -> None:
     """406 over other arguments, and 403 where the user may not configure."""
-
-    async def other(topology: Topology) -> None:
-        await topology.exchange_declare("amq.topic", "fanout", durable=True)
-
-    async def forbidden(topology: Topology) -> None:
-        await topology.queue_declare("forbidden")
-
     url = await broker.add_user("reader")
     await broker.ctl("set_permissions", "reader", "", ".*", ".*")
     for access, setup, words in (
@@ -189,4 +198,11 @@ async def test_a_refusal_is_told_in_rabbitmqs_words(broker: Node, caplog: pytest
             await client.wait_for(State.CLOSED, 30)
             assert words in client.condition
             assert words in caplog.text
+        checked = await run("check", access, "--setup", f"tests.test_access_real:{setup.__name__}")
+        assert (checked.status, words.partition(": ")[2][:22] in checked.out) == (1, True), checked.out
+        assert "setup     FAILED" in checked.out and "->" in checked.out
+    checked = await run("check", broker.url, "--setup", "tests.test_access_real:nothing")
+    assert (checked.status, "cannot be imported" in checked.err) == (2, True)
+    checked = await run("check", broker.url, "--setup", "tests.test_access_real:harmless")
+    assert (checked.status, "setup     ok      harmless() declared all of it" in checked.out) == (0, True), checked.out
     await broker.ctl("delete_user", "reader")

@@ -2,7 +2,10 @@
 
 import argparse
 import asyncio
-from typing import Final
+import functools
+import importlib
+import sys
+from typing import TYPE_CHECKING, Final, cast
 
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.text import shown
@@ -10,6 +13,9 @@ from sprockets_amqp.urls import node_parameters
 
 from .command import FAILED, OK, add_name, address, read_settings
 from .steps import Step, check_node
+
+if TYPE_CHECKING:
+    from sprockets_amqp.topology import SetupFunction
 
 SUMMARY: Final = "connect step by step, and say what works and what does not"
 STATUS: Final = "Exit status: 0 every node is fine, 1 a step failed, 2 bad usage or settings."
@@ -19,7 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_name(parser)
     parser.add_argument("setting_url", metavar="URL", nargs="?", help="one node, or several, comma separated")
+    parser.add_argument(
+        "--setup", metavar="MODULE:FUNCTION", type=_function, help="run this setup, too: it declares what it declares"
+    )
     parser.add_argument("--limit", type=_limit, default=10.0, help="seconds that each step may take; default: 10")
+
+
+def _function(text: str) -> "SetupFunction":
+    module, _, name = text.partition(":")
+    # As python -m does, and as the application would find it.
+    sys.path.insert(0, "")
+    try:
+        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except Exception as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)} cannot be imported: {shown(error)}") from None
+    if not callable(found):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no function")
+    return cast("SetupFunction", found)
 
 
 def _limit(text: str) -> float:
@@ -30,16 +52,16 @@ def _limit(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    return asyncio.run(_check_nodes(Settings(**read_settings(options)), options.limit))
+    return asyncio.run(_check_nodes(Settings(**read_settings(options)), options.limit, options.setup))
 
 
-async def _check_nodes(settings: Settings, limit: float) -> int:
+async def _check_nodes(settings: Settings, limit: float, setup: "SetupFunction | None") -> int:
     assert isinstance(settings.url, str)
     nodes = node_parameters(settings.url, settings.tls)
     failed = 0
     for node in nodes:
         print(address(node), flush=True)
-        steps = [_show_step(step) async for step in check_node(node, limit)]
+        steps = [_show_step(step) async for step in check_node(node, limit, setup)]
         failed += not all(step.ok for step in steps)
     print(f"{failed} of {len(nodes)} nodes failed" if failed else "all is fine", flush=True)
     return FAILED if failed else OK

@@ -18,12 +18,17 @@ from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationErr
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.link import Events, Link
+from sprockets_amqp.settings import function_name
 from sprockets_amqp.text import shown
+from sprockets_amqp.topology import SetupFunction, Topology
 from sprockets_amqp.wire.pika_insides import broker_words
 from sprockets_amqp.wire.replies import describe
 from sprockets_amqp.wire.tls import unverified
 from sprockets_amqp.wire.transport import VERSION_LIMIT
 
+#: RabbitMQ's reply codes for what the user may not do, and for what is there with other arguments.
+ACCESS_REFUSED: Final = 403
+PRECONDITION_FAILED: Final = 406
 #: Seconds that a clean end may take.
 CLOSE_LIMIT: Final = 2.0
 #: OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH (and that of addresses).
@@ -41,9 +46,11 @@ class Step:
     advice: str = ""
 
 
-async def check_node(parameters: pika.URLParameters, limit: float) -> AsyncIterator[Step]:
+async def check_node(
+    parameters: pika.URLParameters, limit: float, setup: SetupFunction | None = None
+) -> AsyncIterator[Step]:
     """Yield each step as soon as it was taken, up to the first that fails; each may take ``limit`` seconds."""
-    attempt = _Attempt(parameters)
+    attempt = _Attempt(parameters, setup)
     try:
         for name, take in attempt.steps():
             try:
@@ -60,7 +67,8 @@ async def check_node(parameters: pika.URLParameters, limit: float) -> AsyncItera
 class _Attempt(Events):
     """One attempt to come as far as a client that publishes."""
 
-    def __init__(self, parameters: pika.URLParameters) -> None:
+    def __init__(self, parameters: pika.URLParameters, setup: SetupFunction | None) -> None:
+        self._setup = setup
         self._parameters = parameters
         self._parameters.connection_attempts = 1
         self._loop = asyncio.get_running_loop()
@@ -74,8 +82,10 @@ class _Attempt(Events):
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
         """Return the steps in their order; TLS only where the URL asks for it."""
         tls = [("TLS", self._start_tls)] if self._parameters.ssl_options else []
-        amqp = [("login", self._log_in), ("vhost", self._open_vhost), ("channel", self._open_channel)]
-        return [("DNS", self._look_up), ("TCP", self._connect), *tls, *amqp, ("confirms", self._select_confirms)]
+        amqp = [("login", self._log_in), ("vhost", self._open_vhost)]
+        setup = [("setup", self._set_up)] if self._setup is not None else []
+        channel = [("channel", self._open_channel), ("confirms", self._select_confirms)]
+        return [("DNS", self._look_up), ("TCP", self._connect), *tls, *amqp, *setup, *channel]
 
     async def end(self) -> None:
         """Close what was opened."""
@@ -129,6 +139,13 @@ class _Attempt(Events):
         if self._denied is not None:
             raise self._denied
         return repr(self._parameters.virtual_host)
+
+    async def _set_up(self) -> str:
+        assert self._setup is not None and self._link.connection is not None
+        topology = Topology(self._link.connection)
+        await self._setup(topology)
+        await topology.close()
+        return f"{function_name(self._setup)}() declared all of it"
 
     async def _open_channel(self) -> str:
         self._answer = self._loop.create_future()
@@ -271,6 +288,16 @@ def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
     return f"the user may not use it: rabbitmqctl set_permissions --vhost '{vhost}' '{user}' '.*' '.*' '.*'"
 
 
+def _advise_setup(error: Exception, parameters: pika.URLParameters) -> str:
+    user = getattr(parameters.credentials, "username", "USER")
+    code = getattr(error, "reply_code", 0)
+    if code == ACCESS_REFUSED:
+        return f"the user may not declare or bind it: rabbitmqctl set_permissions '{user}', with configure for its name"
+    if code == PRECONDITION_FAILED:
+        return "it is there already, with other arguments: declare it with the same ones, or delete it"
+    return "correct what setup declares: until it succeeds, nothing is published"
+
+
 def _advise_channel(_error: Exception, _parameters: pika.URLParameters) -> str:
     return "see the limit on the user's channels (rabbitmqctl list_user_limits) and RabbitMQ's log"
 
@@ -285,6 +312,7 @@ _ADVICE: Final[dict[str, Callable[[Exception, pika.URLParameters], str]]] = {
     "TLS": _advise_tls,
     "login": _advise_login,
     "vhost": _advise_vhost,
+    "setup": _advise_setup,
     "channel": _advise_channel,
     "confirms": _advise_confirms,
 }

@@ -197,7 +197,8 @@ def _words(state: enum.Enum, edges: Frame, said: str) -> str:
 
 def _echo(declared: Declared, edges: Frame) -> str:
     state, (x, y) = declared.state, edges.centre
-    words = _text("words", x, y + 4.5, f"{label(DOCUMENTED[state])}: {name(state)}")
+    its_label = label(DOCUMENTED[state])
+    words = _text("words", x, y + 4.5, its_label if isinstance(state, State) else f"{its_label}: {name(state)}")
     return f'<g class="echo"><title>{escape(declared.meaning)}</title>{_box(state, edges)}{words}</g>'
 
 
@@ -287,7 +288,7 @@ def _legend() -> str:
     parts.append(f'<text x="144" y="{y + 28}">drawn once more: the same state</text>')
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
     parts.append(
-        f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · blocking: RabbitMQ raised an '
-        "alarm or stopped the flow</text>"
+        f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · '
+        "blocking: by alarm or flow</text>"
     )
     return f'<g class="legend">{"".join(parts)}</g>'
