@@ -8,6 +8,7 @@ TCP makes the devices wait, and nothing piles up here. Run it with
 import asyncio
 import contextlib
 import logging
+from typing import cast
 
 from sprockets_amqp import Client, State, StateChange
 from sprockets_amqp.settings import DEFAULT_URL, from_environment
@@ -55,11 +56,11 @@ class Device(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read from it, unless the intake is paused."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._intake.transports.add(transport)
+        # A stream's is one that reads; uvloop's derives from no class of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._intake.transports.add(self._transport)
         if self._intake.paused:
-            transport.pause_reading()
+            self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Hand on what is complete."""

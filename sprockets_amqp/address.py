@@ -56,6 +56,8 @@ class Address:
         self._valid_for = math.inf
         #: The passwords of the present and the previous answer.
         self._passwords: deque[list[str]] = deque(maxlen=2)
+        #: The node that was last tried with files of TLS, and the parameters with what they held.
+        self._used: tuple[Node | None, pika.URLParameters | None] = (None, None)
         #: What was last answered for the node that is connected or, where that has gone, for the first.
         self._answered: pika.URLParameters | None = None
         if isinstance(settings.url, str):
@@ -66,8 +68,10 @@ class Address:
     @property
     def parameters(self) -> pika.URLParameters | None:
         """pika's parameters of the node that is connected, or tried next; None where none is known."""
-        node = self.attempts.node
-        return node.parameters if node is not None else None
+        node, (used, parameters) = self.attempts.node, self._used
+        if node is None:
+            return None
+        return parameters if node is used else node.parameters
 
     @property
     def next_step(self) -> str:
@@ -131,7 +135,9 @@ class Address:
             [read] = node_parameters(node.url, self._settings.tls)
         except ValueError as error:
             raise AMQPException().saying(str(error)) from None
-        return self._named(read, node.parameters.connection_attempts)
+        read = self._named(read, node.parameters.connection_attempts)
+        self._used = node, read
+        return read
 
     def ask(self, tell: Tell, *, for_connection: bool = False) -> None:
         """Ask the function, take its answer in, and tell; after `stop_asking` neither happens.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from pika import spec
 from sprockets_amqp import Access, NotReadyError, Topology
 from sprockets_amqp.states import Closed, Connecting, Renewal, State
 from sprockets_amqp.web import status
+from tests.support.certificates import Authority
 from tests.support.memory import Broker, in_memory, outcome
 
 if TYPE_CHECKING:
@@ -120,6 +122,15 @@ def test_what_is_no_answer_is_a_failed_attempt(broker: Broker, answer: object, s
 
 async def _cancelled(_self: object) -> str:
     raise asyncio.CancelledError
+
+
+def test_an_answer_without_tls_is_not_used_where_files_of_tls_are_given(broker: Broker, tmp_path: Path) -> None:
+    """The password would go over the wire in plain text."""
+    client = broker.client(Directory(url()), tls_ca=str(Authority(tmp_path).certificate))
+    broker.clock.turn()
+    assert client.substate is Closed.RETRYING
+    assert "the URL must begin with amqps:// where tls_ca is given" in client.condition
+    assert broker.peers == []
 
 
 def test_a_function_that_hangs_is_given_ten_seconds(broker: Broker) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sprockets_amqp import Access, Client, ExchangeRefused, OutcomeUnknown, State, Topology
+from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.command import run
 from tools.rabbitmq import Node
@@ -129,8 +130,11 @@ async def test_files_that_are_replaced_are_used_at_the_next_attempt(tmp_path: Pa
             write(ours)
             await client.wait_for(State.READY, 30)
             await client.publish("", "nowhere", b"")
-        async with Client(url, tls_context=ours.context(client_name="app")) as client:
+        context = ours.context(client_name="app")
+        context.check_hostname = False
+        async with Client(url, tls_context=context) as client:
             await client.wait_for(State.READY, 30)
+            assert "may be for any host" in status.snapshot(client)["doubt"]
 
 
 async def declare(topology: Topology) -> None:

@@ -18,7 +18,7 @@ from sprockets_amqp import (
     NotReadyError,
     OutcomeUnknown,
 )
-from sprockets_amqp.testing.peer import Peer
+from sprockets_amqp.testing.peer import Peer, decode
 
 if TYPE_CHECKING:
     from sprockets_amqp.testing.clock import Clock
@@ -78,11 +78,11 @@ class Reader:
         """Return the frames that are complete."""
         self._buffer += data
         found = []
-        consumed, decoded = frame.decode_frame(self._buffer)
+        consumed, decoded = decode(self._buffer)
         while decoded is not None:
             self._buffer = self._buffer[consumed:]
             found.append(decoded)
-            consumed, decoded = frame.decode_frame(self._buffer)
+            consumed, decoded = decode(self._buffer)
         return found
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pika import spec
 
-from sprockets_amqp import Client, ConnectionStateError
+from sprockets_amqp import Access, AMQPException, Client, ConnectionStateError, Topology
 from tools.memory import Broker
 from tools.oracle import Oracle, Violation, WatchedPeer
 
@@ -65,8 +65,12 @@ class World:
         self.broker.unroutable.add("nowhere")
         self._shutdowns: list[asyncio.Task[None]] = []
         raising = choose((False, False, True))
+        self._url = "amqp://" + ",".join(("one", "two", "three")[: choose((1, 3))])
+        #: Whether what the application does while connecting goes wrong no more.
+        self._mended = False
         self.client = Client(
-            "amqp://" + ",".join(("one", "two", "three")[: choose((1, 3))]),
+            choose((self._url, self._url, self._address)),
+            setup=choose((None, None, self._declare)),
             io_loop=self.clock.io_loop,
             enable_confirmations=confirms,
             republish_unconfirmed=self.oracle.republish,
@@ -103,6 +107,25 @@ class World:
     def close(self) -> None:
         """Leave nothing."""
         self.broker.close()
+
+    async def _address(self) -> Access:
+        """Answer like somebody whose credentials expire, if at all."""
+        await self._stumble()
+        return Access(self._url, valid_for=self._random.choice((None, 15)))
+
+    async def _declare(self, topology: Topology) -> None:
+        """Declare something, if at all."""
+        await topology.exchange_declare("events", "topic")
+        await self._stumble()
+
+    async def _stumble(self) -> None:
+        what = "go on" if self._mended else self._random.choice(("go on", "go on", "go on", "wait", "raise", "hang"))
+        if what == "wait":
+            await asyncio.sleep(3)
+        elif what == "hang":
+            await asyncio.get_running_loop().create_future()
+        elif what == "raise":
+            raise AMQPException("it stumbles")
 
     def _look(self, step: str) -> None:
         self.oracle.step = step
@@ -284,6 +307,7 @@ class World:
 
     def _mend(self) -> None:
         """Let nothing be wrong any more: a client that recovers gets ready."""
+        self._mended = True
         self.broker.missing.clear()
         self.broker.unanswered.clear()
         self.broker.costly.clear()

@@ -255,7 +255,7 @@ class Peer:
     def receive(self, data: bytes) -> None:
         """Take note of what the client sends, and read it."""
         self._buffer += data
-        consumed, decoded = _decode(self._buffer)
+        consumed, decoded = decode(self._buffer)
         while decoded is not None:
             self._buffer = self._buffer[consumed:]
             if isinstance(decoded, frame.Heartbeat):
@@ -265,7 +265,7 @@ class Peer:
                 self.line.append((decoded, consumed))
             if isinstance(decoded, frame.Header):
                 self.broker.note_sent(str(decoded.properties.message_id))
-            consumed, decoded = _decode(self._buffer)
+            consumed, decoded = decode(self._buffer)
         self.take()
 
     def _arrive(self, data: bytes) -> None:
@@ -417,7 +417,7 @@ class Peer:
         self._content.pop(number, None)
 
 
-def _decode(data: bytes) -> tuple[int, Any]:
+def decode(data: bytes) -> tuple[int, Any]:
     """Read a frame as pika does, and connection.update-secret, which pika cannot read: it only sends it."""
     if len(data) < _UPDATE_SECRET.size or _UPDATE_SECRET.unpack_from(data) != (1, 0, 10, 70):
         return frame.decode_frame(data)
