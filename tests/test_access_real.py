@@ -22,7 +22,7 @@ from tools.rabbitmq import Node
 
 KEY = b"the key that signs the tokens of this test"
 #: Seconds for which a token is valid; RabbitMQ reads whole ones.
-LIFETIME = 4
+LIFETIME = int(os.environ.get("OAUTH_LIFETIME", "4"))
 #: The configuration of RabbitMQ's OAuth 2 plugin: who signs, with which key.
 OAUTH = """[{{rabbitmq_auth_backend_oauth2, [{{resource_server_id, <<"rabbitmq">>}}, {{key_config, [
   {{default_key, <<"test">>}},
@@ -57,7 +57,7 @@ async def until(true: Callable[[], object], client: Client) -> None:
 async def test_tokens_are_renewed_on_the_open_connection(caplog: pytest.LogCaptureFixture) -> None:
     """With RabbitMQ's OAuth 2 plugin: several lifetimes of publishing, one connection, nothing lost or refused.
 
-    `OAUTH_SECONDS` says for how long.
+    `OAUTH_SECONDS` says for how long, `OAUTH_LIFETIME` how long a token is valid.
     """
     seconds = float(os.environ.get("OAUTH_SECONDS", "14"))
     caplog.set_level(logging.DEBUG)
