@@ -1,6 +1,6 @@
-"""What a function for the setting ``url`` answers, and how long that is good for."""
+"""What a function for the setting ``url`` answers: a URL, and for how long its credentials are valid."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .urls import hide_password
 
@@ -11,11 +11,11 @@ class Access:
 
     Attributes:
         url: the node, or several, comma separated.
-        valid_for: seconds for which the credentials are valid; None: until RabbitMQ refuses them. The function is
-            asked again before they are over, and the open connection is given the new password.
+        valid_for: seconds until the credentials expire; None: they do not. The function is asked again before that,
+            and RabbitMQ is sent the new password on the open connection.
     """
 
-    url: str = field(repr=False)
+    url: str
     valid_for: float | None = None
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ Tell = Callable[[AMQPException | None], object]
 
 @dataclass(frozen=True)
 class Node:
-    """One node; it is the same wherever its host, port and vhost are."""
+    """One node. Two are equal when their host, port and vhost are."""
 
     host: str
     port: int
@@ -43,6 +43,7 @@ class Address:
     Attributes:
         url: as it was given, or last answered; None before the first answer.
         attempts: whose turn it is.
+        lifetime: seconds for which the credentials were valid when they were given; infinite: they do not expire.
     """
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
@@ -51,14 +52,14 @@ class Address:
         self._settings = settings
         self._loop = loop
         self._asking: asyncio.Task[object] | None = None
-        #: When the credentials stop to be valid, in the loop's time.
+        self.lifetime = math.inf
+        #: When the credentials expire, in the loop's time.
         self._valid_until = math.inf
-        self._valid_for = math.inf
         #: The passwords of the present and the previous answer.
         self._passwords: deque[list[str]] = deque(maxlen=2)
         #: The node that was last tried with files of TLS, and the parameters with what they held.
         self._used: tuple[Node | None, pika.URLParameters | None] = (None, None)
-        #: What was last answered for the node that is connected or, where that has gone, for the first.
+        #: The last answer for the node that is connected or, where it does not name that one, for its first node.
         self._answered: pika.URLParameters | None = None
         if isinstance(settings.url, str):
             self._take(settings.url, math.inf)
@@ -96,7 +97,7 @@ class Address:
 
     @property
     def user(self) -> str | None:
-        """The user's name in the last answer; None where a client certificate says who it is."""
+        """The user's name in the last answer."""
         return getattr(self._answered and self._answered.credentials, "username", None)
 
     @property
@@ -107,17 +108,12 @@ class Address:
     @property
     def expires(self) -> bool:
         """Whether the credentials are valid for a time only."""
-        return self._valid_until < math.inf
+        return self.lifetime < math.inf
 
     @property
     def valid_for(self) -> float:
         """For how many seconds the credentials are still valid."""
         return self._valid_until - self._loop.time()
-
-    @property
-    def lifetime(self) -> float:
-        """For how many seconds they were valid when they were given."""
-        return self._valid_for
 
     # What is done
 
@@ -206,7 +202,7 @@ class Address:
             for its_url, each in zip(split(url), parsed, strict=True)
         ]
         self.url = url
-        self._valid_for, self._valid_until = valid_for, self._loop.time() + valid_for
+        self.lifetime, self._valid_until = valid_for, self._loop.time() + valid_for
         self._passwords.append([each for node in nodes for each in _spellings(node.parameters)])
         self._answered = next((node for node in nodes if node == self.attempts.node), nodes[0]).parameters
         if not for_connection:

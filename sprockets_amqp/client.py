@@ -354,7 +354,9 @@ class Client(Bound):
                 raise TimeoutError(f"{len(left)} messages have not ended within {timeout} s: {self.condition}")
 
     def connect(self) -> Connection | None:
-        """Connect now, from idle or closed, and recover from then on; returns pika's connection.
+        """Connect now, from idle or closed, and recover from then on; returns pika's connection, or None.
+
+        There is none yet where a function has to be asked for the URL first.
 
         The client calls it for its own first connection, and for each that it makes again: a subclass may have more to
         do before. Where that raises it is logged, and where it does not connect it is called again after the delay.

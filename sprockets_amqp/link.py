@@ -241,7 +241,7 @@ class Link:
 
     @property
     def user(self) -> str | None:
-        """As whom the connection logged in; None where a client certificate says it, or there is no connection."""
+        """The user that the connection logged in as; None where there is no connection."""
         return getattr(self.connection and self.connection.params.credentials, "username", None)
 
     def renew_secret(self, secret: str, on_accepted: Callable[[], object]) -> None:

@@ -52,7 +52,7 @@ class RenewalModel(Model):
 
     @property
     def sendable(self) -> bool:
-        """Whether the open connection can go on with the new credentials: RabbitMQ knows it by its user's name."""
+        """Whether the new password is for the user of the open connection."""
         return self._link.user == self._address.user
 
     def renewal_delay(self, event: EventData) -> Timeout:
@@ -79,6 +79,14 @@ class RenewalModel(Model):
         """Send RabbitMQ the new password on the open connection."""
         self._link.renew_secret(self._address.password, lambda: self.feed(self.secret_accepted))
 
+    def tell_other_user(self, _event: EventData) -> None:
+        """Say that the open connection keeps its user."""
+        self._log.log(
+            logging.WARNING,
+            "%s answered another user, for the next connection; this one keeps its own",
+            self._address.function,
+        )
+
     def tell_failure(self, event: EventData) -> None:
         """Say that the renewal failed, and how much time is left."""
         left = self._address.valid_for
@@ -93,10 +101,5 @@ class RenewalModel(Model):
     def _on_answer(self, problem: AMQPException | None) -> None:
         if problem is not None:
             self.feed(self.renewal_failed, str(problem))
-            return
-        if not self.sendable:
-            LOGGER.warning(
-                "%s answered another user, who is for the next connection; this one goes on as it is",
-                self._address.function,
-            )
-        self.feed(self.credentials_given)
+        else:
+            self.feed(self.credentials_given)

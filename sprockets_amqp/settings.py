@@ -216,6 +216,8 @@ class Settings:
             return f"tls_context and {files[0]} are given: say it in one place"
         if self.tls_key is not None and self.tls_certificate is None:
             return "tls_key is given without tls_certificate: a private key says nothing without its certificate"
+        if not self.tls.given:
+            return ""
         try:
             if isinstance(self.url, str):
                 node_parameters(self.url, self.tls)

@@ -167,7 +167,8 @@ class Setup:
 
     def run(self, connection: Connection, tell: Callable[[AMQPException | None], object]) -> None:
         """Run the function, and tell with what it failed, or None; after `cancel` nothing is told."""
-        self._task = task = self._loop.create_task(self._declare(connection))
+        assert self._function is not None
+        self._task = task = self._loop.create_task(declare(self._function, connection))
         task.add_done_callback(lambda _task: self._on_done(task, tell))
 
     def cancel(self) -> None:
@@ -175,16 +176,6 @@ class Setup:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-
-    async def _declare(self, connection: Connection) -> None:
-        assert self._function is not None
-        _RUNNING.set(asyncio.current_task())
-        topology = Topology(connection)
-        running = self._function(topology)
-        if not inspect.isawaitable(running):
-            raise TypeError(f"{self.name} is no coroutine function: write async def")
-        await running
-        await topology.close()
 
     def _on_done(self, task: "asyncio.Task[None]", tell: Callable[[AMQPException | None], object]) -> None:
         error = asyncio.CancelledError("cancelled") if task.cancelled() else task.exception()
@@ -197,6 +188,17 @@ class Setup:
         if not isinstance(error, AMQPError | asyncio.CancelledError):
             LOGGER.error("%s() raised", self.name, exc_info=error)
         tell(AMQPException().saying(f"{self.name}() failed: {describe(error)}"))
+
+
+async def declare(function: SetupFunction, connection: Connection) -> None:
+    """Run the function, and close its channel. Raises what it raises, and TypeError for no coroutine function."""
+    _RUNNING.set(asyncio.current_task())
+    topology = Topology(connection)
+    running: object = function(topology)
+    if not inspect.isawaitable(running):
+        raise TypeError(f"{function_name(function)} is no coroutine function: write async def")
+    await running
+    await topology.close()
 
 
 def in_setup() -> bool:

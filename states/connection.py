@@ -12,7 +12,8 @@ because none of it says what may happen to the connection:
   suspects one at a time (`delivery/publisher.py`). It changes with every message.
 - for which causes RabbitMQ blocks, by alarm or by flow: facts about the wire, which `link.py` keeps and the guard
   ``blocking`` asks.
-- which node comes next, and after what delay: arithmetic (`attempts.py`), which the timeouts ask.
+- which node comes next, after what delay, and with which one a round begins: arithmetic (`attempts.py`), which the
+  timeouts and the guard ``asks`` ask.
 - whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known of them
   (`delivery/exchanges.py`).
 - `Client.shutdown` waiting for requests in flight: the connection stays what it is meanwhile.
@@ -74,7 +75,7 @@ STATES: Final = (
         substates=(
             Declared(
                 Connecting.ASKING,
-                "The function that was given for `url` is asked; where a URL was given, there is nothing to ask.",
+                "The function given as `url` is asked for the URL; skipped where `url` is one.",
                 on_enter=("ask_for_address",),
                 on_exit=("stop_asking",),
                 timeout="ask_limit",
@@ -89,7 +90,7 @@ STATES: Final = (
             ),
             Declared(
                 Connecting.SETTING_UP,
-                "The connection is open; `setup` declares exchanges, queues and bindings, where it was given.",
+                "The connection is open; `setup` declares exchanges, queues and bindings. Skipped without `setup`.",
                 on_enter=("set_up",),
                 on_exit=("stop_setup",),
                 timeout="setup_limit",

@@ -1,8 +1,8 @@
 """The renewal of credentials on an open connection, declared.
 
-Where the function that was given for ``url`` says for how long its answer is valid, it is asked again before that time
-is up, and RabbitMQ is sent the new password on the open connection (``connection.update-secret``). A renewal that
-fails is tried again with back-off; the connection stays for as long as RabbitMQ keeps it.
+Where the function given as ``url`` says for how long its answer is valid, it is asked again before that time is up, and
+RabbitMQ is sent the new password on the open connection (``connection.update-secret``). A renewal that fails is tried
+again with back-off; the connection stays open as long as RabbitMQ keeps it.
 """
 
 import enum
@@ -22,16 +22,16 @@ class Renewal(enum.Enum):
 
 
 RENEWAL_STATES: Final = (
-    Declared(Renewal.NONE, "There is no connection, or its credentials are valid without a limit."),
+    Declared(Renewal.NONE, "There is no connection, or its credentials do not expire."),
     Declared(
         Renewal.VALID,
-        "The credentials are valid for a while; the renewal is scheduled.",
+        "The credentials expire; the renewal is scheduled.",
         timeout="renewal_delay",
         on_timeout="renewal_due",
     ),
     Declared(
         Renewal.ASKING,
-        "The function that was given for `url` is asked.",
+        "The function given as `url` is asked.",
         on_enter=("ask_again",),
         on_exit=("stop_asking",),
         timeout="ask_limit",
@@ -60,8 +60,9 @@ RENEWAL_TRANSITIONS: Final = (
     Row("login_accepted", (Renewal.NONE,), Renewal.VALID, conditions="expires"),
     Row("renewal_due", (Renewal.VALID,), Renewal.ASKING),
     Row("credentials_given", (Renewal.ASKING,), Renewal.SENDING, conditions="sendable"),
-    Row("credentials_given", (Renewal.ASKING,), Renewal.VALID, conditions="expires"),
-    Row("credentials_given", (Renewal.ASKING,), Renewal.NONE),
+    # RabbitMQ cannot change the user of a connection: another one is for the next.
+    Row("credentials_given", (Renewal.ASKING,), Renewal.VALID, conditions="expires", before="tell_other_user"),
+    Row("credentials_given", (Renewal.ASKING,), Renewal.NONE, before="tell_other_user"),
     Row("secret_accepted", (Renewal.SENDING,), Renewal.VALID, conditions="expires"),
     Row("secret_accepted", (Renewal.SENDING,), Renewal.NONE),
     Row("renewal_failed", (Renewal.ASKING,), Renewal.VALID, before="tell_failure"),

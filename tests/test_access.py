@@ -1,19 +1,20 @@
 """A function for the URL, renewed credentials, and what `setup` declares, against a broker in memory."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pika import spec
 
 from sprockets_amqp import Access, NotReadyError, Topology
-from sprockets_amqp.states import Closed, Connecting, Renewal, State
+from sprockets_amqp.states import LOGGED_IN, Closed, Connecting, Renewal, State, Substate
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.memory import Broker, in_memory, outcome
+from tests.test_substates import enter, never
 
 if TYPE_CHECKING:
     from sprockets_amqp.client import Client
@@ -41,9 +42,23 @@ class Directory:
                 await asyncio.get_running_loop().create_future()
             finally:
                 self.cancelled += 1
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[list[str]]:
+    """What is said of renewals. The planted declarations are tried without pytest's caplog."""
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("sprockets_amqp.renewal")
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
 
 
 def url(password: str = "guest", host: str = "broker", user: str = "guest") -> str:
@@ -105,23 +120,13 @@ def test_each_round_begins_with_the_question_and_a_lost_connection_begins_a_roun
 )
 def test_what_is_no_answer_is_a_failed_attempt(broker: Broker, answer: object, says: str) -> None:
     """It is told as one, and the next attempt asks again."""
-    if isinstance(answer, asyncio.CancelledError):
-        directory = Directory()
-        directory.__class__ = type("Directory", (Directory,), {"__call__": _cancelled})
-    else:
-        directory = Directory(answer, url())
-    client = broker.client(directory)
+    client = broker.client(Directory(answer, url()))
     broker.clock.turn()
     assert client.substate is Closed.RETRYING
     assert says in client.condition
-    if not isinstance(answer, asyncio.CancelledError):
-        broker.clock.advance(1.5)
-        broker.open()
-        assert client.ready
-
-
-async def _cancelled(_self: object) -> str:
-    raise asyncio.CancelledError
+    broker.clock.advance(1.5)
+    broker.open()
+    assert client.ready
 
 
 def test_an_answer_without_tls_is_not_used_where_files_of_tls_are_given(broker: Broker, tmp_path: Path) -> None:
@@ -202,15 +207,8 @@ def test_credentials_are_renewed_before_they_expire(broker: Broker) -> None:
 
 def test_a_renewal_that_fails_is_tried_again_and_the_connection_stays(broker: Broker) -> None:
     """With back-off, also after the time is up; one that hangs is cancelled after ten seconds."""
-    told: list[str] = []
-    logger = logging.getLogger("sprockets_amqp.renewal")
-    handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    try:
+    with logged() as told:
         _fail_and_hang(broker)
-    finally:
-        logger.removeHandler(handler)
     assert "sealed; they are valid for another " in told[0] and "and the connection goes on" in told[0]
     assert "Directory() has not answered within 10 s; they are no longer valid for " in told[-1]
 
@@ -248,8 +246,10 @@ def test_another_user_is_for_the_next_connection(broker: Broker, valid_for: floa
     state = Renewal.VALID if valid_for else Renewal.NONE
     directory = Directory(Access(url(), valid_for=30), Access(url(user="other"), valid_for=valid_for))
     client = broker.ready(directory)
-    broker.clock.advance(20.1)
-    broker.open()
+    with logged() as told:
+        broker.clock.advance(20.1)
+        broker.open()
+    assert told == ["Directory() answered another user, for the next connection; this one keeps its own"]
     assert (broker.peer.secrets, client._core.lifecycle.renewal.state, client.ready) == ([], state, True)
 
 
@@ -280,21 +280,12 @@ def test_a_lost_connection_ends_the_renewal(broker: Broker, state: Renewal) -> N
     assert (client.ready, renewal.state) == (True, Renewal.VALID)
 
 
-@pytest.mark.parametrize("how", ["blocked", "channel lost"])
-def test_credentials_are_renewed_while_publishing_is_impossible(broker: Broker, how: str) -> None:
-    """The connection is open, and is to stay so."""
-    client = broker.ready(Directory(Access(url(), valid_for=30)))
-    renewal = client._core.lifecycle.renewal
-    if how == "blocked":
-        broker.peer.say(0, spec.Connection.Blocked("low on memory"))
-        broker.peer.deliver()
-    else:
-        # The second time, the next channel is opened after a delay.
-        for _ in range(2):
-            broker.open().peer.close_channel(code=406, text="PRECONDITION_FAILED")
-            broker.peer.deliver()
-    assert not client.ready
-    assert renewal.state is Renewal.VALID
+@pytest.mark.parametrize("substate", LOGGED_IN)
+def test_credentials_are_renewed_for_as_long_as_the_connection_is_open(broker: Broker, substate: Substate) -> None:
+    """Also while nothing can be published."""
+    setup = never if substate is Connecting.SETTING_UP else None
+    client = enter(broker, substate, url=Directory(Access(url(), valid_for=30)), setup=setup)
+    assert client._core.lifecycle.renewal.state is Renewal.VALID
 
 
 # Setting up

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from sprockets_amqp import Access, Client, ExchangeRefused, OutcomeUnknown, Stat
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.command import run
+from tests.support.waiting import until
 from tools.rabbitmq import Node
 
 KEY = b"the key that signs the tokens of this test"
@@ -43,14 +43,6 @@ def token(expires: int) -> str:
     head = {"alg": "HS256", "typ": "JWT", "kid": "test"}
     signed = ".".join(encode(json.dumps(part).encode()) for part in (head, claims))
     return f"{signed}.{encode(hmac.digest(KEY, signed.encode(), hashlib.sha256))}"
-
-
-async def until(true: Callable[[], object], client: Client) -> None:
-    """Wait for it, within half a minute."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline, client.condition
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.usefixtures("rabbitmq")
@@ -98,7 +90,7 @@ async def test_a_user_who_is_deleted_is_followed_by_the_next(node: Node) -> None
         await node.ctl("delete_user", "old")
         # Not every version closes the connection of a user who is deleted.
         await node.ctl("close_all_connections", "rotated")
-        await until(lambda: client.counters.reconnects >= 1 and client.ready, client)
+        await until(lambda: client.counters.reconnects >= 1 and client.ready)
         await client.publish("", "nowhere", b"")
         assert client.url == urls[0]
     await node.ctl("delete_user", "new")
@@ -124,9 +116,9 @@ async def test_files_that_are_replaced_are_used_at_the_next_attempt(tmp_path: Pa
         files = {"tls_ca": str(authority), "tls_certificate": str(certificate), "tls_key": str(key)}
         settings = {"reconnect_delay": 0.1, "max_reconnect_delay": 0.1, "connection_attempts": 1}
         async with Client(url, **files, **settings) as client:  # type: ignore[arg-type]
-            await until(lambda: "CERTIFICATE_VERIFY_FAILED" in client.condition, client)
+            await until(lambda: "CERTIFICATE_VERIFY_FAILED" in client.condition)
             authority.write_text("")
-            await until(lambda: f"tls_ca {str(authority)!r}: has no certificate" in client.condition, client)
+            await until(lambda: f"tls_ca {str(authority)!r}: has no certificate" in client.condition)
             write(ours)
             await client.wait_for(State.READY, 30)
             await client.publish("", "nowhere", b"")
@@ -165,7 +157,7 @@ async def test_what_was_lost_is_declared_again() -> None:
         await client.wait_for(State.READY, 30)
         for command in ("stop_app", "reset", "start_app"):
             await node.ctl(command)
-        await until(lambda: client.counters.reconnects and client.ready, client)
+        await until(lambda: client.counters.reconnects > 0 and client.ready)
         await client.publish("setup.events", "user.created", b"after all", timeout=30)
         assert "setup.all\t1" in await node.ctl("list_queues", "name", "messages")
         await client.shutdown()

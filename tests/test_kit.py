@@ -111,6 +111,24 @@ def test_topics_match_as_rabbitmqs_do(pattern: str, routing_key: str, matches: b
     assert bool(routing.route("amq.topic", [routing_key])) is matches
 
 
+def test_exchanges_that_are_bound_pass_messages_on() -> None:
+    """By the routing key of each binding on the way, in circles, too; a deleted one is on no way."""
+    routing = Routing()
+    routing.declare_queue("all")
+    for name in ("first", "second"):
+        routing.declare_exchange(name, "topic")
+    routing.bind_exchange("second", "first", "user.#")
+    routing.bind_exchange("first", "second", "#")
+    routing.bind("all", "second", "#.created")
+    for key, names in (("user.created", ["all"]), ("user.deleted", []), ("order.created", [])):
+        assert [queue.name for queue in routing.route("first", [key])] == names
+    with pytest.raises(ValueError, match="exchange 'third' cannot be bound: declare it first"):
+        routing.bind_exchange("third", "first")
+    routing.delete_exchange("second")
+    routing.declare_exchange("second", "topic")
+    assert routing.route("first", ["user.created"]) == []
+
+
 def test_each_type_routes_in_its_way() -> None:
     """Direct by equality, fanout to all, the default exchange to the queue of that name; each queue once."""
     routing = Routing()

@@ -33,6 +33,7 @@ class Side(Protocol):
     async def exchange_delete(self, exchange: str) -> None: ...
     async def queue_declare(self, queue: str, max_length: int | None) -> None: ...
     async def queue_bind(self, queue: str, exchange: str, routing_key: str) -> None: ...
+    async def exchange_bind(self, destination: str, source: str, routing_key: str) -> None: ...
     async def close_connections(self) -> None: ...
     async def stop(self) -> None: ...
     async def start(self) -> None: ...
@@ -65,6 +66,9 @@ class InMemory:
 
     async def queue_bind(self, queue: str, exchange: str, routing_key: str) -> None:
         self._broker.queue_bind(queue, exchange, routing_key)
+
+    async def exchange_bind(self, destination: str, source: str, routing_key: str) -> None:
+        self._broker.exchange_bind(destination, source, routing_key)
 
     async def close_connections(self) -> None:
         self._broker.close_connections()
@@ -134,6 +138,9 @@ class RabbitMQ:
 
     async def queue_bind(self, queue: str, exchange: str, routing_key: str) -> None:
         await self._do(lambda channel: channel.queue_bind(queue, exchange, routing_key))
+
+    async def exchange_bind(self, destination: str, source: str, routing_key: str) -> None:
+        await self._do(lambda channel: channel.exchange_bind(destination, source, routing_key))
 
     async def close_connections(self) -> None:
         await self._node.ctl("close_all_connections", "--vhost", self._name, "bye")
@@ -205,6 +212,10 @@ class Script:
             exchange = self._random.choice([*self._exchanges, "amq.topic", "amq.fanout"])
             queue = self._random.choice(sorted(self._queues))
             self.steps.append(("queue_bind", (queue, exchange, self._random.choice(PATTERNS))))
+        elif draw < 0.8 and self._exchanges:
+            # In circles, too: each queue gets a message once.
+            source, destination = (self._random.choice([*self._exchanges, "amq.topic"]) for _ in range(2))
+            self.steps.append(("exchange_bind", (destination, source, self._random.choice(PATTERNS))))
 
     def _message(self) -> tuple[str, str, bool]:
         choose = self._random.choice

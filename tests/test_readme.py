@@ -36,6 +36,7 @@ from sprockets_amqp import errors
 from sprockets_amqp.settings import DEFAULT_URL
 from sprockets_amqp.testing import Broker
 from tests.support.http import fetch, served
+from tests.support.waiting import until
 from tools.rabbitmq import Node, free_port
 from tools.readme import README, generated
 
@@ -206,9 +207,7 @@ async def test_the_function_is_asked_for_the_address() -> None:
     application = Application()
     async with run("Credentials that change", application=application, fetch_token=fetch_token):
         client: amqp.Client = application.amqp  # type: ignore[attr-defined]
-        async with asyncio.timeout(SECONDS):
-            while client.url is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: client.url is not None)
         assert client.url == "amqps://app:token@rabbitmq.example.org"
         await client.shutdown(1)
 

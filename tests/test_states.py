@@ -171,9 +171,8 @@ def _defects_in_the_outage() -> Iterator[Defect]:
     for state in DOCUMENTED:
         if state in PUBLISH_OUTCOMES:
             yield Defect(f"{state} out or not", lifecycle, "OUT", OUT ^ {state})
-    # Credentials end with the connection, and nobody tells when it was open but not in use.
-    for state in LOGGED_IN & {State.READY, State.BLOCKED, Connecting.RETRYING_CHANNEL}:
-        yield Defect(f"{state} logged in or not", lifecycle, "LOGGED_IN", LOGGED_IN - {state})
+    for state in (*LOGGED_IN, Closed.RETRYING):
+        yield Defect(f"{state} logged in or not", lifecycle, "LOGGED_IN", LOGGED_IN ^ {state})
     for state, its_outage in _reachable():
         for other in {"waits", "is refused"} - {PUBLISH_OUTCOMES[state][its_outage]}:
             cells = {**PUBLISH_OUTCOMES[state], its_outage: other}

@@ -21,6 +21,7 @@ from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 from tests.support import leaks
 from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue, on_channel
+from tests.support.memory import Broker
 from tests.support.proxy import Proxy
 from tests.support.waiting import LIMIT, until
 from tools import rabbitmq
@@ -339,3 +340,18 @@ async def test_an_error_in_the_block_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         async with leaks.no_leaks():
             raise ZeroDivisionError
+
+
+def test_what_is_left_when_a_broker_in_memory_is_closed_reaches_for_nothing_real(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that has still to connect when a test has failed looks up no name."""
+    looked_up: list[object] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *query: looked_up.append(query))
+    broker = Broker().install()
+    broker.client()
+    broker.close()
+    for thread in threading.enumerate():
+        if thread.name == "sprockets_amqp-getaddrinfo":
+            thread.join()
+    assert looked_up == []

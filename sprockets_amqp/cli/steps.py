@@ -20,7 +20,7 @@ from tornado.ioloop import IOLoop
 from sprockets_amqp.link import Events, Link
 from sprockets_amqp.settings import function_name
 from sprockets_amqp.text import shown
-from sprockets_amqp.topology import SetupFunction, Topology
+from sprockets_amqp.topology import SetupFunction, declare
 from sprockets_amqp.wire.pika_insides import broker_words
 from sprockets_amqp.wire.replies import describe
 from sprockets_amqp.wire.tls import unverified
@@ -142,9 +142,7 @@ class _Attempt(Events):
 
     async def _set_up(self) -> str:
         assert self._setup is not None and self._link.connection is not None
-        topology = Topology(self._link.connection)
-        await self._setup(topology)
-        await topology.close()
+        await declare(self._setup, self._link.connection)
         return f"{function_name(self._setup)}() declared all of it"
 
     async def _open_channel(self) -> str:

@@ -38,6 +38,7 @@ PHRASES: Final = {
     "stop_asking": "cancels the question",
     "stop_setup": "cancels `setup`",
     "tell_failure": "tells of the failure",
+    "tell_other_user": "says that the connection keeps its user",
     "tell_persistent_failure": "tells of the persistent failure",
 }
 

@@ -104,7 +104,8 @@ def _rows_table(rows: Iterable[Row]) -> str:
 
 def _row(row: Row) -> tuple[str, ...]:
     sources = ", ".join(map(_code, row.source))
-    when = " `".join(guard(row).split(" ")) + "`" if guard(row) else ""
+    word, _, asked = guard(row).partition(" ")
+    when = f"{word} `{asked}`" if asked else ""
     return f"`{row.trigger}`", sources, _code(row.dest), when, PHRASES.get(row.before, row.before)
 
 

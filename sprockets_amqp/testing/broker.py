@@ -162,6 +162,10 @@ class Broker:
         """Bind a queue to an exchange. Raises ValueError where one of them was not declared."""
         self._routing.bind(queue, exchange, routing_key)
 
+    def exchange_bind(self, destination: str, source: str, routing_key: str = "") -> None:
+        """Bind an exchange to another. Raises ValueError where one of them was not declared."""
+        self._routing.bind_exchange(destination, source, routing_key)
+
     # A loop whose time the broker has in its hands
 
     @property
@@ -192,10 +196,13 @@ class Broker:
                 for client in clients_on(clock.loop):
                     clock.run(client.shutdown(SHUTDOWN_LIMIT))
         finally:
-            self.uninstall()
-            if clock is not None:
-                clock.close()
-                asyncio.set_event_loop(self._loop_before)
+            try:
+                if clock is not None:
+                    # What is left runs once more: it is still this broker that it reaches.
+                    clock.close()
+                    asyncio.set_event_loop(self._loop_before)
+            finally:
+                self.uninstall()
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
         """Run a coroutine to its end on the broker's loop; where it waits, time moves instead.
