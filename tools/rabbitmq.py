@@ -120,10 +120,6 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _count_descriptors(pid: int) -> int:
-    return len([*Path(f"/proc/{pid}/fd").iterdir()])
-
-
 class Host:
     """What the nodes of a cluster share: an epmd, an Erlang cookie, a folder, and a guard that ends them all."""
 
@@ -306,7 +302,8 @@ class Node:
         else:
             self._starved = True
             soft, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (_count_descriptors(self.pid), hard))
+            # The limit is on their numbers: above all that are open, one that is closed would make room.
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (0, hard))
             yield
             resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
