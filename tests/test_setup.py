@@ -119,6 +119,22 @@ async def test_a_script_that_is_killed_leaves_no_policy(system: System, number: 
     await system.without_policy()
 
 
+async def test_a_script_that_is_killed_at_once_leaves_no_policy(system: System) -> None:
+    """What removes the policy has left the script's process group before there is one, however long that takes."""
+    setsid = system.folder / "bin/setsid"
+    real = setsid.readlink()
+    setsid.unlink()
+    setsid.write_text(f'#!/bin/sh\nsleep 0.5\nexec {real} "$@"\n')
+    setsid.chmod(stat.S_IRWXU)
+    setup = await system.run()
+    await system.installing()
+    assert system.policy.exists()
+    os.killpg(setup.pid, signal.SIGKILL)
+    await setup.wait()
+    os.close(system.held)
+    await system.without_policy()
+
+
 async def test_two_at_once_install_once_and_leave_no_policy(system: System) -> None:
     """The second waits for the first, and finds everything there."""
     setups = [await system.run(), await system.run()]
