@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 from ._install import install
 from .access import Access
 from .client import Client
+from .delivery.message import STORED
 from .delivery.publisher import Counters
 from .errors import (
     AMQPException,
@@ -57,6 +58,7 @@ __version__ = version("sprockets_amqp")
 __all__ = [
     "DEFAULT_CONNECTION_ATTEMPTS",
     "DEFAULT_RECONNECT_DELAY",
+    "STORED",
     "AMQPException",
     "Access",
     "Changes",

@@ -36,6 +36,7 @@ def install(
         return False
     try:
         settings = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(name=name), **kwargs}
+        settings["name"] = name
         client = Client(io_loop=io_loop, **settings)
     finally:
         # A traceback may be shown with what its frames hold.

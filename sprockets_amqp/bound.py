@@ -29,6 +29,8 @@ class Bound(Events):
     #: The loop that it belongs to.
     io_loop: IOLoop
     _hooks: Hooks
+    #: Its name among the clients of an application.
+    name: str
     #: What declares exchanges, queues and bindings, if anything does.
     _setup: SetupFunction | None
     #: Whether the loop to run on was given: then no other takes its place.
@@ -53,7 +55,7 @@ class Bound(Events):
         self.io_loop = io_loop
         self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
         tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
-        self._present = core = Core(self.settings, self, self._hooks.announce, tell, self._setup, io_loop)
+        self._present = core = Core(self.settings, self, self._hooks.announce, tell, self._setup, self.name, io_loop)
         _bound.add(self)
         core.start()
         return core

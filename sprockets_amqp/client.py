@@ -16,13 +16,14 @@ from transitions import MachineError
 
 from .bound import Bound, running_loop
 from .bounded_log import BoundedLog
-from .delivery.message import Options
+from .delivery.message import Options, Result
 from .delivery.publisher import Counters
 from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
-from .names import DEFAULT_NAME
+from .names import DEFAULT_NAME, check_name
+from .outbox import FINISH_LIMIT
 from .settings import (
     DEFAULT_CONNECTION_ATTEMPTS,
     DEFAULT_RECONNECT_DELAY,
@@ -63,6 +64,7 @@ class Client(Bound):
             unroutable; without it they are logged as critical.
         on_persistent_failure_callback: called with the client once in each outage that lasts longer than ``timeout``.
         io_loop: the loop to run on.
+        name: what tells its files in the outbox, and its metrics, from those of other clients.
         setup: a coroutine function that is called with a `Topology` on each connection, and again when a channel was
             lost, and declares what has to be there before anything is published. It may take 30 seconds. Where it
             fails, that is a failed attempt to connect: one declaration that RabbitMQ refuses stops all publishing.
@@ -93,6 +95,7 @@ class Client(Bound):
         *,
         on_persistent_failure_callback: Callable[["Client"], object] | None = None,
         setup: SetupFunction | None = None,
+        name: str = DEFAULT_NAME,
         **settings: Any,
     ) -> None:
         try:
@@ -110,6 +113,7 @@ class Client(Bound):
         if setup is not None and not callable(setup):
             raise ValueError(f"setup must be a coroutine function, not {setup!r:.80}")
         self._setup = setup
+        self.name = check_name(name)
         self.on_ready = on_ready_callback
         self.on_unavailable = on_unavailable_callback
         self.on_return = on_return_callback
@@ -133,7 +137,7 @@ class Client(Bound):
             ValueError: a setting or the name is bad; the sentence names it and where it came from.
         """
         try:
-            settings = {"url": DEFAULT_URL, **from_environment(name=name), **settings}
+            settings = {"url": DEFAULT_URL, "name": name, **from_environment(name=name), **settings}
             return cls(**settings)
         finally:
             # A traceback may be shown with what its frames hold.
@@ -273,7 +277,7 @@ class Client(Bound):
 
     @property
     def publish_outcome(self) -> PublishOutcome:
-        """What becomes of a publish now: it goes out, waits, or is refused."""
+        """What becomes of a publish now: it goes out, waits, is refused, or is stored."""
         return self._lifecycle.publish_outcome
 
     @property
@@ -304,6 +308,8 @@ class Client(Bound):
             reconnects=max(0, self._core.link.opened - 1),
             unconfirmed=self.unconfirmed,
             waiting=self.waiting,
+            stored=self._lifecycle.outbox.stored,
+            set_aside=self._lifecycle.outbox.set_aside,
         )
 
     # Verbs
@@ -315,8 +321,11 @@ class Client(Bound):
         body: bytes | str,
         properties: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
-    ) -> "asyncio.Future[None]":
+    ) -> "asyncio.Future[Result]":
         """Publish a message; the future ends once, with None when RabbitMQ confirmed it, or with what became of it.
+
+        With an outbox it ends with `STORED` where it would end with NotReadyError or OutcomeUnknown: the message is on
+        the disk, and is sent when RabbitMQ takes messages again.
 
         Messages leave in the order of the calls. While the client is not ready the message waits, up to ``timeout``
         seconds (the client's ``timeout`` by default; 0: not at all). A ready client waits up to 5 seconds for
@@ -341,17 +350,23 @@ class Client(Bound):
         return core.publisher.publish(exchange, routing_key, body, properties, options)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Return when everything that was published before has ended; the futures say how.
+        """Return when everything that was published before has ended, and nothing is stored any more.
+
+        The futures say how each ended. What was set aside in the outbox stays there.
 
         Raises:
             TimeoutError: something has not ended within ``timeout`` seconds; it goes on all the same.
             RuntimeError: it is called on another loop than the client's.
         """
-        pending = self._here().publisher.pending
-        if pending:
-            _, left = await asyncio.wait(pending, timeout=timeout)
-            if left:
-                raise TimeoutError(f"{len(left)} messages have not ended within {timeout} s: {self.condition}")
+        core = self._here()
+        try:
+            async with asyncio.timeout(timeout):
+                if pending := core.publisher.pending:
+                    await asyncio.wait(pending)
+                await core.lifecycle.outbox.emptied()
+        except TimeoutError:
+            left = len([each for each in pending if not each.done()]) + core.lifecycle.outbox.stored
+            raise TimeoutError(f"{left} messages have not ended within {timeout} s: {self.condition}") from None
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and recover from then on; returns pika's connection, or None.
@@ -402,6 +417,9 @@ class Client(Bound):
 
     async def _stop(self, deadline: float) -> None:
         loop, lifecycle, connection = self._core.loop, self._lifecycle, self._core.link.connection
+        end = deadline
+        if lifecycle.outbox.given:
+            deadline -= min(FINISH_LIMIT, max(0.0, deadline - loop.time()) / 2)
         if lifecycle.closable:
             lifecycle.close(limit=max(0.0, round(deadline - loop.time(), 2)))
         else:
@@ -411,6 +429,7 @@ class Client(Bound):
         except TimeoutError:
             # close() was called before, with a later limit.
             lifecycle.feed(lifecycle.close_expired, "not drained when the client was shut down")
+        await lifecycle.outbox.closed(end - loop.time())
         if connection is not None:
             await connection.wait_closed()
 

@@ -29,6 +29,7 @@ class Core:
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
         setup: SetupFunction | None,
+        name: str,
         io_loop: IOLoop,
     ) -> None:
         self.loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
@@ -38,7 +39,9 @@ class Core:
             events, io_loop, confirm=settings.enable_confirmations, max_message_size=settings.max_message_size
         )
         declares = Setup(setup, self.loop)
-        self.lifecycle = Lifecycle(settings, self.link, events, declares, announce, on_persistent_failure, self.loop)
+        self.lifecycle = Lifecycle(
+            settings, self.link, events, declares, name, announce, on_persistent_failure, self.loop
+        )
         self.publisher = self.lifecycle.publisher
         #: The requests that handlers with `PublishingMixin` are answering.
         self.in_flight = InFlight()
@@ -56,6 +59,7 @@ class Core:
     def abandon(self) -> None:
         """Leave all of it to the parent process, in a forked child: nothing of it acts here any more."""
         self.lifecycle.call_all_off()
+        self.lifecycle.outbox.abandon()
         self.link.abandon()
         part_from_parent(self.loop)
 

@@ -20,6 +20,7 @@ from .hooks import StateChange
 from .link import Events, Link
 from .model import Model, Timeout, Trigger
 from .outage import OutageModel
+from .outbox import OutboxModel
 from .renewal import RenewalModel
 from .settings import Settings
 from .states import (
@@ -27,7 +28,9 @@ from .states import (
     DOCUMENTED,
     LOGGED_IN,
     OUT,
+    OUTBOX_OUTCOMES,
     PUBLISH_OUTCOMES,
+    STARTED,
     STATES,
     TRANSITIONS,
     Outage,
@@ -75,6 +78,7 @@ class Lifecycle(Model):
         link: Link,
         events: Events,
         setup: Setup,
+        name: str,
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
         loop: asyncio.AbstractEventLoop,
@@ -84,6 +88,7 @@ class Lifecycle(Model):
         self.attempts = self.address.attempts
         self.publisher = Publisher(loop, self, link, settings)
         self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop)
+        self.outbox = OutboxModel(self, self.publisher, settings, name, loop)
         self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop)
         self._setup = setup
         #: When the present documented state was entered, in seconds since 1970.
@@ -93,10 +98,13 @@ class Lifecycle(Model):
         self._link = link
         self._events = events
         self._announce = announce
-        #: The states in which a publish goes out, whatever the outage says: each publish asks.
+        #: The states in which a publish goes out, whatever the outage says, and those of the outbox in which it does,
+        #: and in which what waits does: each publish asks.
         self._publishable = {
             state for state, outcomes in PUBLISH_OUTCOMES.items() if set(outcomes.values()) == {"goes out"}
         }
+        self._passing = {outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] == "goes out"}
+        self._letting = {outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] != "waits"}
         #: The state that the last transition left, or is about to leave.
         self._left: Substate = State.IDLE
         #: Since when publishing is impossible, in the loop's time, and whether it was possible before.
@@ -120,17 +128,22 @@ class Lifecycle(Model):
     @property
     def publish_outcome(self) -> PublishOutcome:
         """What becomes of a publish now."""
-        return PUBLISH_OUTCOMES[self.state][self.outage.state]
+        return OUTBOX_OUTCOMES[self.outbox.state][PUBLISH_OUTCOMES[self.state][self.outage.state]]
 
     @property
     def publishable(self) -> bool:
-        """Whether a message may go out now."""
-        return self.state in self._publishable
+        """Whether a message may go out now, if it is its turn."""
+        return self.state in self._publishable and self.outbox.state in self._letting
+
+    @property
+    def goes_out(self) -> bool:
+        """Whether what is published now goes out at once."""
+        return self.state in self._publishable and self.outbox.state in self._passing
 
     @property
     def awaitable(self) -> bool:
-        """Whether a message may wait to go out."""
-        return self.publish_outcome != "is refused"
+        """Whether what is published now goes out, or may wait for that."""
+        return self.publish_outcome in {"goes out", "waits"}
 
     @property
     def recovers(self) -> bool:
@@ -214,6 +227,9 @@ class Lifecycle(Model):
         LOGGER.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
         if (self.state in OUT) is not (self._left in OUT):
             self._turn_outage(began=self.state in OUT, reason=reason)
+        if (self.state in STARTED) is not (self._left in STARTED):
+            outbox = self.outbox
+            outbox.feed(outbox.client_started if self.state in STARTED else outbox.client_stopped)
         if (self.state in LOGGED_IN) is not (self._left in LOGGED_IN):
             renewal = self.renewal
             renewal.feed(renewal.login_accepted if self.state in LOGGED_IN else renewal.login_ended)

@@ -14,7 +14,7 @@ from tornado.websocket import WebSocketHandler
 
 from .answers import answer
 from .client import Client
-from .delivery.message import Options
+from .delivery.message import Options, Result
 from .inflight import InFlight
 from .names import DEFAULT_NAME, client_of, missing
 from .text import SHORT_STRING_LIMIT, shown
@@ -61,7 +61,7 @@ class PublishingMixin(_Handler):
         body: bytes | str,
         properties: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
-    ) -> "asyncio.Future[None]":
+    ) -> "asyncio.Future[Result]":
         """Publish a message, as `Client.publish` does, with the handler's ``correlation_id`` where it has one.
 
         More than 255 octets of that, which AMQP has no room for, are cut.

@@ -11,6 +11,7 @@ import math
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .names import DEFAULT_NAME, check_name
@@ -77,6 +78,19 @@ def _path(value: object) -> str | None:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
         raise ValueError("must be the path of a file")
     return str(os.fspath(value))
+
+
+def _folder(value: object) -> str | None:
+    path = _path(value)
+    if path is None:
+        return None
+    if not hasattr(os, "register_at_fork"):
+        raise ValueError("needs a system with POSIX file locks")
+    if not Path(path).is_dir():
+        raise ValueError("must be a folder that exists")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise ValueError("must be a folder that this process may write to")
+    return str(Path(path).absolute())
 
 
 def _context(value: object) -> ssl.SSLContext | None:
@@ -175,6 +189,10 @@ class Settings:
     #: The largest body in bytes; None: what RabbitMQ's version allows by default (`transport.Connection.body_limit`).
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
     default_app_id: str | None = _setting(None, "APP_ID", _text)
+    #: A folder for messages that cannot be sent: a publish ends with `STORED` once it is on the disk there.
+    outbox: str | None = _setting(None, "OUTBOX", _folder)
+    #: The octets that all that is stored may take.
+    outbox_limit: int = _setting(1024**3, "OUTBOX_LIMIT", _count)
     #: Files in PEM format, read at each attempt to connect: whom to trust, who the client is, and its private key.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)
     tls_certificate: str | None = _setting(None, "TLS_CERTIFICATE", _path)
@@ -190,7 +208,7 @@ class Settings:
                 vars(self).clear()
                 raise value
             object.__setattr__(self, field.name, value)
-        if problem := self._tls_problem():
+        if problem := self._tls_problem() or self._outbox_problem():
             vars(self).clear()
             raise ValueError(problem)
 
@@ -209,6 +227,15 @@ class Settings:
     def shown_url(self) -> str:
         """The URL without passwords, or the name of the function that is asked for it."""
         return hide_password(self.url) if isinstance(self.url, str) else f"{function_name(self.url)}()"
+
+    def _outbox_problem(self) -> str:
+        if self.outbox is None:
+            return ""
+        if not self.enable_confirmations:
+            return "outbox is given, and enable_confirmations is false: without confirmations nobody knows what to keep"
+        # What is lost is sent again: from the line, or from the disk.
+        object.__setattr__(self, "republish_unconfirmed", True)
+        return ""
 
     def _tls_problem(self) -> str:
         files = [name for name in ("tls_ca", "tls_certificate", "tls_key") if getattr(self, name) is not None]

@@ -2,6 +2,7 @@
 
 from .connection import DESCRIPTIONS, DOCUMENTED, STATES, TRANSITIONS, Closed, Closing, Connecting, State, Substate
 from .outage import OUT, OUTAGE_STATES, OUTAGE_TRANSITIONS, PUBLISH_OUTCOMES, Outage, PublishOutcome
+from .outbox import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, STARTED, Outbox
 from .renewal import LOGGED_IN, RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
 from .vocabulary import Declared, Row
 
@@ -12,9 +13,13 @@ __all__ = [
     "OUT",
     "OUTAGE_STATES",
     "OUTAGE_TRANSITIONS",
+    "OUTBOX_OUTCOMES",
+    "OUTBOX_STATES",
+    "OUTBOX_TRANSITIONS",
     "PUBLISH_OUTCOMES",
     "RENEWAL_STATES",
     "RENEWAL_TRANSITIONS",
+    "STARTED",
     "STATES",
     "TRANSITIONS",
     "Closed",
@@ -22,6 +27,7 @@ __all__ = [
     "Connecting",
     "Declared",
     "Outage",
+    "Outbox",
     "PublishOutcome",
     "Renewal",
     "Row",

@@ -44,15 +44,15 @@ OUTAGE_TRANSITIONS: Final = (
     Row("outage_ended", (Outage.COUNTING, Outage.PERSISTENT), Outage.CALM),
 )
 
-#: What becomes of a publish: it goes out, waits for a better state, or is refused.
-PublishOutcome = Literal["goes out", "waits", "is refused"]
+#: What becomes of a publish: it goes out, waits for a better state, is refused, or is stored in the outbox.
+PublishOutcome = Literal["goes out", "waits", "is refused", "is stored"]
 
 
 def _outcomes(usual: PublishOutcome, persistent: PublishOutcome) -> dict[Outage, PublishOutcome]:
     return {Outage.CALM: usual, Outage.COUNTING: usual, Outage.PERSISTENT: persistent}
 
 
-#: What becomes of a publish in each state: usually, and in a persistent outage.
+#: What becomes of a publish in each state: usually, and in a persistent outage. An outbox may change it: `outbox.py`.
 PUBLISH_OUTCOMES: Final[dict[Substate, dict[Outage, PublishOutcome]]] = {
     State.IDLE: _outcomes("waits", "waits"),
     Connecting.ASKING: _outcomes("waits", "is refused"),

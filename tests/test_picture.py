@@ -207,7 +207,7 @@ def test_dark_and_light_colours_are_far_enough_from_their_ground() -> None:
     for style, ink in ((light, "#1f2328"), (dark, "#f0f6fc")):
         assert f".lifecycle text {{ fill: {ink}; }}" in style
         grounds = re.findall(r"\.(?:paper|box\.[a-z-]+) \{ fill: (#\w{6})", style)
-        assert len(grounds) == 5
+        assert len(grounds) == 6
         assert [ground for ground in grounds if _contrast(ink, ground) < 4.5] == []
 
 

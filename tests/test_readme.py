@@ -105,6 +105,7 @@ TESTED: Final = {
     ("Command line", "sh"),
     ("Credentials that change", "python"),
     ("Exchanges and queues", "python"),
+    ("The outbox", "python"),
     ("Testing your handlers", "python"),
     ("Coming from sprockets.mixins.amqp", "python"),
     ("Working on it", "sh"),
@@ -225,6 +226,16 @@ async def test_what_setup_declares_is_there(broker: Node, monkeypatch: pytest.Mo
     finally:
         await broker.ctl("delete_vhost", "declared")
         await broker.ctl("delete_user", "declares")
+
+
+async def test_the_outbox_accepts_what_rabbitmq_has_not(broker: Node, tmp_path: Path) -> None:
+    """201 is RabbitMQ's, 202 the disk's."""
+    async with run("The outbox") as names, amqp.Client(broker.url, outbox=tmp_path) as client:
+        await client.wait_for(amqp.State.READY, 30)
+        with pytest.raises(amqp.ExchangeRefused):
+            await names["accept"](client, b"there is no such exchange")
+    async with run("The outbox") as names, amqp.Client("amqp://127.0.0.1:2", outbox=tmp_path, timeout=0) as client:
+        assert await names["accept"](client, b"an event") == 202
 
 
 @pytest.mark.usefixtures("url")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sprockets_amqp.client import Client
 from sprockets_amqp.settings import DEFAULT_URL, PREFIXES, Settings, from_environment
 from sprockets_amqp.urls import hide_password, node_parameters
 
+FOLDER = str(Path(__file__).parent)
 #: Each setting: its variable, what is written there, what it becomes, and its default.
 SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
     "url": ("URL", "amqp://u:p@host/v", "amqp://u:p@host/v", DEFAULT_URL),
@@ -32,6 +34,8 @@ SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
     "max_waiting_size": ("MAX_WAITING_SIZE", "7", 7, 64 * 1024**2),
     "max_message_size": ("MAX_MESSAGE_SIZE", "1024", 1024, None),
     "default_app_id": ("APP_ID", "mine/2", "mine/2", None),
+    "outbox": ("OUTBOX", FOLDER, FOLDER, None),
+    "outbox_limit": ("OUTBOX_LIMIT", "4096", 4096, 1024**3),
     "tls_ca": ("TLS_CA", "/ca.pem", "/ca.pem", None),
     "tls_certificate": ("TLS_CERTIFICATE", "/app.pem", "/app.pem", None),
     "tls_key": ("TLS_KEY", "/app.key", "/app.key", None),
@@ -89,7 +93,7 @@ async def test_arguments_come_before_the_environment(name: str, monkeypatch: pyt
     variable, text, value, default = SETTINGS[name]
     made: list[dict[str, Any]] = []
 
-    def client(*, io_loop: object, **settings: Any) -> None:
+    def client(*, io_loop: object, name: str, **settings: Any) -> None:
         made.append(settings)
 
     monkeypatch.setattr(_install, "Client", client)

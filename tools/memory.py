@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from typing import TYPE_CHECKING, Any, Self
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sprockets_amqp import outbox
 from sprockets_amqp.client import Client
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
@@ -27,6 +29,23 @@ class _Connection(MemoryConnection):
         if end.broker.channel_error is not None:
             raise end.broker.channel_error
         return super().channel(*args, **kwargs)
+
+
+class Disk(Executor):
+    """Does at once what a thread would do, so that what happens depends on the test alone."""
+
+    #: What the disk is given waits here, while somebody wants it to.
+    waiting: ClassVar[list[Callable[[], object]] | None] = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do it."""
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            future.set_result(fn(*args, **kwargs))
+
+        work() if self.waiting is None else self.waiting.append(work)
+        return future
 
 
 class Broker(testing.Broker):
@@ -51,6 +70,14 @@ class Broker(testing.Broker):
         self.channel_error: Exception | None = None
         #: How often each message was sent, the broker reading or not; None stands for those that only ask.
         self.sent: collections.Counter[str] = collections.Counter()
+
+    def install(self) -> Self:
+        """Be in the place of every RabbitMQ, and a disk that does at once what it is told in that of threads."""
+        module: Any = outbox
+        self._installed.callback(setattr, module, "ThreadPoolExecutor", module.ThreadPoolExecutor)
+        module.ThreadPoolExecutor = lambda *_: Disk()
+        Disk.waiting = None
+        return super().install()
 
     # The rules
 

@@ -65,6 +65,8 @@ def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
             "url": DEFAULT_URL,
             "default_app_id": app_id,
             **from_environment(name=options.name),
+            # What an application has stored is sent by the application.
+            "outbox": None,
             **flags,
             **others,
         }

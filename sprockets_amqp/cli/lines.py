@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
+from sprockets_amqp.delivery.message import Result
 from sprockets_amqp.errors import (
     ExchangeRefused,
     InvalidMessage,
@@ -106,7 +107,7 @@ def _merged(ranges: list[list[int]]) -> list[list[int]]:
 class Sender:
     """Publishes the lines in order, not more than ``window`` of them at a time."""
 
-    def __init__(self, publish: Callable[[bytes], "asyncio.Future[None]"], window: int) -> None:
+    def __init__(self, publish: Callable[[bytes], asyncio.Future[Result]], window: int) -> None:
         self.account = Account()
         self._publish = publish
         self._window = window
@@ -151,7 +152,7 @@ class Sender:
             future.add_done_callback(functools.partial(self._settle, account.sent, len(line)))
         return True
 
-    def _settle(self, number: int, size: int, future: "asyncio.Future[None]") -> None:
+    def _settle(self, number: int, size: int, future: asyncio.Future[Result]) -> None:
         error = future.exception()
         self.account.settle(number, size, error)
         if isinstance(error, HOPELESS):

@@ -1,6 +1,7 @@
 """A message: its default properties, its options, and what goes on the wire."""
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -24,7 +25,16 @@ class Options(TypedDict, total=False):
     mandatory: bool
 
 
+#: What a publish ends with: None, or `STORED`. Existing code says ``Future[None]``, and is right without an outbox.
+Result = Any
+#: The end of a publish that is on the disk, in the outbox: it is sent when RabbitMQ takes messages again.
+STORED: Final = "stored"
+
 OPTIONS: Final = frozenset(Options.__annotations__)
+
+
+#: Messages are numbered in the order in which they were published, in the whole process.
+_number: Final = itertools.count(1).__next__
 
 
 class Message:
@@ -39,8 +49,10 @@ class Message:
         "copies",
         "exchange",
         "future",
+        "key",
         "message_id",
         "method",
+        "number",
         "properties",
         "refusal",
         "refusals",
@@ -54,7 +66,7 @@ class Message:
 
     def __init__(
         self,
-        future: "asyncio.Future[None]",
+        future: "asyncio.Future[Result]",
         exchange: str,
         routing_key: str,
         body: bytes | str,
@@ -63,6 +75,9 @@ class Message:
         options: Options,
     ) -> None:
         self.future = future
+        self.number = _number()
+        #: Where the outbox has it; None where it does not.
+        self.key: tuple[int, int] | None = None
         self.exchange = exchange
         self.routing_key = routing_key
         self.message_id: str | None = None
@@ -120,6 +135,24 @@ class Message:
         #: Reply code and text of RabbitMQ's basic.return.
         self.returned: tuple[int, str] | None = None
         self.timer: asyncio.TimerHandle | None = None
+
+    def restore(
+        self,
+        future: "asyncio.Future[Result]",
+        key: tuple[int, int],
+        message_id: str,
+        address: tuple[str, str, str | None, Copies],
+        octets: tuple[bytes, bytes, bytes],
+        refusals: int,
+    ) -> None:
+        """Fill a new one with what was stored of another: it was checked and encoded when that was made."""
+        self.future, self.key, self.number = future, key, key[1]
+        self.message_id = message_id
+        self.exchange, self.routing_key, self.user_id, self.copies = address
+        self.method, self.properties, self.body = octets
+        self.refusals = refusals
+        self.refusal = self.returned = self.timeout = self.timer = None
+        self.sent_at = 0.0
 
     @property
     def size(self) -> int:

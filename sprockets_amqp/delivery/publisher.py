@@ -33,7 +33,7 @@ from sprockets_amqp.wire.replies import describe
 from .confirms import Confirms
 from .exchanges import QUESTION_LIMIT, Exchanges, Subject
 from .line import Line
-from .message import Message, Options
+from .message import STORED, Message, Options, Result
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,8 +49,16 @@ class Gate(Protocol):
         """Whether a message may go out now."""
 
     @property
+    def goes_out(self) -> bool:
+        """Whether what is published now goes out at once."""
+
+    @property
     def awaitable(self) -> bool:
-        """Whether a message may wait for that."""
+        """Whether what is published now goes out, or may wait for that."""
+
+    @property
+    def publish_outcome(self) -> str:
+        """What becomes of what is published now."""
 
     @property
     def condition(self) -> str:
@@ -71,6 +79,8 @@ class Counters:
         reconnects: connections made again after one was lost.
         unconfirmed: on the wire now.
         waiting: in line now.
+        stored: in the outbox now, and to be sent or confirmed.
+        set_aside: in the outbox now, and not sent any more: RabbitMQ refuses them.
     """
 
     published: int = 0
@@ -82,6 +92,37 @@ class Counters:
     reconnects: int = 0
     unconfirmed: int = 0
     waiting: int = 0
+    stored: int = 0
+    set_aside: int = 0
+
+
+class Keeper:
+    """What the publisher asks the outbox, and tells it; this is what there is without one."""
+
+    @property
+    def in_line(self) -> int:
+        """How many stored messages are in the publisher's line."""
+        return 0
+
+    def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:  # noqa: ARG002
+        """Tell whether a message is stored that would end with this error; RabbitMQ may confirm one on the wire yet."""
+        return False
+
+    def store(self, message: Message, deadline: float) -> str:  # noqa: ARG002
+        """Store a message that comes behind others that are stored; returns why it can't be."""
+        return "there is no outbox"
+
+    def on_sent(self, _message: Message) -> None:
+        """Take note that a stored message is on the wire."""
+
+    def on_end(self, message: Message, error: AMQPException | None) -> None:
+        """Take note of the end of a stored message: it was confirmed, or there is an error."""
+
+    def load_more(self) -> None:
+        """Read more of what is stored, where it may be sent."""
+
+    def unload(self) -> None:
+        """Forget the stored messages that are in line: they are read again when the connection is."""
 
 
 class Publisher:
@@ -96,6 +137,7 @@ class Publisher:
         self._exchanges = Exchanges(link, loop)
         self._log = BoundedLog(LOGGER, loop.time)
         self._line = Line()
+        self.keeper = Keeper()
         self._confirms: Confirms[Message] = Confirms()
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
         self._suspects = 0
@@ -109,11 +151,11 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """How many messages are in line."""
-        return len(self._line)
+        """How many messages are in line, but for those that are stored."""
+        return len(self._line) - self.keeper.in_line
 
     @property
-    def pending(self) -> "list[asyncio.Future[None]]":
+    def pending(self) -> "list[asyncio.Future[Result]]":
         """The futures of what was published and has not ended, on the wire or in line."""
         return [each.future for each in (*self._confirms, *self._line.in_order()) if not each.future.done()]
 
@@ -126,13 +168,18 @@ class Publisher:
         body: bytes | str,
         properties: Mapping[str, Any] | None,
         options: Options,
-    ) -> "asyncio.Future[None]":
-        """Send a message, or put it in line; see `Client.publish`."""
+    ) -> "asyncio.Future[Result]":
+        """Send a message, put it in line, or store it; see `Client.publish`."""
         future = self._loop.create_future()
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
         if message.refusal is not None:
-            self._end(message, message.refusal)
-        elif (not self._line or self._line.lets_pass(message)) and self._may_send() and self._exchanges.knows(message):
+            self.end(message, message.refusal)
+        elif (
+            self._gate.goes_out
+            and (not self._line or self._line.lets_pass(message))
+            and self._has_room()
+            and self._exchanges.knows(message)
+        ):
             self._send(message)
         else:
             self._wait(message)
@@ -147,11 +194,16 @@ class Publisher:
             if timer is not None:
                 timer.cancel()
         self._confirm_timer = self._congestion_timer = None
-        lost = [message for message in self._confirms.clear() if not message.future.done()]
+        unconfirmed = self._confirms.clear()
+        self.keeper.unload()
+        for message in unconfirmed:
+            if message.key is not None:
+                self.end(message, OutcomeUnknown(describe(cause)), cause)
+        lost = [message for message in unconfirmed if not message.future.done() and message.key is None]
         keep = self._kept(lost, cause) if self._settings.republish_unconfirmed and self._gate.awaitable else {}
         for message in lost:
             if message not in keep:
-                self._end(message, OutcomeUnknown(describe(cause)), cause)
+                self.end(message, OutcomeUnknown(describe(cause)), cause)
         self._line.release_all()
         for message in reversed(list(keep)):
             message.returned = None
@@ -172,11 +224,52 @@ class Publisher:
                 self._line.hold(message)
         if self._line and self._exchanges.asking is None and self._may_send():
             self._ask_next()
+        self.keeper.load_more()
 
     def refuse_waiting(self) -> None:
         """End everything that waits: the connection is known to be gone for longer than anybody should wait."""
         for message in self._line.in_order():
-            self._give_up(message, self._gate.condition)
+            self.give_up(message, self._gate.condition)
+
+    # What the outbox asks
+
+    def take_waiting(self) -> list[tuple[Message, float]]:
+        """Take everything out of the line that is not stored, in order, each with the time until which it may wait."""
+        found = []
+        for message in self._line.in_order():
+            if message.key is None:
+                deadline = message.timer.when() if message.timer is not None else 0.0
+                self._leave(message)
+                if not message.future.done():
+                    found.append((message, deadline))
+        return found
+
+    def wait_again(self, message: Message, deadline: float, why_not: str) -> None:
+        """Put a message back in line that cannot be stored; where it may not wait, it ends."""
+        if message.future.done():
+            return
+        if self._gate.awaitable:
+            self._enter(message, max(0.0, deadline - self._loop.time()))
+            self.send_waiting()
+        else:
+            self.give_up(message, why_not)
+
+    def enter_stored(self, message: Message) -> None:
+        """Put a message in line that was read from the disk; `send_waiting` sends it."""
+        if message.refusals:
+            self._suspect(message)
+        self._line.enter(message)
+
+    def drop(self, message: Message) -> None:
+        """Forget a stored message: it has ended, or is read again later."""
+        self._leave(message)
+        message.future.cancel()
+
+    def end_stored(self, message: Message) -> None:
+        """End a publish whose message is on the disk."""
+        message.future.set_result(STORED)
+
+    # What the client asks
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
         """Call back once when all that is unconfirmed was confirmed: at once, later or, when it is lost, never."""
@@ -198,11 +291,11 @@ class Publisher:
             self.counters.nacked += len(settled)
         for message in settled:
             if not acked:
-                self._end(message, MessageNacked())
+                self.end(message, MessageNacked())
             elif message.returned is not None:
-                self._end(message, MessageReturned(*message.returned))
+                self.end(message, MessageReturned(*message.returned))
             else:
-                self._end(message)
+                self.end(message)
         if self._line:
             self.send_waiting()
 
@@ -226,18 +319,22 @@ class Publisher:
     def _wait(self, message: Message) -> None:
         timeout = self._settings.timeout if message.timeout is None else message.timeout
         may_send = self._may_send()
-        if not self._gate.awaitable:
-            self._give_up(message, self._gate.condition)
+        if self._gate.publish_outcome == "is stored":
+            problem = self.keeper.store(message, self._loop.time() + timeout)
+            if problem:
+                self.give_up(message, problem)
+        elif not self._gate.awaitable:
+            self.give_up(message, self._gate.condition)
         elif in_setup() and not may_send:
-            self._give_up(message, "nothing is published before setup has ended: use on_ready_callback")
+            self.give_up(message, "nothing is published before setup has ended: use on_ready_callback")
         elif len(message.body) > self._link.body_limit:
-            self._end(message, _too_large(message, self._link.body_limit, 0))
+            self.end(message, _too_large(message, self._link.body_limit, 0))
         elif len(self._line) >= self._settings.max_waiting:
-            self._give_up(message, f"{len(self._line)} messages are waiting already (max_waiting)")
+            self.give_up(message, f"{len(self._line)} messages are waiting already (max_waiting)")
         elif self._line and self._line.size + message.size > self._settings.max_waiting_size:
-            self._give_up(message, f"{self._line.size} octets are waiting already (max_waiting_size)")
+            self.give_up(message, f"{self._line.size} octets are waiting already (max_waiting_size)")
         elif timeout <= 0 and not may_send:
-            self._give_up(message, self._reason_to_wait())
+            self.give_up(message, self._reason_to_wait())
         else:
             # Ready, it waits for no more than RabbitMQ's word on an exchange.
             self._enter(message, max(timeout, QUESTION_LIMIT) if may_send else timeout)
@@ -256,7 +353,7 @@ class Publisher:
 
     def _expire(self, message: Message) -> None:
         late = "" if self._gate.publishable else ", and did not become ready in time"
-        self._give_up(message, f"{self._reason_to_wait()}{late}")
+        self.give_up(message, f"{self._reason_to_wait()}{late}")
         self.send_waiting()
 
     def _reason_to_wait(self) -> str:
@@ -269,12 +366,13 @@ class Publisher:
             return f"RabbitMQ has not answered whether it takes messages for exchange {asking.exchange!r}"
         return "connection is Ready, but the messages before this one had not gone out"
 
-    def _give_up(self, message: Message, why: str) -> None:
+    def give_up(self, message: Message, why: str) -> None:
+        """End a message that is not to wait any longer."""
         self._leave(message)
         if message.sent_at:
-            self._end(message, OutcomeUnknown(f"it was sent and the connection lost; then {why}"))
+            self.end(message, OutcomeUnknown(f"it was sent and the connection lost; then {why}"))
         else:
-            self._end(message, NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503"))
+            self.end(message, NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503"))
 
     def _ask_next(self) -> None:
         message = self._line.next_held()
@@ -292,15 +390,18 @@ class Publisher:
             alike = itertools.takewhile(lambda each: self._exchanges.subject(each[0]) == subject, of_lane)
             for message in [message for message, _ in alike]:
                 self._leave(message)
-                self._end(message, _refused(message, *refusal))
+                self.end(message, _refused(message, *refusal))
         self._line.release(asked)
         self.send_waiting()
 
     # The wire
 
     def _may_send(self) -> bool:
+        return self._gate.publishable and self._has_room()
+
+    def _has_room(self) -> bool:
         settings = self._settings
-        if not self._gate.publishable or len(self._confirms) >= (1 if self._suspects else settings.max_unconfirmed):
+        if len(self._confirms) >= (1 if self._suspects else settings.max_unconfirmed):
             return False
         return settings.enable_confirmations or not self._congested()
 
@@ -316,7 +417,7 @@ class Publisher:
     def _send(self, message: Message) -> None:
         link = self._link
         if len(message.body) > link.body_limit or len(message.properties) > link.header_limit:
-            self._end(message, _too_large(message, link.body_limit, link.header_limit))
+            self.end(message, _too_large(message, link.body_limit, link.header_limit))
             return
         link.publish(message.method, message.properties, message.body)
         counters = self.counters
@@ -324,8 +425,10 @@ class Publisher:
         if message.sent_at:
             counters.republished += 1
         message.sent_at = self._loop.time()
+        if message.key is not None:
+            self.keeper.on_sent(message)
         if not self._settings.enable_confirmations:
-            self._end(message)
+            self.end(message)
             return
         self._confirms.add(message)
         if self._confirm_timer is None:
@@ -342,41 +445,69 @@ class Publisher:
             if remaining > 0:
                 self._confirm_timer = self._loop.call_later(remaining, self._expire_unconfirmed)
                 return
-            self._end(message, OutcomeUnknown(f"no confirmation within {limit:g} s"))
+            self.end(message, OutcomeUnknown(f"no confirmation within {limit:g} s"), on_wire=True)
 
     # The end
 
-    def _kept(self, lost: list[Message], reason: BaseException) -> dict[Message, None]:
+    def _kept(self, lost: list[Message], cause: BaseException) -> dict[Message, None]:
         """Choose what is sent again: all of it, but for a message that RabbitMQ refuses."""
-        refused = isinstance(reason, ChannelClosedByBroker) or (
-            isinstance(reason, ConnectionClosedByBroker) and reason.reply_code not in BLAMELESS
-        )
-        if not refused:
+        if not blames(cause):
             return dict.fromkeys(lost)
         keep: dict[Message, None] = {}
         for message in lost:
             # Refused once in company, it is sent again alone; refused alone, it is the one.
             if message.refusals == 0:
                 message.refusals = 1
-                self._suspects += 1
-                message.future.add_done_callback(self._clear_suspect)
+                self._suspect(message)
                 keep[message] = None
         return keep
 
-    def _clear_suspect(self, _future: "asyncio.Future[None]") -> None:
+    def _suspect(self, message: Message) -> None:
+        self._suspects += 1
+        message.future.add_done_callback(self._clear_suspect)
+
+    def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
         self._suspects -= 1
         self.send_waiting()
 
-    def _end(self, message: Message, error: AMQPException | None = None, cause: BaseException | None = None) -> None:
-        """End a publish, unless its caller cancelled it: whatever becomes of a message passes here."""
-        if message.future.done():
+    def end(
+        self,
+        message: Message,
+        error: AMQPException | None = None,
+        cause: BaseException | None = None,
+        *,
+        on_wire: bool = False,
+    ) -> None:
+        """End a publish, unless its caller cancelled it: whatever becomes of a message passes here.
+
+        Args:
+            message: the message.
+            error: what it ends with; None: it was confirmed, or handed over where there are no confirms.
+            cause: what that comes from.
+            on_wire: whether RabbitMQ may confirm it yet.
+        """
+        if error is not None and cause is not None:
+            error.__cause__ = cause
+        if message.key is not None:
+            self.keeper.on_end(message, error)
+        elif message.future.done():
             return
-        if error is None:
+        elif error is None:
             message.future.set_result(None)
-            return
-        self.counters.failed += 1
-        error.__cause__ = cause
-        message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+        elif not self.keeper.takes(message, error, on_wire=on_wire):
+            self.counters.failed += 1
+            message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+
+
+def blames(cause: BaseException | None, message: Message | None = None) -> bool:
+    """Tell whether RabbitMQ ended a channel or connection over what was unconfirmed on it, or over this message alone.
+
+    A message that was refused in company before is sent alone.
+    """
+    refused = isinstance(cause, ChannelClosedByBroker) or (
+        isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
+    )
+    return refused and (message is None or message.refusals > 0)
 
 
 def _refused(message: Message, reply_code: int, reply_text: str) -> AMQPException:

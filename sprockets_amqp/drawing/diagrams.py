@@ -20,10 +20,15 @@ from .tables import (
     outage_began,
     outage_table,
     outages_table,
+    outbox_actions_table,
+    outbox_outcomes_table,
+    outbox_table,
+    outboxes_table,
     outcomes_table,
     renewal_actions_table,
     renewal_table,
     renewals_table,
+    started,
     states_table,
     substates_table,
     table,
@@ -49,6 +54,7 @@ COLOURS: Final[dict[str, tuple[str, str]]] = {
     "goes out": ("#d2f5da", "#1a7f37"),
     "waits": ("#fff3b8", "#9a6700"),
     "is refused": ("#ffe3e0", "#cf222e"),
+    "is stored": ("#ddf4ff", "#0969da"),
 }
 INK: Final = "#1f2328"
 
@@ -132,6 +138,16 @@ entering any other ends it: {logged_in()}.
 {renewals_table()}
 {renewal_actions_table()}
 {renewal_table()}
+## The outbox
+
+With the setting `outbox`, entering one of these states opens it, and entering any other closes it: {started()}.
+
+{outboxes_table()}
+{outbox_actions_table()}
+{outbox_table()}
+What the outbox makes of a publish that usually goes out, waits or is refused:
+
+{outbox_outcomes_table()}
 ## As a Mermaid diagram
 
 {TIMER} marks what a timer pulls, too.

@@ -57,6 +57,7 @@ STYLE: Final = """\
 .lifecycle .box.goes-out { fill: #d2f5da; stroke: #1a7f37; }
 .lifecycle .box.waits { fill: #fff3b8; stroke: #9a6700; }
 .lifecycle .box.is-refused { fill: #ffe3e0; stroke: #cf222e; }
+.lifecycle .box.is-stored { fill: #ddf4ff; stroke: #0969da; }
 @media (prefers-color-scheme: dark) {
   .lifecycle text { fill: #f0f6fc; }
   .lifecycle .paper { fill: #0d1117; stroke: #3d444d; }
@@ -71,6 +72,7 @@ STYLE: Final = """\
   .lifecycle .box.goes-out { fill: #12432a; stroke: #3fb950; }
   .lifecycle .box.waits { fill: #463809; stroke: #d29922; }
   .lifecycle .box.is-refused { fill: #5a1e22; stroke: #f85149; }
+  .lifecycle .box.is-stored { fill: #0c2d6b; stroke: #58a6ff; }
 }
 """
 
@@ -274,10 +276,11 @@ def _toward(start: Point, end: Point) -> Point:
 def _legend() -> str:
     y = HEIGHT - 44
     parts = [f'<text x="24" y="{y + 5}">A publish:</text>']
-    for x, kind in zip((112, 220, 303), get_args(PublishOutcome), strict=True):
+    places = ((112, y, ""), (220, y, ""), (303, y, ""), (412, y + 23, " in an outbox"))
+    for (x, middle, where), kind in zip(places, get_args(PublishOutcome), strict=True):
         parts.append(
-            f'<rect class="box {_kind(kind)}" x="{x}" y="{y - 9}" width="24" height="18" rx="5"/>'
-            f'<text x="{x + 32}" y="{y + 5}">{kind}</text>'
+            f'<rect class="box {_kind(kind)}" x="{x}" y="{middle - 9}" width="24" height="18" rx="5"/>'
+            f'<text x="{x + 32}" y="{middle + 5}">{kind}{where}</text>'
         )
     parts.append(f'<g class="happy"><path class="line" d="M446 {y}H484" marker-end="url(#lifecycle-happy-head)"/></g>')
     parts.append(f'<text x="493" y="{y + 5}">the way to ready</text>')

@@ -9,12 +9,17 @@ from sprockets_amqp.states import (
     OUT,
     OUTAGE_STATES,
     OUTAGE_TRANSITIONS,
+    OUTBOX_OUTCOMES,
+    OUTBOX_STATES,
+    OUTBOX_TRANSITIONS,
     PUBLISH_OUTCOMES,
     RENEWAL_STATES,
     RENEWAL_TRANSITIONS,
+    STARTED,
     TRANSITIONS,
     Declared,
     Outage,
+    PublishOutcome,
     Row,
     State,
 )
@@ -78,6 +83,35 @@ def renewal_actions_table() -> str:
 def renewal_table() -> str:
     """Write each row of the renewal's machine in a table."""
     return _rows_table(RENEWAL_TRANSITIONS)
+
+
+def outboxes_table() -> str:
+    """Write the states of the outbox's machine in a table."""
+    return _table(("outbox", "meaning"), ((_code(each.state), each.meaning) for each in OUTBOX_STATES))
+
+
+def outbox_actions_table() -> str:
+    """Write what is done on the way into each state of the outbox and out of it, and how long it may last."""
+    return _actions_table(OUTBOX_STATES)
+
+
+def outbox_table() -> str:
+    """Write each row of the outbox's machine in a table."""
+    return _rows_table(OUTBOX_TRANSITIONS)
+
+
+def outbox_outcomes_table() -> str:
+    """Write what the outbox makes of a publish that usually goes out, waits or is refused."""
+    usual: tuple[PublishOutcome, ...] = ("goes out", "waits", "is refused")
+    return _table(
+        ("outbox", *(f"usually {each}" for each in usual)),
+        ((_code(state), *(made[each] for each in usual)) for state, made in OUTBOX_OUTCOMES.items()),
+    )
+
+
+def started() -> str:
+    """List the states of the connection in which the outbox is open."""
+    return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in STARTED)
 
 
 def logged_in() -> str:

@@ -5,7 +5,7 @@ from .status import describe
 
 
 class Ready(Handler):
-    """Readiness: 200 while publishes go out, 503 while they would wait or be refused, and while the client stops."""
+    """Readiness: 200 while publishes go out or are stored; 503 while they wait or are refused, and at the end."""
 
     def get(self) -> None:
         """Answer with the status and, as JSON, what is behind it."""

@@ -17,7 +17,7 @@ def in_memory() -> Iterator[Broker]:
     try:
         yield broker
         broker.shut_down()
-        assert broker.clock.escaped == []
+        assert broker.clock.escaped == [], str(broker.clock.escaped)
     finally:
         broker.close()
 

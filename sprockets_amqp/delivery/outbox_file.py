@@ -1,0 +1,317 @@
+"""One file of the outbox: a SQLite database, and the lock that says whose it is.
+
+On the disk means: in SQLite's write-ahead log, which was flushed (``synchronous=FULL``,
+https://www.sqlite.org/pragma.html#pragma_synchronous) before a commit returns. Nothing here is called on the loop.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from .outbox_row import OVERHEAD, Row, Totals
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on Linux
+    fcntl = None  # type: ignore[assignment]
+
+LOGGER = logging.getLogger(__name__)
+
+SUFFIX: Final = ".outbox"
+#: What SQLite keeps beside a database.
+COMPANIONS: Final = ("-wal", "-shm")
+#: In the database's header, so that no other is taken for an outbox: "spAM" in octets, and the version of the table.
+APPLICATION_ID: Final = 0x7370414D
+VERSION: Final = 1
+#: Seconds to wait for somebody else who writes: the command line does.
+BUSY_LIMIT: Final = 5.0
+#: Octets of an empty file from which on it is worth making small again.
+LARGE: Final = 1024**2
+
+#: How many numbers in a row are tried behind one that cannot be read.
+STEPS: Final = 10_000
+CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS messages (
+    number INTEGER PRIMARY KEY, stored_at REAL NOT NULL, message_id TEXT NOT NULL, exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL, user_id TEXT, copies TEXT NOT NULL, method BLOB NOT NULL, properties BLOB NOT NULL,
+    body BLOB NOT NULL, checksum INTEGER NOT NULL, refusals INTEGER NOT NULL DEFAULT 0, set_aside TEXT
+)"""
+_INSERT: Final = "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Locked(Exception):
+    """A file belongs to another client that lives."""
+
+
+class OutboxFile:
+    """An open file, and everything that is done to it.
+
+    Raises:
+        sqlite3.Error: the disk, or the file, does not do what it should.
+        ValueError: the file is an outbox of a later version, or of something else.
+    """
+
+    def __init__(self, path: Path, lock: int | None = None) -> None:
+        self.path = path
+        self._lock = lock
+        self._database = _connect(path)
+
+    @classmethod
+    def take(cls, path: Path) -> "OutboxFile":
+        """Open the file as the one client that sends what is in it; raises Locked where another does."""
+        lock = take_lock(path)
+        try:
+            try:
+                return cls(path, lock)
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    raise
+                salvage(path, error)
+                return cls(path, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def mend(self, error: BaseException) -> None:
+        """Put the file aside, which is damaged, and go on with what can be read of it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        salvage(self.path, error)
+        self._database = _connect(self.path)
+
+    # Reading
+
+    @property
+    def last_number(self) -> int:
+        """The highest number that is in use; 0 where there is none."""
+        return int(self._database.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
+
+    def totals(self) -> Totals:
+        """Count what is in the file."""
+        to_send, size, oldest, aside = self._database.execute(
+            "SELECT count(*) - count(set_aside), total(length(body) + length(properties) + ?), min(stored_at),"
+            " count(set_aside) FROM messages",
+            (OVERHEAD,),
+        ).fetchone()
+        return Totals(to_send, int(size), oldest, aside)
+
+    def load(self, limit: int, size: int, without: Collection[int] = ()) -> list[Row]:
+        """Return the first messages that are to be sent, up to ``limit`` and to about ``size`` octets of them."""
+        found: list[Row] = []
+        numbers = self._database.execute(
+            "SELECT number FROM messages WHERE set_aside IS NULL ORDER BY number LIMIT ?", (len(without) + 1,)
+        )
+        first = next((number for (number,) in numbers if number not in without), None)
+        if first is None:
+            return found
+        for row in self.rows("set_aside IS NULL AND number >= ?", first):
+            if len(found) == limit or size <= 0:
+                break
+            if row.number not in without:
+                found.append(row)
+                size -= row.size
+        return found
+
+    def rows(self, where: str = "true", *values: object) -> Iterator[Row]:
+        """Iterate over the messages for which a condition holds, in order; the condition is this package's own."""
+        statement = f"SELECT * FROM messages WHERE {where} ORDER BY number"  # noqa: S608 - see above
+        return map(Row._make, self._database.execute(statement, values))
+
+    # Writing
+
+    def write(
+        self,
+        puts: Iterable[Row] = (),
+        deletes: Iterable[int] = (),
+        suspects: Iterable[int] = (),
+        set_asides: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        """Do all of it, or none; when this returns it is on the disk."""
+        with self._transaction():
+            many = self._database.executemany
+            many(_INSERT, puts)
+            many("UPDATE messages SET refusals = refusals + 1 WHERE number = ?", [(each,) for each in suspects])
+            many("UPDATE messages SET set_aside = ? WHERE number = ?", set_asides)
+            many("DELETE FROM messages WHERE number = ?", [(each,) for each in deletes])
+
+    def retry(self, number: int) -> bool:
+        """Have a message that was set aside sent after all; tells whether there was one."""
+        return self._change(
+            "UPDATE messages SET set_aside = NULL, refusals = 0 WHERE number = ? AND set_aside IS NOT NULL", number
+        )
+
+    def drop(self, number: int) -> bool:
+        """Delete a message; tells whether there was one."""
+        return self._change("DELETE FROM messages WHERE number = ?", number)
+
+    def make_small(self) -> None:
+        """Give the disk back what an empty file still takes."""
+        if self.path.stat().st_size > LARGE and not self._database.execute("SELECT 1 FROM messages").fetchone():
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _change(self, statement: str, number: int) -> bool:
+        with self._transaction():
+            return self._database.execute(statement, (number,)).rowcount > 0
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+    # The end
+
+    def close(self, *, delete: bool = False) -> None:
+        """Close the file, and let another client have it; delete it where nothing is left in it to keep."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        if delete:
+            _unlink(self.path)
+            lock_path(self.path).unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def abandon(self) -> None:
+        """Leave the file to the parent process, in a forked child: nothing is done to it here, not even closing.
+
+        SQLite's connections must not be used in a forked child (https://www.sqlite.org/howtocorrupt.html), and another
+        thread of the parent may have held this one's mutex: closing it could hang. So it is never thrown away.
+        """
+        import ctypes  # noqa: PLC0415 - few processes fork while they run
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
+        if self._lock is not None:
+            # A lock is shared with the parent, and is held until both have closed it.
+            os.close(self._lock)
+            self._lock = None
+
+
+def lock_path(path: Path) -> Path:
+    """Return the path of the lock beside a file."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def take_lock(path: Path) -> int:
+    """Lock a file for this process, and return the lock's descriptor; raises Locked where another process has it."""
+    beside = lock_path(path)
+    while True:
+        lock = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had it before may have deleted it meanwhile.
+            if os.path.samestat(os.fstat(lock), beside.stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(lock)
+            raise Locked(path) from None
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Tell whether an error says that a file is no longer what SQLite wrote."""
+    return isinstance(error, sqlite3.DatabaseError) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in CORRUPT
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        # What applications publish is nobody else's.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    database = sqlite3.connect(path, BUSY_LIMIT, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(path, database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(path: Path, database: sqlite3.Connection) -> None:
+    execute = database.execute
+    execute("PRAGMA synchronous=FULL")
+    found, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    is_new = (found, version) == (0, 0) and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not is_new and (found != APPLICATION_ID or version > VERSION):
+        what = f"of a later version ({version})" if found == APPLICATION_ID else "no outbox"
+        raise ValueError(f"{path} is {what}: move it elsewhere, or upgrade sprockets_amqp")
+    execute("PRAGMA journal_mode=WAL")
+    if is_new:
+        execute(f"PRAGMA application_id={APPLICATION_ID}")
+        execute(f"PRAGMA user_version={VERSION}")
+    execute(_TABLE)
+
+
+# A damaged file
+
+
+def salvage(path: Path, error: BaseException) -> None:
+    """Put a damaged file aside under another name, and keep what can be read of it in a new one of its name."""
+    fresh = path.with_name(f"{path.name}.new")
+    _unlink(fresh)
+    kept = 0
+    file = OutboxFile(fresh)
+    try:
+        for row in _readable(path):
+            file.write([row])
+            kept += 1
+    finally:
+        file.close()
+    aside = next(each for number in itertools.count(1) if not (each := _damaged(path, number)).exists())
+    if Path(f"{path}-wal").exists():
+        Path(f"{path}-wal").rename(f"{aside}-wal")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    path.rename(aside)
+    fresh.rename(path)
+    LOGGER.error("outbox %s was damaged (%s): it is %s now; %d messages could be read of it", path, error, aside, kept)
+
+
+def _damaged(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.damaged-{number}")
+
+
+def _readable(path: Path) -> Iterator[Row]:
+    """Iterate over what can be read: from the beginning, stepping over what can't, and from the end."""
+    database = sqlite3.connect(path, BUSY_LIMIT, isolation_level=None)
+    try:
+        # A file that was cut short is read as far as it goes (https://www.sqlite.org/pragma.html#pragma_writable_schema).
+        with contextlib.suppress(sqlite3.DatabaseError):
+            database.execute("PRAGMA writable_schema=ON")
+        number, failures = -(2**62), 0
+        while failures < STEPS:
+            try:
+                for found in database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number", (number,)):
+                    number, failures = found[0], 0
+                    yield Row._make(found)
+                break
+            except sqlite3.DatabaseError:
+                number, failures = max(number, 0) + 1, failures + 1
+        with contextlib.suppress(sqlite3.DatabaseError):
+            yield from map(
+                Row._make,
+                database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number DESC", (number,)),
+            )
+    finally:
+        database.close()
+
+
+def _unlink(path: Path) -> None:
+    for each in (path, *(Path(f"{path}{companion}") for companion in COMPANIONS)):
+        each.unlink(missing_ok=True)

@@ -1,0 +1,192 @@
+"""The folder of an outbox: the files in it that a client of one name may have, and what is done to them.
+
+A client has one file of its own, ``amqp.1.outbox``, and those whose client is gone. None of this is called on the loop:
+one `Batch` after the other runs in a thread.
+"""
+
+import contextlib
+import itertools
+import logging
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from .outbox_file import SUFFIX, Locked, OutboxFile, is_corrupt
+from .outbox_row import OWN, Batch, Done, Key, Row, Totals
+
+LOGGER = logging.getLogger(__name__)
+
+#: Why a message is not sent that is not what was stored.
+SPOILT: Final = "damaged on the disk"
+
+
+class Folder:
+    """The files of one client."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path = Path(path)
+        self._name = name
+        self._files: dict[int, OutboxFile] = {}
+        self._ids = itertools.count(OWN + 1)
+        #: What was the highest number in the client's own file when it was opened.
+        self._base = 0
+        #: What could not be written yet, for it concerns no message that somebody waits for.
+        self._gone: set[Key] = set()
+        self._aside: dict[Key, str] = {}
+        #: Files that are none of ours.
+        self._foreign: set[Path] = set()
+
+    def run(self, batch: Batch) -> Done:
+        """Do what is to be done; raises nothing."""
+        done = Done()
+        try:
+            if batch.look or (batch.puts and OWN not in self._files):
+                self._open()
+            self._write(batch, done)
+            if batch.load is not None:
+                done.rows = self._load(*batch.load, batch.loaded)
+            if batch.look:
+                done.totals = self._totals()
+        except Exception as error:
+            done.problem = error
+        if batch.close:
+            self._close()
+        return done
+
+    def abandon(self) -> None:
+        """Leave all files to the parent process, in a forked child."""
+        for file in self._files.values():
+            file.abandon()
+        self._files.clear()
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        if OWN not in self._files:
+            for number in itertools.count(1):
+                with contextlib.suppress(Locked):
+                    file = OutboxFile.take(self._path / f"{self._name}.{number}{SUFFIX}")
+                    self._files[OWN], self._base = file, file.last_number
+                    break
+        mine = {file.path for file in self._files.values()} | self._foreign
+        for path in files(self._path, self._name):
+            if path not in mine:
+                with contextlib.suppress(Locked):
+                    self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
+        try:
+            file = OutboxFile.take(path)
+        except ValueError as error:
+            self._foreign.add(path)
+            LOGGER.error("%s", error)
+            return
+        totals = file.totals()
+        if totals.messages or totals.set_aside:
+            LOGGER.warning("outbox %s was left by a client that is gone: %d messages to send", path, totals.messages)
+            self._files[next(self._ids)] = file
+        else:
+            file.close(delete=True)
+
+    def _close(self) -> None:
+        for file in self._files.values():
+            try:
+                file.close(delete=_is_empty(file))
+            except (sqlite3.Error, OSError):
+                file.close()
+        self._files.clear()
+        self._gone.clear()
+        self._aside.clear()
+
+    # Writing and reading
+
+    def _write(self, batch: Batch, done: Done) -> None:
+        self._gone |= batch.deletes
+        self._aside |= batch.set_asides
+        changed = {file for file, _ in (*self._gone, *self._aside, *batch.suspects)}
+        # The client's own first: somebody waits for that.
+        for number in sorted(changed | {OWN}):
+            if number in self._files and (number in changed or batch.puts):
+                with self._mending(number) as file:
+                    self._write_file(number, file, batch)
+            done.written = True
+        for number in changed & self._files.keys():
+            with self._mending(number) as file:
+                if number == OWN:
+                    file.make_small()
+                elif _is_empty(file):
+                    file.close(delete=True)
+                    del self._files[number]
+
+    def _write_file(self, number: int, file: OutboxFile, batch: Batch) -> None:
+        shift = self._shift(number)
+        file.write(
+            [row._replace(number=row.number + shift).summed() for row in batch.puts] if number == OWN else (),
+            _of(number, self._gone, shift),
+            _of(number, batch.suspects, shift),
+            [(words, key[1] + shift) for key, words in self._aside.items() if key[0] == number],
+        )
+        self._gone = {key for key in self._gone if key[0] != number}
+        self._aside = {key: words for key, words in self._aside.items() if key[0] != number}
+
+    def _load(self, limit: int, size: int, loaded: frozenset[Key]) -> list[tuple[Key, Row]]:
+        without = {*loaded, *self._gone, *self._aside}
+        found: list[tuple[Key, Row]] = []
+        # What others have left is older.
+        for number in sorted(self._files, key=lambda each: (each == OWN, each)):
+            shift = self._shift(number)
+            with self._mending(number) as file:
+                rows = file.load(limit - len(found), size, set(_of(number, without, shift)))
+                intact = [row for row in rows if row.intact]
+                if len(intact) < len(rows):
+                    file.write(set_asides=[(SPOILT, row.number) for row in rows if not row.intact])
+                    LOGGER.error("outbox %s: %d messages are %s", file.path, len(rows) - len(intact), SPOILT)
+            found.extend(((number, row.number - shift), row) for row in intact)
+            size -= sum(row.size for row in rows)
+            if len(found) >= limit or size <= 0:
+                break
+        return found
+
+    def _totals(self) -> Totals:
+        found = []
+        for number in list(self._files):
+            with self._mending(number) as file:
+                found.append(file.totals())
+        return Totals(
+            sum(each.messages for each in found) - len(self._gone) - len(self._aside),
+            sum(each.size for each in found),
+            min((each.oldest for each in found if each.oldest is not None), default=None),
+            sum(each.set_aside for each in found) + len(self._aside),
+        )
+
+    def _shift(self, number: int) -> int:
+        return self._base if number == OWN else 0
+
+    @contextlib.contextmanager
+    def _mending(self, number: int) -> Iterator[OutboxFile]:
+        """Give a file; what turns out to be damaged is mended before the error goes on."""
+        file = self._files[number]
+        try:
+            yield file
+        except sqlite3.DatabaseError as error:
+            if is_corrupt(error):
+                file.mend(error)
+            raise
+
+
+def files(folder: Path, name: str | None = None) -> list[Path]:
+    """List the files of an outbox in a folder, the oldest number first; those of one client, or of all."""
+    named = re.compile(rf"{re.escape(name) if name else '[a-z][a-z0-9_]*'}\.(\d+){re.escape(SUFFIX)}")
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := named.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _is_empty(file: OutboxFile) -> bool:
+    totals = file.totals()
+    return not totals.messages and not totals.set_aside
+
+
+def _of(number: int, keys: "set[Key] | list[Key]", shift: int) -> list[int]:
+    return [key[1] + shift for key in keys if key[0] == number]

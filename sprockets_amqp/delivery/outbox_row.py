@@ -1,0 +1,145 @@
+"""What passes between the loop and the thread that has the disk: messages as they are stored, and what is to be done.
+
+It needs no SQLite, which is loaded for a client with an outbox alone.
+"""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Self
+
+#: Octets that a message takes on the disk beside its body and properties, about.
+OVERHEAD: Final = 200
+#: A stored message: which file it is in, 0 for the client's own, and its number there.
+Key = tuple[int, int]
+OWN: Final = 0
+
+
+class Row(NamedTuple):
+    """A stored message.
+
+    Attributes:
+        number: its place in the line.
+        stored_at: when it was stored, in seconds since 1970: for people alone, clocks jump.
+        copies: the further routing keys in its headers, as JSON.
+        method: the arguments of Basic.Publish, encoded.
+        properties: the flags and list of the properties, encoded.
+        refusals: how often RabbitMQ closed the channel over it and others.
+        set_aside: why it is not sent any more; None: it is to be sent.
+    """
+
+    number: int
+    stored_at: float
+    message_id: str
+    exchange: str
+    routing_key: str
+    user_id: str | None
+    copies: str
+    method: bytes
+    properties: bytes
+    body: bytes
+    checksum: int
+    refusals: int = 0
+    set_aside: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The octets that count towards the limit."""
+        return len(self.body) + len(self.properties) + OVERHEAD
+
+    @property
+    def intact(self) -> bool:
+        """Whether it is what was stored: SQLite does not notice each octet that a disk changes."""
+        try:
+            return self.checksum == checksum(self)
+        except (TypeError, AttributeError):
+            return False
+
+    def summed(self) -> Self:
+        """Return it with its checksum."""
+        return self._replace(checksum=checksum(self))
+
+
+def checksum(row: Row) -> int:
+    """Compute the checksum of what is to be sent."""
+    words = "\0".join((row.message_id, row.exchange, row.routing_key, row.user_id or "", row.copies))
+    found = zlib.crc32(words.encode(errors="surrogatepass"))
+    for octets in (row.method, row.properties, row.body):
+        found = zlib.crc32(octets, found)
+    return found
+
+
+class Totals(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        messages: how many are to be sent.
+        size: octets of those and of what was set aside.
+        oldest: when the oldest of them was stored, in seconds since 1970; None where there is none.
+        set_aside: how many were set aside.
+    """
+
+    messages: int = 0
+    size: int = 0
+    oldest: float | None = None
+    set_aside: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Batch:
+    """What is to be done in the folder next; all that is written is one transaction for each file.
+
+    Attributes:
+        puts: messages to store, with numbers that count from where the client began.
+        deletes: those that RabbitMQ has.
+        suspects: those that RabbitMQ may have closed the channel over.
+        set_asides: those that are not to be sent any more, and why.
+        load: how many to read, and up to how many octets of them.
+        loaded: those that are in memory already.
+        look: whether to open what is not open, and to count.
+        close: whether to close everything, at last.
+    """
+
+    puts: list[Row] = dataclasses.field(default_factory=list)
+    deletes: set[Key] = dataclasses.field(default_factory=set)
+    suspects: list[Key] = dataclasses.field(default_factory=list)
+    set_asides: dict[Key, str] = dataclasses.field(default_factory=dict)
+    load: tuple[int, int] | None = None
+    loaded: frozenset[Key] = frozenset()
+    look: bool = False
+    close: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (
+            self.puts or self.deletes or self.suspects or self.set_asides or self.load or self.look or self.close
+        )
+
+
+@dataclasses.dataclass(slots=True)
+class Done:
+    """What became of a batch.
+
+    Attributes:
+        written: whether the messages to store are on the disk.
+        problem: what failed; None: nothing did.
+        rows: what was read.
+        totals: what all files hold; None where they were not counted.
+    """
+
+    written: bool = False
+    problem: Exception | None = None
+    rows: list[tuple[Key, Row]] = dataclasses.field(default_factory=list)
+    totals: Totals | None = None
+
+
+def encode_copies(copies: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """Write the further routing keys of a message as JSON."""
+    return json.dumps([[name, list(keys)] for name, keys in copies]) if copies else "[]"
+
+
+def decode_copies(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Read what `encode_copies` wrote."""
+    return tuple((name, tuple(keys)) for name, keys in json.loads(text))

@@ -1,0 +1,555 @@
+"""The outbox: the model of the machine that `states/outbox.py` declares, and the books of what is stored.
+
+A publish that would end as not sent, or as lost, passes here from the one end of all publishes. What is stored is read
+back when RabbitMQ takes messages again, and goes the way of every message; what becomes of it passes here, too. The
+disk is never waited for: one batch after the other runs in a thread, and what comes meanwhile is in the next one.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from transitions import EventData
+
+from .bounded_log import BoundedLog
+from .delivery.message import Message
+from .delivery.outbox_row import OVERHEAD, OWN, Batch, Done, Key, Row, decode_copies, encode_copies
+from .delivery.publisher import Gate, Keeper, Publisher, blames
+from .errors import AMQPException, MessageNacked, NotReadyError, OutcomeUnknown
+from .model import Model, Timeout, Trigger
+from .settings import Settings
+from .states import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox
+from .text import shown
+from .wire.replies import describe
+
+if TYPE_CHECKING:
+    from .delivery.outbox_folder import Folder
+
+LOGGER = logging.getLogger(__name__)
+
+#: Seconds that the disk may take for one batch, opening included.
+DISK_LIMIT: Final = 10.0
+#: The last seconds of a client that are kept for the disk, and the delay before a disk that failed is tried again.
+FINISH_LIMIT: Final = 1.0
+RETRY_DELAY: Final = 1.0
+#: Seconds between two looks for files that other clients left.
+LOOK_INTERVAL: Final = 60.0
+#: How many messages are read at once, up to how many octets, and how many that wait are enough.
+LOAD: Final = 500
+LOAD_SIZE: Final = 4 * 1024**2
+#: How many messages that were nacked may wait for another try at a time, and the longest wait in seconds.
+MAX_DEFERRED: Final = 1000
+MAX_DEFERRAL: Final = 60.0
+#: What stands before the reason in errors.
+SILENT: Final = "the outbox cannot store it"
+
+
+@dataclasses.dataclass(slots=True)
+class Entry:
+    """A message that is being written.
+
+    Attributes:
+        error: what its publish ends with where it cannot be stored; None: it waited, or came behind what is stored.
+        deadline: until when it may wait, in the loop's time.
+        on_wire: whether RabbitMQ has it, and may confirm it yet.
+        submitted: whether the disk has it.
+    """
+
+    message: Message
+    error: AMQPException | None
+    deadline: float
+    on_wire: bool
+    submitted: bool = False
+
+
+class OutboxModel(Model, Keeper):
+    """The model, and for each stored message where it is: being written, on the disk, in memory, or waiting anew."""
+
+    state: Outbox
+    # What the declaration adds; tests/test_states.py holds the two equal.
+    client_started: Trigger
+    files_opened: Trigger
+    backlog_began: Trigger
+    backlog_ended: Trigger
+    disk_failed: Trigger
+    disk_due: Trigger
+    client_stopped: Trigger
+    files_closed: Trigger
+
+    def __init__(
+        self, gate: Gate, publisher: Publisher, settings: Settings, name: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(loop)
+        self._gate = gate
+        self._publisher = publisher
+        self._settings = settings
+        self._folder = _folder(settings.outbox, name) if settings.outbox else None
+        self._executor: Executor | None = None
+        self._log = BoundedLog(LOGGER, loop.time)
+        #: What the disk does next, and what it does now.
+        self._next = Batch()
+        self._running: Batch | None = None
+        self._disk_timer: asyncio.TimerHandle | None = None
+        self._writing: dict[Key, Entry] = {}
+        #: How many of those are not on the wire, and the octets of all.
+        self._behind = 0
+        self._writing_size = 0
+        #: How many messages are on the disk, to be sent, and not in memory.
+        self._backlog = 0
+        self._loaded: dict[Key, Message] = {}
+        #: How many of those that are loaded have yet to be sent.
+        self._to_send = 0
+        #: Those that were nacked and have to wait, and how often each was.
+        self._deferred: dict[Key, asyncio.TimerHandle] = {}
+        self._nacks: dict[Key, int] = {}
+        self._size = 0
+        self._set_aside = 0
+        #: Why nothing could be stored, and which troubles were told since all was well.
+        self._trouble = ""
+        self._told: set[str] = set()
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._when_empty: list[asyncio.Future[None]] = []
+        self._when_closed: list[asyncio.Future[None]] = []
+        #: In which states each trigger is known: what would be ignored is not pulled for each message.
+        self._sources = {
+            name: {source for row in OUTBOX_TRANSITIONS if row.trigger == name for source in row.source}
+            for name in {row.trigger for row in OUTBOX_TRANSITIONS}
+        }
+        self._run(OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox.OFF)
+        if self.given:
+            publisher.keeper = self
+
+    # What the others ask
+
+    @property
+    def given(self) -> bool:
+        """Whether there is an outbox."""
+        return self._folder is not None
+
+    @property
+    def holds(self) -> bool:
+        """Whether something that is stored has yet to be sent."""
+        return bool(self._backlog or self._to_send or self._behind)
+
+    @property
+    def in_line(self) -> int:
+        """How many stored messages are in the publisher's line."""
+        return self._to_send
+
+    @property
+    def stored(self) -> int:
+        """How many messages are stored, and to be sent or confirmed."""
+        return self._backlog + len(self._loaded) + len(self._deferred) + len(self._writing)
+
+    @property
+    def set_aside(self) -> int:
+        """How many messages were set aside: they are not sent any more."""
+        return self._set_aside
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored; empty where it can."""
+        return self._trouble if self._knows("disk_due") else ""
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether a publish that ends badly is stored."""
+        return OUTBOX_OUTCOMES[self.state]["is refused"] == "is stored"
+
+    async def emptied(self) -> None:
+        """Return when nothing is stored any more, but for what was set aside."""
+        if self.stored:
+            future = self._loop.create_future()
+            self._when_empty.append(future)
+            await future
+
+    async def closed(self, timeout: float) -> None:
+        """Return when the client is stopped and everything was written, or when that is given up after ``timeout``."""
+        if self._knows("files_closed"):
+            future = self._loop.create_future()
+            self._when_closed.append(future)
+            await asyncio.wait([future], timeout=max(0.0, timeout))
+            self.feed(self.files_closed)
+
+    def abandon(self) -> None:
+        """Leave everything to the parent process, in a forked child."""
+        if self._folder is not None:
+            self._folder.abandon()
+
+    def _knows(self, trigger: str) -> bool:
+        return self.state in self._sources[trigger]
+
+    # What the publisher asks: before a message is stored
+
+    def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:
+        """Take a message over that would end with an error, unless that is about the message itself."""
+        is_fate = isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message)
+        return is_fate and self.takes_messages and not self._store(Entry(message, error, 0.0, on_wire))
+
+    def store(self, message: Message, deadline: float) -> str:
+        """Store a message that comes behind others that are stored; returns why it can't be."""
+        settings = self._settings
+        if self._behind >= settings.max_waiting or self._writing_size > settings.max_waiting_size:
+            return f"{self._behind} messages are being stored already (max_waiting, max_waiting_size)"
+        return self._store(Entry(message, None, deadline, on_wire=False))
+
+    def _store(self, entry: Entry) -> str:
+        message, limit = entry.message, self._settings.outbox_limit
+        size = message.size + OVERHEAD
+        if self._size + size > limit:
+            return self._fail("outbox_limit", f"it has {self._size} octets, and may have {limit} (outbox_limit)")
+        message.key = OWN, message.number
+        self._writing[message.key] = entry
+        self._size += size
+        self._writing_size += size
+        self._next.puts.append(_row(message, entry.error))
+        if not entry.on_wire:
+            self._behind += 1
+            self._note_backlog()
+        self._submit()
+        return ""
+
+    def _store_line(self) -> None:
+        for message, deadline in self._publisher.take_waiting():
+            problem = self._store(Entry(message, None, deadline, on_wire=False))
+            if problem:
+                self._publisher.give_up(message, problem)
+
+    def _note_backlog(self) -> None:
+        if self._knows("backlog_began"):
+            self.feed(self.backlog_began)
+
+    # What the publisher tells: of messages that are stored
+
+    def on_sent(self, _message: Message) -> None:
+        """Count that a stored message is on the wire."""
+        self._to_send -= 1
+        self._see_end_of_backlog()
+
+    def on_end(self, message: Message, error: AMQPException | None) -> None:
+        """Delete what was confirmed, set aside what RabbitMQ refuses, and keep what is to be sent again."""
+        key = message.key
+        assert key is not None
+        if key in self._writing:
+            self._end_early(self._writing[key], error)
+            return
+        if self._loaded.pop(key, None) is None:
+            return
+        if not message.sent_at:
+            self._to_send -= 1
+        if error is None:
+            self._delete(key, message)
+        elif isinstance(error, MessageNacked):
+            self._defer(key)
+        elif isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message):
+            self._keep(key, error.__cause__)
+        else:
+            self._refuse(key, message, error)
+        self._publisher.drop(message)
+        self._see_end_of_backlog()
+        self.load_more()
+
+    def unload(self) -> None:
+        """Forget what is in memory and was not sent: what was lost comes first."""
+        for message in [each for each in self._loaded.values() if not each.sent_at]:
+            self.on_end(message, NotReadyError("unloaded"))
+
+    def _end_early(self, entry: Entry, error: AMQPException | None) -> None:
+        """Note the end of a message that is still being written."""
+        message = entry.message
+        if error is None:
+            # It was confirmed after all.
+            if not message.future.done():
+                message.future.set_result(None)
+            return
+        entry.error = entry.error or error
+        if entry.on_wire:
+            entry.on_wire = False
+            self._behind += 1
+            self._note_backlog()
+
+    def _delete(self, key: Key, message: Message) -> None:
+        self._next.deletes.add(key)
+        self._nacks.pop(key, None)
+        self._size = max(0, self._size - message.size - OVERHEAD)
+        self._submit()
+        self._tell_empty()
+
+    def _keep(self, key: Key, cause: BaseException | None) -> None:
+        self._backlog += 1
+        if blames(cause):
+            self._next.suspects.append(key)
+        self._note_backlog()
+        self._submit()
+
+    def _defer(self, key: Key) -> None:
+        tries = self._nacks[key] = self._nacks.get(key, 0) + 1
+        self._deferred[key] = self._loop.call_later(min(MAX_DEFERRAL, 2.0 ** min(tries - 1, 10)), self._retry, key)
+
+    def _retry(self, key: Key) -> None:
+        del self._deferred[key]
+        self._keep(key, None)
+        self.load_more()
+
+    def _refuse(self, key: Key, message: Message, error: AMQPException) -> None:
+        cause = error.__cause__
+        words = describe(cause) if cause is not None and blames(cause) else shown(error)
+        self._set_aside += 1
+        self._next.set_asides[key] = words
+        self._nacks.pop(key, None)
+        self._log.log(logging.ERROR, "message %s is set aside in the outbox: %s", shown(message.message_id), words)
+        self._submit()
+        self._tell_empty()
+
+    # Sending what is stored
+
+    def load_more(self) -> None:
+        """Read more of what is stored, where it may be sent and not enough is in line."""
+        wanted = self._backlog and self._to_send < LOAD and len(self._deferred) < MAX_DEFERRED
+        running = self._running is not None and self._running.load is not None
+        if wanted and self._gate.publishable and not running:
+            self._next.load = (LOAD, LOAD_SIZE)
+            self._submit()
+
+    def _enter(self, rows: list[tuple[Key, Row]]) -> None:
+        for key, row in rows:
+            known = key in self._loaded or key in self._deferred or key in self._next.deletes or key in self._writing
+            if not known and self._gate.publishable and self._backlog:
+                self._backlog -= 1
+                self._to_send += 1
+                message = self._loaded[key] = _message(key, row, self._loop)
+                self._publisher.enter_stored(message)
+        self._publisher.send_waiting()
+
+    def _see_end_of_backlog(self) -> None:
+        if not self.holds and self._knows("backlog_ended"):
+            self.schedule(self.state, 0, self.backlog_ended)
+
+    def _tell_empty(self) -> None:
+        if self._when_empty and not self.stored:
+            for future in self._when_empty:
+                if not future.done():
+                    future.set_result(None)
+            self._when_empty.clear()
+
+    # The disk
+
+    def _submit(self) -> None:
+        if self._running is not None or self._next.empty or self._folder is None:
+            return
+        batch, self._next = self._next, Batch()
+        if batch.load is not None:
+            batch.loaded = frozenset((*self._loaded, *self._deferred))
+        for row in batch.puts:
+            self._writing[OWN, row.number].submitted = True
+        self._running = batch
+        self._disk_timer = self._loop.call_later(DISK_LIMIT, self._on_silence)
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "sprockets_amqp-outbox")
+        self._loop.run_in_executor(self._executor, self._folder.run, batch).add_done_callback(self._on_done)
+
+    def _on_silence(self) -> None:
+        """End what is being written: nobody should wait any longer."""
+        problem = f"the disk has not answered within {DISK_LIMIT:g} s"
+        self._fail(problem, problem)
+        self._loop.call_soon(self._end_writing)
+
+    def _on_done(self, future: "asyncio.Future[Done]") -> None:
+        batch, self._running = self._running, None
+        if self._disk_timer is not None:
+            self._disk_timer.cancel()
+        done = future.result()
+        assert batch is not None
+        if done.problem is not None:
+            problem = f"{type(done.problem).__name__}: {done.problem}"
+            self._fail(problem, problem)
+        elif batch.puts:
+            self._told &= {"outbox_limit"}
+        for row in batch.puts:
+            entry = self._take_entry((OWN, row.number))
+            if entry is not None:
+                self._note_written(entry) if done.written else self._note_failure(entry)
+        self._note_read(batch, done)
+        if batch.close:
+            self._note_closed()
+        elif batch.look and done.problem is None:
+            self.feed(self.files_opened)
+        self._see_end_of_backlog()
+        self._tell_empty()
+        self.load_more()
+        self._submit()
+
+    def _take_entry(self, key: Key) -> Entry | None:
+        entry = self._writing.pop(key, None)
+        if entry is not None:
+            self._writing_size -= entry.message.size + OVERHEAD
+            self._behind -= not entry.on_wire
+        return entry
+
+    def _note_written(self, entry: Entry) -> None:
+        message, key = entry.message, entry.message.key
+        assert key is not None
+        cancelled = message.future.cancelled()
+        if (message.future.done() and not cancelled) or (cancelled and not message.sent_at):
+            self._delete(key, message)
+            return
+        if entry.on_wire:
+            self._loaded[key] = message
+        else:
+            self._backlog += 1
+        if not cancelled:
+            self._publisher.end_stored(message)
+
+    def _note_failure(self, entry: Entry) -> None:
+        entry.message.key = None
+        self._size = max(0, self._size - entry.message.size - OVERHEAD)
+        # When it is known that nothing can be stored.
+        self._loop.call_soon(self._end_unstored, entry)
+
+    def _end_unstored(self, entry: Entry) -> None:
+        if entry.error is not None:
+            self._publisher.end(entry.message, entry.error)
+        else:
+            self._publisher.wait_again(entry.message, entry.deadline, f"{SILENT}: {self._trouble}")
+
+    def _note_read(self, batch: Batch, done: Done) -> None:
+        if done.totals is not None:
+            gone = self._next.deletes | self._next.set_asides.keys()
+            self._backlog = max(0, done.totals.messages - len(self._loaded) - len(self._deferred) - len(gone))
+            self._size = done.totals.size + self._writing_size
+            self._set_aside = done.totals.set_aside + len(self._next.set_asides)
+        if batch.load is not None and done.problem is None and not done.rows:
+            # There is less than was thought: what is there is counted again.
+            self._backlog = 0
+            self._next.look = True
+        self._enter(done.rows)
+
+    def _note_closed(self) -> None:
+        if self._executor is not None and self._next.empty:
+            self._executor.shutdown(wait=False)
+            self._executor = None
+        self.feed(self.files_closed)
+
+    def _fail(self, kind: str, reason: str) -> str:
+        self._trouble = reason
+        if kind not in self._told:
+            self._told.add(kind)
+            LOGGER.error("outbox %s: nothing can be stored: %s", self._settings.outbox, shown(reason))
+        # A change of state is not to come within another.
+        self.schedule(self.state, 0, self.disk_failed, reason)
+        return f"{SILENT}: {shown(reason)}"
+
+    def _end_writing(self) -> None:
+        """End what is being written; what the disk was given may yet be there."""
+        entries = [entry for key in list(self._writing) if (entry := self._take_entry(key)) is not None]
+        self._next.puts.clear()
+        for entry in entries:
+            self._size = max(0, self._size - entry.message.size - OVERHEAD)
+            entry.message.key = None
+            if entry.submitted:
+                entry.error = OutcomeUnknown("the disk has not answered in time; it may be stored, and delivered later")
+            self._end_unstored(entry)
+
+    def _look(self) -> None:
+        self._look_timer = self._loop.call_later(LOOK_INTERVAL, self._look)
+        self._next.look = True
+        self._submit()
+
+    def _stop_looking(self) -> None:
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
+
+    # What is declared
+
+    def open_files(self, _event: EventData) -> None:
+        """Open the files, and count what they hold."""
+        self._next.close = False
+        self._stop_looking()
+        self._look()
+
+    def send_waiting(self, _event: EventData) -> None:
+        """Send what waits, in order."""
+        self._publisher.send_waiting()
+
+    def store_waiting(self, _event: EventData) -> None:
+        """Store what waits: what is stored comes first."""
+        self._store_line()
+
+    def refuse_waiting(self, _event: EventData) -> None:
+        """End what waits: it would come behind what is stored, and that cannot be."""
+        for message, _ in self._publisher.take_waiting():
+            self._publisher.give_up(message, f"{SILENT}: {self._trouble}")
+
+    def retry_delay(self, _event: EventData) -> Timeout:
+        """Return the delay before the disk is tried again."""
+        return RETRY_DELAY, ""
+
+    def close_files(self, _event: EventData) -> None:
+        """Write what was to be stored, and close the files."""
+        self._stop_looking()
+        for timer in self._deferred.values():
+            timer.cancel()
+        self._backlog += len(self._deferred)
+        self._deferred.clear()
+        self._next.close = True
+        self._submit()
+
+    def finish_limit(self, _event: EventData) -> Timeout:
+        """Return how long a client that is stopped may write."""
+        return FINISH_LIMIT, ""
+
+    def give_up_writing(self, _event: EventData) -> None:
+        """End what was not written in time, and forget what the files held."""
+        self._end_writing()
+        self._backlog = self._to_send = self._size = self._set_aside = 0
+        self._loaded.clear()
+        self._deferred.clear()
+        self._nacks.clear()
+        for future in (*self._when_closed, *self._when_empty):
+            if not future.done():
+                future.set_result(None)
+        self._when_closed.clear()
+        self._when_empty.clear()
+
+
+def _folder(path: str, name: str) -> "Folder":
+    # SQLite is loaded where it is needed.
+    from .delivery.outbox_folder import Folder  # noqa: PLC0415
+
+    return Folder(path, name)
+
+
+def _row(message: Message, error: AMQPException | None) -> Row:
+    suspect = error is not None and blames(error.__cause__)
+    return Row(
+        message.number,
+        time.time(),
+        message.message_id or "",
+        message.exchange,
+        message.routing_key,
+        message.user_id,
+        encode_copies(message.copies),
+        message.method,
+        message.properties,
+        message.body,
+        0,
+        message.refusals + suspect,
+    )
+
+
+def _message(key: Key, row: Row, loop: asyncio.AbstractEventLoop) -> Message:
+    """Make a message again of what is stored; nobody waits for its end."""
+    message = Message.__new__(Message)
+    message.restore(
+        loop.create_future(),
+        key,
+        row.message_id,
+        (row.exchange, row.routing_key, row.user_id, decode_copies(row.copies)),
+        (row.method, row.properties, row.body),
+        row.refusals,
+    )
+    return message

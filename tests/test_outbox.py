@@ -1,0 +1,682 @@
+"""The outbox: what is stored, in which order it is sent, and what becomes of it; against a broker in memory."""
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sprockets_amqp import STORED, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
+from sprockets_amqp.client import Client
+from sprockets_amqp.delivery.outbox_file import OutboxFile
+from sprockets_amqp.states import Outbox, State
+from tests.support.memory import Broker, in_memory, outcome
+from tools.memory import Disk
+
+broker = in_memory
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder of the test's own: the behaviours are called without pytest's fixtures, too."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+def state(client: Client) -> Outbox:
+    """Return what the outbox does with a message now."""
+    return client._lifecycle.outbox.state
+
+
+def publish(client: Client, *names: str, **options: Any) -> list[Any]:
+    """Publish messages of these names."""
+    futures = [client.publish("", "q", name.encode(), {"message_id": name}, **options) for name in names]
+    for each in futures:
+        each.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return futures
+
+
+def lose(broker: Broker) -> None:
+    """Have the connection lost, and no other made."""
+    broker.peer.lose()
+    broker.clock.turn()
+
+
+def confirm(broker: Broker) -> None:
+    """Open what wants to be open, and confirm everything until nothing is left."""
+    for _ in range(6):
+        broker.open()
+        broker.every(lambda peer: peer.confirm_all())
+        broker.open()
+
+
+def stop(broker: Broker, client: Client) -> None:
+    """Shut a client down, and let RabbitMQ answer."""
+    task = broker.clock.loop.create_task(client.shutdown(2))
+    for _ in range(60):
+        broker.open()
+        broker.clock.advance(0.05)
+    task.result()
+
+
+def test_what_waited_too_long_is_stored_and_sent_when_the_client_is_ready(broker: Broker) -> None:
+    """It ends with STORED instead of NotReadyError, and what waited before it is stored with it."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=60)
+        broker.clock.turn()
+        first, second, third = (
+            publish(client, "first") + publish(client, "second", timeout=1) + publish(client, "third")
+        )
+        broker.clock.advance(2)
+        assert [each.result() for each in (first, second, third)] == [STORED] * 3
+        assert (client.counters.stored, client.waiting, client.counters.failed) == (3, 0, 0)
+        confirm(broker)
+        assert broker.messages == ["first", "second", "third"]
+        assert (client.counters.stored, state(client)) == (0, Outbox.CLEAR)
+
+
+def test_while_something_is_stored_the_outbox_is_the_line(broker: Broker) -> None:
+    """What is published behind it is stored, too, even while the client is ready; then it goes out again."""
+    with folder() as path:
+        client = broker.ready(outbox=path, timeout=0.5, max_unconfirmed=1)
+        lose(broker)
+        (stored,) = publish(client, "stored")
+        broker.clock.advance(0.6)
+        assert stored.result() == STORED
+        assert client.publish_outcome == "is stored"
+        broker.clock.advance(1)
+        broker.open()
+        assert client.ready
+        # The first is on the wire, and there is room for no more.
+        assert broker.messages == ["stored"]
+        behind = publish(client, "behind", "it")
+        broker.clock.turn()
+        assert state(client) is Outbox.CLEAR
+        confirm(broker)
+        assert broker.messages == ["stored", "behind", "it"]
+        assert [each.result() for each in behind] == [None, None]
+
+
+def test_a_publish_is_stored_in_a_persistent_outage(broker: Broker) -> None:
+    """Nobody waits then: it is on the disk at once, and goes out in the order of the calls."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=1)
+        broker.clock.advance(2)
+        assert client.publish_outcome == "is stored"
+        stored = publish(client, *"abcdef")
+        broker.clock.turn()
+        assert [each.result() for each in stored] == [STORED] * 6
+        confirm(broker)
+        assert broker.messages == list("abcdef")
+
+
+def test_what_was_lost_is_stored_and_sent_before_what_came_later(broker: Broker) -> None:
+    """The lost message keeps its place: it is sent again first, with its id."""
+    with folder() as path:
+        client = broker.ready(outbox=path, timeout=0.5)
+        (lost,) = publish(client, "lost")
+        broker.clock.turn()
+        lose(broker)
+        (later,) = publish(client, "later")
+        broker.clock.advance(0.7)
+        assert (lost.result(), later.result()) == (STORED, STORED)
+        broker.clock.advance(1)
+        confirm(broker)
+        assert broker.messages == ["lost", "lost", "later"]
+
+
+def test_what_is_stored_survives_the_client(broker: Broker) -> None:
+    """The next client of that name sends it first; one of another name leaves it alone."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        stored = publish(client, "first", "second")
+        broker.clock.turn()
+        assert [each.result() for each in stored] == [STORED] * 2
+        stop(broker, client)
+        other = broker.ready(outbox=path, name="audit")
+        assert other.counters.stored == 0
+        again = broker.client(outbox=path)
+        broker.clock.turn()
+        (third,) = publish(again, "third")
+        confirm(broker)
+        assert broker.messages == ["first", "second", "third"]
+        assert third.result() == STORED or third.result() is None
+        stop(broker, again)
+        stop(broker, other)
+        assert list(path.iterdir()) == []
+
+
+def test_a_file_whose_client_is_gone_is_taken_over_within_a_minute(broker: Broker) -> None:
+    """Of two clients of one name each has a file; when one is gone, the other sends what it left."""
+    with folder() as path:
+        one = broker.ready(outbox=path, timeout=0)
+        two = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(two, "left")
+        broker.clock.turn()
+        stop(broker, two)
+        assert one.counters.stored == 0
+        broker.clock.advance(61)
+        confirm(broker)
+        assert broker.messages == ["left"]
+        assert [each.name for each in path.glob("*.outbox")] == ["amqp.1.outbox"]
+
+
+def test_a_late_ack_deletes_what_ran_into_confirm_timeout(broker: Broker) -> None:
+    """It is not sent again while its channel lives."""
+    with folder() as path:
+        client = broker.ready(outbox=path, confirm_timeout=5)
+        (late,) = publish(client, "late")
+        broker.clock.advance(6)
+        assert (late.result(), client.counters.stored) == (STORED, 1)
+        assert client.publish_outcome == "goes out"
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == (["late"], 0)
+
+
+def test_what_ran_into_confirm_timeout_is_sent_again_when_its_channel_is_gone(broker: Broker) -> None:
+    """It is on the disk by then, and comes first."""
+    with folder() as path:
+        client = broker.ready(outbox=path, confirm_timeout=5)
+        publish(client, "late")
+        broker.clock.advance(6)
+        lose(broker)
+        assert state(client) is Outbox.HOLDING
+        broker.clock.advance(1)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == (["late", "late"], 0)
+
+
+def test_what_rabbitmq_says_of_the_message_is_told(broker: Broker) -> None:
+    """A bad message, a nack: nothing of that is stored."""
+    with folder() as path:
+        client = broker.ready(outbox=path)
+        bad = client.publish("", "q", b"", {"priority": 300})
+        (nacked,) = publish(client, "nacked")
+        broker.clock.turn()
+        broker.peer.confirm(1, nack=True)
+        broker.open()
+        assert (outcome(bad), outcome(nacked)) == (InvalidMessage, MessageNacked)
+        assert client.counters.stored == 0
+
+
+def test_a_stored_message_that_is_refused_is_set_aside(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """It holds up nothing, keeps RabbitMQ's words, and is logged once."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        client.publish("missing", "q", b"", {"message_id": "refused"})
+        publish(client, "good")
+        confirm(broker)
+        assert broker.messages == ["good"]
+        assert (client.counters.stored, client.counters.set_aside) == (0, 1)
+        assert caplog.text.count("message refused is set aside in the outbox") == 1
+        stop(broker, client)
+        with sqlite3.connect(path / "amqp.1.outbox") as connection:
+            ((words,),) = connection.execute("SELECT set_aside FROM messages")
+        connection.close()
+        assert "404" in words
+
+
+def test_a_stored_message_that_is_nacked_is_sent_again_after_a_while(broker: Broker) -> None:
+    """Others go out meanwhile."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "nacked")
+        broker.open()
+        assert broker.messages == ["nacked"]
+        broker.peer.confirm(1, nack=True)
+        broker.open()
+        (other,) = publish(client, "other")
+        confirm(broker)
+        assert (broker.messages, other.result()) == (["nacked", "other"], None)
+        broker.clock.advance(2)
+        confirm(broker)
+        assert broker.messages == ["nacked", "other", "nacked"]
+        assert client.counters.stored == 0
+
+
+def test_a_stored_message_over_which_the_channel_is_closed_is_set_aside_in_the_end(broker: Broker) -> None:
+    """The suspects are marked, sent one at a time, and the one that is refused alone is set aside."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, reconnect_delay=0.1)
+        broker.clock.turn()
+        publish(client, "good", "poison", "fine")
+        for _ in range(30):
+            broker.open()
+            for channel, tags in list(broker.peer.unconfirmed.items()):
+                if tags and "poison" in broker.messages[-len(tags) :]:
+                    broker.peer.close_channel(channel, 406, "PRECONDITION_FAILED")
+                else:
+                    broker.peer.confirm_all()
+            broker.open()
+            broker.clock.advance(0.3)
+        assert (client.counters.stored, client.counters.set_aside) == (0, 1)
+        assert {"good", "fine"} <= broker.acked
+
+
+def test_a_stopped_client_refuses_and_what_waited_is_stored(broker: Broker) -> None:
+    """It was accepted before; afterwards nothing is."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=30)
+        broker.clock.turn()
+        (waits,) = publish(client, "waits")
+        stop(broker, client)
+        assert waits.result() == STORED
+        (refused,) = publish(client, "refused")
+        assert (outcome(refused), state(client)) == (NotReadyError, Outbox.OFF)
+
+
+def test_closing_stores_what_is_published_and_what_stays_unconfirmed(broker: Broker) -> None:
+    """While it drains, a publish is stored; what RabbitMQ never confirms is stored at the end."""
+    with folder() as path:
+        client = broker.ready(outbox=path)
+        (unconfirmed,) = publish(client, "unconfirmed")
+        broker.clock.turn()
+        client.close()
+        (late,) = publish(client, "late")
+        broker.clock.turn()
+        assert late.result() == STORED
+        broker.clock.advance(11)
+        assert (client.state, unconfirmed.result()) == (State.CLOSED, STORED)
+        client.connect()
+        broker.open()
+        confirm(broker)
+        assert broker.messages == ["unconfirmed", "unconfirmed", "late"]
+
+
+def test_beyond_the_limit_publishes_end_as_without_an_outbox(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says why once, and there is room again when something was delivered."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, outbox_limit=300)
+        broker.clock.turn()
+        stored, full, too = publish(client, "stored", "full", "too")
+        broker.clock.turn()
+        assert (stored.result(), outcome(full), outcome(too)) == (STORED, NotReadyError, NotReadyError)
+        assert (state(client), client.publish_outcome) == (Outbox.FULL, "is refused")
+        broker.clock.advance(5)
+        publish(client, "again")[0].exception()
+        assert caplog.text.count("nothing can be stored") == 1
+        confirm(broker)
+        broker.clock.advance(2)
+        (now,) = publish(client, "now")
+        confirm(broker)
+        assert (now.result(), state(client)) == (None, Outbox.CLEAR)
+
+
+def test_a_full_outbox_refuses_until_something_was_delivered(broker: Broker) -> None:
+    """Whatever the connection is doing: what is stored comes first, and nothing can be stored behind it."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=5, outbox_limit=300, max_unconfirmed=1)
+        broker.clock.turn()
+        (stored,) = publish(client, "stored", timeout=0)
+        (full,) = publish(client, "full")
+        broker.clock.turn()
+        assert (stored.result(), outcome(full), client.publish_outcome) == (STORED, NotReadyError, "is refused")
+        broker.clock.advance(0.5)
+        assert [outcome(each) for each in publish(client, "waits")] == [NotReadyError]
+        broker.clock.advance(5)
+        (persistent,) = publish(client, "persistent")
+        broker.clock.turn()
+        (again,) = publish(client, "again")
+        assert (outcome(persistent), outcome(again), state(client)) == (NotReadyError, NotReadyError, Outbox.FULL)
+        broker.open()
+        assert (client.ready, state(client), broker.messages) == (True, Outbox.FAILING, ["stored"])
+        (passes,) = publish(client, "passes")
+        assert (client.waiting, passes.done()) == (1, False)
+        lose(broker)
+        assert (state(client), client.publish_outcome, passes.done()) == (Outbox.FULL, "is refused", True)
+        broker.clock.advance(1)
+        confirm(broker)
+        broker.clock.advance(2)
+        (goes,) = publish(client, "goes")
+        confirm(broker)
+        assert (goes.result(), broker.messages) == (None, ["stored", "stored", "goes"])
+
+
+def test_a_full_outbox_that_is_read_again_goes_on_with_what_it_has(broker: Broker) -> None:
+    """Each second it is tried again: what is stored is still the line, and what comes is stored where there is room."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, outbox_limit=300)
+        broker.clock.turn()
+        publish(client, "stored", "full")[1].exception()
+        broker.clock.turn()
+        assert state(client) is Outbox.FULL
+        broker.clock.advance(1.1)
+        assert (state(client), client.publish_outcome) == (Outbox.HOLDING, "is stored")
+
+
+def test_a_full_outbox_that_cannot_be_read_again_is_still_the_line(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored comes first, even if it can't be counted now."""
+
+    def fail(_file: OutboxFile) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=60, outbox_limit=300)
+        broker.clock.turn()
+        publish(client, "stored", "full", timeout=0)
+        broker.clock.turn()
+        with monkeypatch.context() as patched:
+            patched.setattr(OutboxFile, "totals", fail)
+            broker.clock.advance(1.1)
+            assert (state(client), client.publish_outcome) == (Outbox.FULL, "is refused")
+        broker.clock.advance(1)
+        assert state(client) is Outbox.HOLDING
+
+
+def test_a_client_that_is_stopped_closes_its_files_whatever_state_they_are_in(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another client can have them at once: full, failing or being opened."""
+    with folder() as path:
+        full = broker.client(outbox=path, timeout=0, outbox_limit=300)
+        broker.clock.turn()
+        publish(full, "stored", "full")[1].exception()
+        broker.clock.turn()
+        assert state(full) is Outbox.FULL
+        stop(broker, full)
+        OutboxFile.take(path / "amqp.1.outbox").close()
+        broken = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        problems = failing(monkeypatch)
+        publish(broken, "stored")
+        broker.clock.turn()
+        broker.clock.turn()
+        assert state(broken) in {Outbox.FAILING, Outbox.FULL}
+        stop(broker, broken)
+        problems.clear()
+        OutboxFile.take(path / "amqp.1.outbox").close()
+        opening = broker.client(outbox=path)
+        Disk.waiting = waiting = list[Any]()
+        broker.clock.turn()
+        assert state(opening) is Outbox.OPENING
+        task = broker.clock.loop.create_task(opening.shutdown(2))
+        broker.clock.turn()
+        assert state(opening) is Outbox.FINISHING
+        Disk.waiting = None
+        work(waiting)
+        stop(broker, opening)
+        task.result()
+        OutboxFile.take(path / "amqp.1.outbox").close()
+
+
+def work(waiting: list[Any]) -> None:
+    """Let the disk do what it was given."""
+    for each in waiting:
+        each()
+
+
+def opening(broker: Broker, path: Path, **settings: Any) -> tuple[Client, list[Any]]:
+    """Make a client whose disk has not answered yet."""
+    Disk.waiting = waiting = list[Any]()
+    client = broker.client(outbox=path, **settings)
+    broker.open()
+    assert (client.ready, state(client)) == (True, Outbox.OPENING)
+    return client, waiting
+
+
+def test_until_the_outbox_is_open_a_publish_waits_for_what_may_be_stored(broker: Broker) -> None:
+    """Ready or not; when nothing is stored, it goes out."""
+    with folder() as path:
+        client, waiting = opening(broker, path)
+        (waits,) = publish(client, "waits")
+        assert (client.publish_outcome, client.waiting, broker.messages) == ("waits", 1, [])
+        Disk.waiting = None
+        work(waiting)
+        broker.open()
+        assert broker.messages == ["waits"]
+        lose(broker)
+        assert (state(client), client.publish_outcome) == (Outbox.CLEAR, "waits")
+        broker.clock.advance(1)
+        confirm(broker)
+        assert waits.result() is None
+
+
+def test_until_the_outbox_is_open_what_ends_badly_is_stored(broker: Broker) -> None:
+    """It is given to the disk as soon as that answers."""
+    with folder() as path:
+        client, waiting = opening(broker, path, timeout=2)
+        lose(broker)
+        (waits,) = publish(client, "waits")
+        assert (client.publish_outcome, client.waiting) == ("waits", 1)
+        broker.clock.advance(3)
+        assert (client.publish_outcome, waits.done()) == ("is stored", False)
+        (stored,) = publish(client, "stored")
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (waits.result(), stored.result(), state(client)) == (STORED, STORED, Outbox.HOLDING)
+        confirm(broker)
+        assert broker.messages == ["waits", "stored"]
+
+
+def test_a_disk_that_does_not_answer_while_it_is_opened_is_done_without(broker: Broker) -> None:
+    """After ten seconds what waits goes out."""
+    with folder() as path:
+        client, waiting = opening(broker, path, timeout=60)
+        (waits,) = publish(client, "waits")
+        broker.clock.advance(9)
+        assert broker.messages == []
+        broker.clock.advance(1.5)
+        assert (broker.messages, state(client)) == (["waits"], Outbox.FAILING)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.advance(2)
+        confirm(broker)
+        assert (waits.result(), state(client)) == (None, Outbox.CLEAR)
+
+
+def test_opening_stores_nothing_by_itself(broker: Broker) -> None:
+    """What waits goes on waiting while nothing is stored."""
+    with folder() as path:
+        client, waiting = opening(broker, path)
+        lose(broker)
+        (waits,) = publish(client, "waits")
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (waits.done(), client.waiting) == (False, 1)
+
+
+def test_what_is_stored_is_sent_when_it_is_found_while_the_client_is_ready(broker: Broker) -> None:
+    """The connection may be there before the disk has answered."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        broker.clock.turn()
+        stop(broker, client)
+        again, waiting = opening(broker, path)
+        (later,) = publish(again, "later")
+        Disk.waiting = None
+        work(waiting)
+        confirm(broker)
+        assert (broker.messages, later.result()) == (["stored", "later"], STORED)
+
+
+def test_a_client_that_is_started_again_before_its_files_are_closed_opens_them_again(broker: Broker) -> None:
+    """Nothing that was given to the disk is given up."""
+    with folder() as path:
+        client = broker.ready(outbox=path)
+        (kept,) = publish(client, "kept")
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        lose(broker)
+        client._lifecycle.feed(client._lifecycle.stop)
+        broker.clock.turn()
+        assert state(client) is Outbox.FINISHING
+        client.connect()
+        assert state(client) is Outbox.OPENING
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        confirm(broker)
+        assert (kept.result(), broker.messages) == (STORED, ["kept", "kept"])
+
+
+def test_a_client_that_is_stopped_waits_a_second_for_the_disk(broker: Broker) -> None:
+    """What was not written by then ends as unknown: the disk has it. Meanwhile nothing is taken."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=60)
+        broker.clock.turn()
+        (waits,) = publish(client, "waits")
+        Disk.waiting = waiting = list[Any]()
+        client._lifecycle.feed(client._lifecycle.stop)
+        broker.clock.advance(0.5)
+        (refused,) = publish(client, "refused")
+        assert (state(client), waits.done(), outcome(refused)) == (Outbox.FINISHING, False, NotReadyError)
+        broker.clock.advance(1)
+        assert (state(client), outcome(waits)) == (Outbox.OFF, OutcomeUnknown)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+
+
+def test_an_outbox_holds_while_anything_is_stored(broker: Broker) -> None:
+    """That the last one was sent means nothing where another was stored meanwhile."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        model = client._lifecycle.outbox
+        model.feed(model.backlog_ended)
+        assert state(client) is Outbox.HOLDING
+        model.feed(model.disk_failed)
+        model.feed(model.backlog_ended)
+        assert state(client) is Outbox.FULL
+
+
+def test_a_ready_client_goes_on_while_the_disk_fails(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published goes out; what is published in a persistent outage is refused."""
+    with folder() as path:
+        client = broker.ready(outbox=path, timeout=1, confirm_timeout=2)
+        problems = failing(monkeypatch)
+        (late,) = publish(client, "late")
+        broker.clock.advance(2.5)
+        assert (outcome(late), state(client), len(problems)) == (OutcomeUnknown, Outbox.FAILING, 2)
+        publish(client, "goes")
+        broker.clock.turn()
+        assert (broker.messages, client.publish_outcome) == (["late", "goes"], "goes out")
+        lose(broker)
+        broker.clock.advance(0.2)
+        (waits,) = publish(client, "waits")
+        assert not waits.done()
+        broker.clock.advance(2.5)
+        (refused,) = publish(client, "refused")
+        broker.clock.turn()
+        assert (outcome(waits), outcome(refused)) == (NotReadyError, NotReadyError)
+        problems.clear()
+
+
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have the disk fail as long as the list is not empty; each failure is added to it."""
+    problems = ["database or disk is full"]
+    write = OutboxFile.write
+
+    def fail(self: OutboxFile, *args: Any, **kwargs: Any) -> None:
+        if problems:
+            problems.append(problems[0])
+            raise sqlite3.OperationalError(problems[0])
+        write(self, *args, **kwargs)
+
+    monkeypatch.setattr(OutboxFile, "write", fail)
+    return problems
+
+
+def test_a_disk_that_fails_makes_publishes_end_as_without_an_outbox(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited goes on waiting; when the disk works again, messages are stored again."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=5)
+        broker.clock.turn()
+        problems = failing(monkeypatch)
+        (waits,) = publish(client, "waits")
+        (ends,) = publish(client, "ends", timeout=0)
+        broker.clock.turn()
+        assert (outcome(ends), waits.done(), state(client)) == (NotReadyError, False, Outbox.FAILING)
+        assert client.publish_outcome == "waits"
+        problems.clear()
+        broker.clock.advance(6)
+        assert (waits.result(), state(client)) == (STORED, Outbox.HOLDING)
+        confirm(broker)
+        assert broker.messages == ["waits"]
+
+
+def test_a_disk_that_fails_does_not_keep_what_is_stored_from_being_sent(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was confirmed is deleted when the disk works again, and not sent twice."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        broker.clock.turn()
+        problems = failing(monkeypatch)
+        confirm(broker)
+        assert broker.messages == ["stored"]
+        problems.clear()
+        broker.clock.advance(70)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == (["stored"], 0)
+
+
+def test_a_disk_that_does_not_answer_ends_publishes_as_unknown(broker: Broker) -> None:
+    """It may be stored, and delivered later: that is what the error says; the others were not given to the disk."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        waiting: list[Any] = []
+        Disk.waiting = waiting
+        given, other = publish(client, "given", "other")
+        broker.clock.advance(11)
+        assert (outcome(given), outcome(other)) == (OutcomeUnknown, NotReadyError)
+        assert state(client) in {Outbox.FAILING, Outbox.FULL, Outbox.OPENING}
+        Disk.waiting = None
+        for work in waiting:
+            work()
+        broker.clock.advance(70)
+        confirm(broker)
+        assert broker.messages == ["given"]
+
+
+def test_flush_waits_for_what_is_stored(broker: Broker) -> None:
+    """It returns when RabbitMQ has it, or says in time that it does not."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        early = broker.clock.loop.create_task(client.flush(1))
+        broker.clock.advance(2)
+        assert isinstance(early.exception(), TimeoutError)
+        flushed = broker.clock.loop.create_task(client.flush())
+        broker.clock.turn()
+        assert not flushed.done()
+        confirm(broker)
+        assert flushed.done()
+
+
+def test_a_cancelled_publish_that_waits_for_the_disk_is_not_sent(broker: Broker) -> None:
+    """Nobody waits for it any more, and it was never sent."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        waiting: list[Any] = []
+        Disk.waiting = waiting
+        (cancelled,) = publish(client, "cancelled")
+        cancelled.cancel()
+        broker.clock.turn()
+        Disk.waiting = None
+        for work in waiting:
+            work()
+        broker.clock.turn()
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == ([], 0)

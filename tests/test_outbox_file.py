@@ -1,0 +1,185 @@
+"""The files of the outbox: what is in them after a crash, and when the disk has changed them."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from sprockets_amqp.cli import main
+from sprockets_amqp.delivery.outbox_file import Locked, OutboxFile
+from sprockets_amqp.delivery.outbox_folder import SPOILT, Folder, files
+from sprockets_amqp.delivery.outbox_row import Batch, Row
+
+PAGE = 4096
+
+
+def row(number: int, body: bytes = b"x" * 300) -> Row:
+    """Make a message as it is stored."""
+    return Row(number, time.time(), f"m{number}", "events", "key", None, "[]", b"method", b"props", body, 0)
+
+
+def filled(path: Path, count: int = 200, body: bytes = b"x" * 300) -> Path:
+    """Make a file with messages in it, and nothing in its write-ahead log."""
+    file = OutboxFile.take(path / "amqp.1.outbox")
+    file.write([row(number, body).summed() for number in range(1, count + 1)])
+    file.close()
+    return file.path
+
+
+def opened(path: Path) -> tuple[Folder, list[str]]:
+    """Open a folder as a client does, and return what it would send."""
+    folder = Folder(str(path), "amqp")
+    found: list[str] = []
+    for _ in range(4):
+        done = folder.run(Batch(look=True, load=(10_000, 2**30)))
+        found = [each.message_id for _, each in done.rows]
+        if done.problem is None:
+            break
+    return folder, found
+
+
+def test_what_was_written_is_there_again_in_order(tmp_path: Path) -> None:
+    """Every column of it."""
+    written = row(7, b"\0body").summed()._replace(user_id="guest", refusals=1)
+    written = written.summed()
+    file = OutboxFile.take(tmp_path / "amqp.1.outbox")
+    file.write([row(9).summed(), written])
+    assert (next(file.rows()), [each.number for each in file.load(10, 10**6)]) == (written, [7, 9])
+    assert (file.totals().messages, file.last_number) == (2, 9)
+    file.close()
+
+
+def test_a_file_has_one_owner_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    """Another client cannot take it; and what applications publish is only for their user."""
+    file = OutboxFile.take(tmp_path / "amqp.1.outbox")
+    with pytest.raises(Locked):
+        OutboxFile.take(file.path)
+    assert {each.stat().st_mode & 0o077 for each in tmp_path.iterdir()} == {0}
+    file.close()
+    OutboxFile.take(file.path).close(delete=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"not a database at all " * 400, b"SQLite format 3\0" + bytes(8000)])
+def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path, content: bytes) -> None:
+    """It is kept under another name, and a new one takes its place."""
+    (tmp_path / "amqp.1.outbox").write_bytes(content)
+    folder, found = opened(tmp_path)
+    assert found == []
+    assert (tmp_path / "amqp.1.outbox.damaged-1").read_bytes() == content
+    assert folder.run(Batch(puts=[row(1)])).written
+    folder.run(Batch(close=True))
+
+
+def test_what_can_be_read_of_a_file_with_a_zeroed_page_is_sent(tmp_path: Path) -> None:
+    """All but what was on that page."""
+    path = filled(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[PAGE * 9 : PAGE * 10] = bytes(PAGE)
+    path.write_bytes(content)
+    folder, found = opened(tmp_path)
+    assert 150 < len(found) < 200
+    assert found == sorted(found, key=lambda name: int(name[1:]))
+    assert (tmp_path / "amqp.1.outbox.damaged-1").read_bytes() == content
+    folder.run(Batch(close=True))
+
+
+def test_what_can_be_read_of_a_file_with_a_torn_end_is_sent(tmp_path: Path) -> None:
+    """The last pages are not there."""
+    path = filled(tmp_path)
+    content = path.read_bytes()[: -PAGE * 2 - 100]
+    path.write_bytes(content)
+    folder, found = opened(tmp_path)
+    assert len(found) > 100
+    assert found[0] == "m1"
+    folder.run(Batch(close=True))
+
+
+def test_a_body_that_the_disk_has_changed_is_not_sent(tmp_path: Path) -> None:
+    """SQLite does not notice; the checksum does, and the message is set aside."""
+    path = filled(tmp_path, 3, b"y" * 20_000)
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"y" * 3000) - 3000
+    content[at : at + 100] = bytes(100)
+    path.write_bytes(content)
+    folder, found = opened(tmp_path)
+    assert len(found) == 2
+    folder.run(Batch(close=True))
+    with sqlite3.connect(path) as connection:
+        assert [words for (words,) in connection.execute("SELECT set_aside FROM messages") if words] == [SPOILT]
+    connection.close()
+
+
+def test_a_torn_log_ends_with_the_last_whole_transaction(tmp_path: Path) -> None:
+    """What was written in part was told to nobody."""
+    file = OutboxFile.take(tmp_path / "amqp.1.outbox")
+    file.write([row(1).summed()])
+    file.write([row(2).summed()])
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    log = Path(f"{file.path}-wal").read_bytes()
+    (crashed / "amqp.1.outbox").write_bytes(file.path.read_bytes())
+    (crashed / "amqp.1.outbox-wal").write_bytes(log[:-100])
+    file.close()
+    folder, found = opened(crashed)
+    assert found == ["m1"]
+    folder.run(Batch(close=True))
+
+
+def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not taken over, and the log says so once."""
+    later = tmp_path / "amqp.2.outbox"
+    with sqlite3.connect(filled(tmp_path, 1)) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    (tmp_path / "amqp.1.outbox").rename(later)
+    folder, found = opened(tmp_path)
+    folder.run(Batch(look=True))
+    assert (found, caplog.text.count("is of a later version (99)")) == ([], 1)
+    folder.run(Batch(close=True))
+    assert later.exists()
+
+
+def test_files_are_those_of_one_client_in_order(tmp_path: Path) -> None:
+    """Neither locks, logs, damaged files nor those of other names."""
+    for name in ("amqp.10.outbox", "amqp.2.outbox", "amqp.2.outbox.lock", "audit.1.outbox", "amqp.1.outbox.damaged-1"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files(tmp_path, "amqp")] == ["amqp.2.outbox", "amqp.10.outbox"]
+    assert len(files(tmp_path)) == 3
+
+
+# The command line
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run the command; returns its status and what it printed."""
+    status = main(["outbox", *map(str, arguments)])
+    return status, capsys.readouterr().out
+
+
+def test_the_command_line_lists_shows_retries_and_drops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While a client has the file, too; text of strangers moves no cursor."""
+    file = OutboxFile.take(tmp_path / "amqp.1.outbox")
+    bad = row(2, b"evil \x1b[31m body")._replace(message_id="m2\n")
+    file.write([each.summed() for each in (row(1), bad, row(3))], set_asides=[("(404) NOT_FOUND", 2), ("no", 3)])
+    status, listed = command(capsys, "list", tmp_path)
+    assert status == 0
+    assert "amqp.1.outbox: 1 to send, 2 set aside" in listed and "in use" in listed
+    assert "amqp.1.outbox:2 m2\\n set aside: (404) NOT_FOUND" in listed
+    status, shown = command(capsys, "show", tmp_path, "amqp.1.outbox:2")
+    assert (status, "\x1b" in shown, r"evil \x1b[31m body" in shown) == (0, False, True)
+    assert command(capsys, "retry", tmp_path, "amqp.1.outbox:2") == (0, "amqp.1.outbox:2: will be sent\n")
+    assert command(capsys, "drop", tmp_path) == (0, "amqp.1.outbox:3: dropped\n")
+    status, again = command(capsys, "drop", tmp_path, "amqp.1.outbox:3")
+    assert (status, "no such message" in again) == (1, True)
+    assert [each.number for each in file.load(10, 10**6)] == [1, 2]
+    file.close()
+    assert "not in use" in command(capsys, "list", tmp_path)[1]
+
+
+@pytest.mark.parametrize("arguments", [("nowhere/at/all",), (".", "amqp.1.outbox:x"), (".", "../amqp.1.outbox:1")])
+def test_the_command_line_says_what_is_wrong(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder or message that is none is bad usage."""
+    assert main(["outbox", "show", *arguments]) == 2
+    assert "sprockets-amqp:" in capsys.readouterr().err
