@@ -436,6 +436,38 @@ def test_other_sockets_are_waited_for_as_long_as_is_asked_for(amqp_broker: Broke
     assert amqp_broker.run(ask()) == b"late"
 
 
+def test_a_turn_runs_what_follows_from_what_is_due(amqp_broker: Broker) -> None:
+    """As far as it was asked for, or to its end; what time has to pass for does not happen, and time stands still."""
+    loop, now, counted = amqp_broker.clock.loop, amqp_broker.clock.now, [0]
+
+    def count(last: int) -> None:
+        counted[0] += 1
+        if counted[0] < last:
+            loop.call_soon(count, last)
+
+    loop.call_soon(count, 5)
+    loop.call_later(0.01, count, 0)
+    amqp_broker.clock.turn(3)
+    assert counted == [3]
+    amqp_broker.clock.turn()
+    assert counted == [5]
+    amqp_broker.advance(0.01)
+    assert (counted, amqp_broker.clock.now) == ([6], now + 0.01)
+
+
+def test_a_turn_runs_what_follows_from_what_a_socket_brings(amqp_broker: Broker) -> None:
+    """The loop seems to have nothing to do, and goes on."""
+    loop = amqp_broker.clock.loop
+    brought: list[bytes] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop.add_reader(ours, lambda: loop.call_soon(brought.append, ours.recv(5)))
+        theirs.send(b"bytes")
+        amqp_broker.clock.turn()
+        loop.remove_reader(ours)
+    assert brought == [b"bytes"]
+
+
 def test_time_waits_for_threads(amqp_broker: Broker) -> None:
     """What a thread does takes none of the loop's time."""
     released = threading.Event()

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from tornado.ioloop import IOLoop
 
-#: Turns of the loop after which everything that needs no time to pass has happened.
+#: Turns of the loop after which everything that needs no time to pass has happened, at the most.
 TURNS: Final = 40
 #: Turns after which a test has gone on for too long.
 MOST_TURNS: Final = 400_000
@@ -46,12 +46,14 @@ class Clock:
         self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
 
     def turn(self, times: int = TURNS) -> None:
-        """Let the loop run what is due."""
+        """Let the loop run what is due, and what follows from it, for so many turns at the most."""
         self._turns_left -= times
         assert self._turns_left > 0, "what the test waits for never happens"
-        for _ in range(times):
-            self.loop.call_soon(self.loop.stop)
+        self.loop.selector.turns = times
+        try:
             self.loop.run_forever()
+        finally:
+            self.loop.selector.turns = 0
 
     def timers(self) -> list[asyncio.TimerHandle]:
         """Return the timers that are still to fire, the next one first."""
@@ -117,15 +119,21 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Moves the clock where the loop would sleep until the next timer."""
+    """Moves the clock where the loop would sleep until the next timer, or stops the loop after so many turns.
+
+    Each turn of the loop asks once.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.jumps = False
+        self.turns = 0
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[Any]:
         """Return what is ready; else move the clock, or wait for threads."""
+        if self.turns:
+            return self._turn(timeout)
         if not self.jumps or (timeout is not None and timeout <= 0):
             return super().select(timeout)
         if ready := super().select(self._clock.grace if len(self.get_map()) > OWN_SOCKETS else 0):
@@ -134,3 +142,13 @@ class _Selector(selectors.DefaultSelector):
             return super().select(PATIENCE)
         self._clock.now += timeout
         return []
+
+    def _turn(self, timeout: float | None) -> list[Any]:
+        self.turns -= 1
+        loop = self._clock.loop
+        # A timeout that is not 0: no callback waits, and no timer is due. Sockets and threads may bring some yet.
+        idle = timeout != 0 and not loop.in_threads and len(self.get_map()) == OWN_SOCKETS
+        if idle or not self.turns:
+            # The turn is run to its end.
+            loop.stop()
+        return super().select(0)
