@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("project")
 
 
 #: The fixtures after which tests are marked.
-_NEEDS = {"rabbitmq", "browser"}
+_NEEDS = {"rabbitmq", "browser", "package"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT, folder / "checkout", symlinks=True, ignore=LEFT_OUT)
@@ -73,13 +73,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(built: Path) -> Path:
+def installed(package: Path) -> Path:
     """The Python of an empty environment in which the wheel was installed."""
-    environment = built.parent / "environment"
-    run(sys.executable, "-m", "venv", environment, cwd=built)
+    environment = package.parent / "environment"
+    run(sys.executable, "-m", "venv", environment, cwd=package)
     python = environment / "bin" / "python"
-    (wheel,) = built.glob("*.whl")
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=built)
+    (wheel,) = package.glob("*.whl")
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=package)
     return python
 
 
@@ -90,9 +90,9 @@ def sources() -> set[str]:
     return {str(path.relative_to(ROOT)) for path in (*package, *declaration) if "__pycache__" not in path.parts}
 
 
-def test_the_wheel_and_the_sdist_hold_the_package(built: Path) -> None:
+def test_the_wheel_and_the_sdist_hold_the_package(package: Path) -> None:
     """Every file of it, and nothing else that could be imported."""
-    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    (wheel,), (sdist,) = package.glob("*.whl"), package.glob("*.tar.gz")
     in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert in_wheel == sources()
     with tarfile.open(sdist) as archive:

@@ -89,10 +89,10 @@ async def test_node_of_the_client_killed(healthy: Cluster) -> None:
 
 
 async def test_clients_spread_over_the_nodes() -> None:
-    """A thousand clients do not all begin, nor all return, with the same node."""
+    """Three hundred clients do not all begin, nor all return, with the same node."""
     first: Counter[int] = Counter()
     second: Counter[int] = Counter()
-    loop_clients = [amqp.Client("amqp://guest:guest@127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/%2f") for _ in range(999)]
+    loop_clients = [amqp.Client("amqp://guest:guest@127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/%2f") for _ in range(300)]
     for client in loop_clients:
         attempts = client._core.lifecycle.attempts
         first[getattr(attempts.node, "port", 0)] += 1
@@ -100,7 +100,7 @@ async def test_clients_spread_over_the_nodes() -> None:
         second[getattr(attempts.node, "port", 0)] += 1
     await asyncio.gather(*(client.shutdown(1) for client in loop_clients))
     assert set(first) == set(second) == {1, 2, 3}
-    assert min(first.values()) > 200 and min(second.values()) > 200
+    assert min(first.values()) > 50 and min(second.values()) > 50
 
 
 async def _leader_elsewhere(cluster: Cluster, queue: str, node: Node) -> Node:
