@@ -114,10 +114,3 @@ async def queue(broker: Node) -> AsyncIterator[Queue]:
     declared = await declare_queue(broker.url)
     yield declared
     await declared.delete()
-
-
-@pytest.fixture
-async def no_leaks() -> AsyncIterator[None]:
-    """Fail the test when it leaves a descriptor, thread, task or timer."""
-    async with leaks.no_leaks():
-        yield

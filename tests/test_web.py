@@ -19,6 +19,7 @@ from sprockets_amqp.hooks import HISTORY_LENGTH
 from sprockets_amqp.web import page as live_page
 from sprockets_amqp.web import status
 from tests.support.http import fetch, served
+from tests.support.leaks import no_leaks
 from tools.rabbitmq import Node
 
 #: Nobody listens there.
@@ -275,9 +276,9 @@ async def test_a_stream_on_which_nothing_happens_still_says_so(broker: Node, mon
             assert first == second
 
 
-async def test_a_reader_that_leaves_leaves_nothing(broker: Node, no_leaks: None) -> None:
+async def test_a_reader_that_leaves_leaves_nothing(broker: Node) -> None:
     """Neither subscription, task nor timer."""
-    async with shown(broker.url) as (base, client):
+    async with no_leaks(), shown(broker.url) as (base, client):
         await client.wait_for(State.READY, 30)
         before = len(client._hooks._subscriptions)
         tasks = asyncio.all_tasks()

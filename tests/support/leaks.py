@@ -43,7 +43,10 @@ def timers() -> list[asyncio.TimerHandle]:
 
 @asynccontextmanager
 async def no_leaks(grace: float = GRACE) -> AsyncIterator[None]:
-    """Raise Leaked when the block leaves a descriptor, thread, task or timer behind that it did not find."""
+    """Raise Leaked when the block leaves a descriptor, thread, task or timer behind that it did not find.
+
+    The block is one run of the loop: uvloop has other sockets to be woken up by in the next. A fixture is another run.
+    """
     before = held()
     yield
     left = await _settled(before, grace)
