@@ -419,6 +419,27 @@ def test_the_current_loop_is_what_it_was() -> None:
     before.close()
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_brokers_are_closed_in_any_order(order: tuple[int, ...]) -> None:
+    """The last that is still installed takes the connections, and has the current loop; in the end all is as before."""
+    before = asyncio.new_event_loop()
+    asyncio.set_event_loop(before)
+    brokers = [Broker().install().own_loop() for _ in range(3)]
+    left = list(brokers)
+    for each in order:
+        brokers[each].close()
+        left.remove(brokers[each])
+        if left:
+            assert asyncio.get_event_loop() is left[-1].clock.loop
+            taken = len(left[-1].published)
+            assert publish(left[-1], Client(URL)) is None
+            assert len(left[-1].published) == taken + 1
+    assert asyncio.get_event_loop() is before
+    assert vars(link)["Connection"] is Connection
+    asyncio.set_event_loop(None)
+    before.close()
+
+
 def test_other_sockets_are_waited_for_as_long_as_is_asked_for(amqp_broker: Broker) -> None:
     """The loop cannot know when somebody else answers."""
     amqp_broker.clock.grace = 5

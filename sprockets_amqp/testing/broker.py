@@ -1,7 +1,6 @@
 """A broker in memory, for tests of what publishes: the client, pika and the frames between them are real."""
 
 import asyncio
-import contextlib
 import functools
 import sys
 from collections.abc import Callable, Container, Coroutine
@@ -18,6 +17,7 @@ from sprockets_amqp import link
 from sprockets_amqp.bound import bound_to, running_loop
 from sprockets_amqp.client import Client
 from sprockets_amqp.wire.memory import MemoryConnection
+from sprockets_amqp.wire.transport import Connection
 
 from .clock import Clock
 from .peer import Peer, Published, Refusal
@@ -50,6 +50,11 @@ def _max_length(arguments: dict[str, Any]) -> int | None:
     return arguments.get("x-max-length") if rejects else None
 
 
+def _connect_to_the_last() -> None:
+    module: Any = link
+    module.Connection = next(reversed(_installed.values()), Connection)
+
+
 def _current_loop() -> asyncio.AbstractEventLoop | None:
     if sys.version_info >= (3, 14):
         try:
@@ -59,6 +64,10 @@ def _current_loop() -> asyncio.AbstractEventLoop | None:
     # Asked any other way, asyncio makes one where there is none, or warns.
     local = getattr(asyncio.get_event_loop_policy(), "_local", None)
     return getattr(local, "_loop", None)
+
+
+#: The brokers that are installed, the last one last, and what each has connections made with.
+_installed: Final[dict["Broker", functools.partial[MemoryConnection]]] = {}
 
 
 class Broker:
@@ -101,7 +110,6 @@ class Broker:
         self._nacks = 0
         self._clock: Clock | None = None
         self._loop_before: asyncio.AbstractEventLoop | None = None
-        self._installed = contextlib.ExitStack()
 
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
@@ -110,14 +118,14 @@ class Broker:
 
     def install(self) -> Self:
         """Have every connection of every client, from now on, made to this broker; until `uninstall`."""
-        module: Any = link
-        self._installed.callback(setattr, module, "Connection", module.Connection)
-        module.Connection = functools.partial(self.connection_class, self.reach)
+        _installed[self] = functools.partial(self.connection_class, self.reach)
+        _connect_to_the_last()
         return self
 
     def uninstall(self) -> None:
-        """Have connections made as before."""
-        self._installed.close()
+        """Have connections made to the broker that was installed last and still is; without one, to RabbitMQ."""
+        if _installed.pop(self, None):
+            _connect_to_the_last()
 
     def __enter__(self) -> Self:
         return self.install()
@@ -200,9 +208,17 @@ class Broker:
                 if clock is not None:
                     # What is left runs once more: it is still this broker that it reaches.
                     clock.close()
-                    asyncio.set_event_loop(self._loop_before)
+                    self._give_back(clock.loop)
             finally:
                 self.uninstall()
+
+    def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make that loop the current one which was before; where another broker's is by now, that gives it back."""
+        for broker in _installed:
+            if broker._loop_before is loop:  # noqa: SLF001 - of its own class
+                broker._loop_before = self._loop_before  # noqa: SLF001
+        if _current_loop() is loop:
+            asyncio.set_event_loop(self._loop_before)
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
         """Run a coroutine to its end on the broker's loop; where it waits, time moves instead.
