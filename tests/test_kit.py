@@ -8,6 +8,7 @@ import unittest
 from typing import Any, ClassVar
 
 import pytest
+from pika import BasicProperties
 from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application
 
@@ -156,6 +157,9 @@ def test_each_type_routes_in_its_way() -> None:
     [
         (lambda broker: broker.exchange_declare("e", "x-random"), "there are direct, fanout, topic"),
         (lambda broker: broker.exchange_declare("amq.topic", "fanout"), "is of type 'topic', not 'fanout'"),
+        (lambda broker: broker.exchange_declare("amq.headers"), "routes by no headers"),
+        (lambda broker: broker.queue_bind("q", "amq.match"), "no exchange 'amq.match'"),
+        (lambda broker: broker.exchange_bind("amq.topic", "amq.headers"), "no exchange 'amq.headers'"),
         (lambda broker: broker.queue_bind("nobody", "amq.topic"), "queue 'nobody' does not exist"),
         (lambda broker: broker.queue_bind("q", "nowhere"), "exchange 'nowhere' cannot be bound to"),
         (lambda broker: broker.queue_bind("q", ""), "exchange '' cannot be bound to"),
@@ -186,6 +190,30 @@ def test_unroutable_is_returned(amqp_broker: Broker) -> None:
 
 
 # Faults
+
+
+def test_what_routes_by_headers_is_refused(amqp_broker: Broker, client: Client) -> None:
+    """The error says that it is the kit that cannot."""
+    with pytest.raises(ExchangeRefused, match="the broker in memory routes by no headers"):
+        amqp_broker.run(asyncio.wait_for(client.publish("amq.headers", "key", b""), 1))
+
+
+def test_blind_copies_are_routed_and_seen_by_nobody(amqp_broker: Broker) -> None:
+    """RabbitMQ takes the header BCC away; the test that published it finds it."""
+    returned: list[Any] = []
+    client = Client(URL, on_return_callback=lambda *returns: returned.extend(returns))
+    amqp_broker.queue_declare("blind")
+    sent: dict[str, Any] = {"headers": {"BCC": ["blind"], "x": 1}}
+
+    async def send() -> None:
+        await client.publish("", "nobody", b"", sent)
+        sent["headers"]["BCC"] = ["nobody either"]
+        await client.publish("", "nobody", b"", sent)
+
+    amqp_broker.run(send())
+    (message,) = amqp_broker.messages("blind")
+    assert message.properties.headers == {"BCC": ["blind"], "x": 1}
+    assert [each.headers for each in returned if isinstance(each, BasicProperties)] == [{"x": 1}]
 
 
 def test_stopped_it_refuses_connections_and_started_it_takes_them(amqp_broker: Broker) -> None:

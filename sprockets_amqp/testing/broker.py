@@ -21,7 +21,7 @@ from sprockets_amqp.wire.transport import Connection
 
 from .clock import Clock
 from .peer import Peer, Published, Refusal
-from .routing import ExchangeType, Queue, Routing
+from .routing import BY_HEADERS, ExchangeType, Queue, Routing, by_headers
 
 T = TypeVar("T")
 
@@ -347,6 +347,8 @@ class Broker:
 
     def judge(self, message: Published) -> Refusal | None:
         """Say why a message, or a question about one, is refused."""
+        if message.exchange in BY_HEADERS:
+            return Refusal(404, f"NOT_FOUND - {by_headers(message.exchange)}")
         code = self._refused.get(message.exchange) or (404 if message.exchange not in self._routing.exchanges else 0)
         return Refusal(code, REFUSALS[code].format(message.exchange)) if code else None
 

@@ -4,6 +4,7 @@ What is declared, refused and routed is the broker's affair (`Broker`); how that
 """
 
 import collections
+import copy
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -395,11 +396,14 @@ class Peer:
             self.broker.accept(self, number, message)
 
     def give_back(self, number: int, message: Published) -> None:
-        """Return a message that no queue takes."""
+        """Return a message that no queue takes; RabbitMQ shows nobody the header BCC."""
+        properties = copy.copy(message.properties)
+        if properties.headers:
+            properties.headers = {name: value for name, value in properties.headers.items() if name != "BCC"}
         self.say(
             number,
             spec.Basic.Return(312, "NO_ROUTE", message.exchange, message.routing_key),
-            frame.Header(number, len(message.body), message.properties),
+            frame.Header(number, len(message.body), properties),
             *([frame.Body(number, message.body)] if message.body else []),
         )
 

@@ -1,5 +1,7 @@
 """Exchanges, queues and bindings, and which queues a message goes to: as RabbitMQ routes, and nothing else of it.
 
+What routes by headers is refused.
+
 https://www.rabbitmq.com/tutorials/amqp-concepts#exchanges
 """
 
@@ -8,6 +10,8 @@ from typing import Final, Literal, get_args
 
 ExchangeType = Literal["direct", "fanout", "topic"]
 TYPES: Final = get_args(ExchangeType)
+#: RabbitMQ's own that route by headers, which nothing here does.
+BY_HEADERS: Final = {"amq.headers", "amq.match"}
 
 
 class Queue:
@@ -47,6 +51,8 @@ class Routing:
 
     def declare_exchange(self, name: str, exchange_type: ExchangeType = "direct") -> None:
         """Declare an exchange. Raises ValueError where it has another type, or one that is not known here."""
+        if name in BY_HEADERS:
+            raise ValueError(by_headers(name))
         if exchange_type not in TYPES:
             raise ValueError(f"exchange {name!r} cannot be of type {exchange_type!r}: there are {', '.join(TYPES)}")
         if self.exchanges.setdefault(name, exchange_type) != exchange_type:
@@ -71,6 +77,8 @@ class Routing:
         """Bind a queue to an exchange. Raises ValueError where one of them does not exist."""
         if queue not in self.queues:
             raise ValueError(f"queue {queue!r} does not exist: declare it first")
+        if exchange in BY_HEADERS:
+            raise ValueError(by_headers(exchange))
         if exchange not in self.exchanges or not exchange:
             raise ValueError(f"exchange {exchange!r} cannot be bound to: declare it first")
         self._bindings.add((exchange, queue, routing_key))
@@ -78,6 +86,8 @@ class Routing:
     def bind_exchange(self, destination: str, source: str, routing_key: str = "") -> None:
         """Bind an exchange to another. Raises ValueError where one of them does not exist."""
         for name in (destination, source):
+            if name in BY_HEADERS:
+                raise ValueError(by_headers(name))
             if name not in self.exchanges or not name:
                 raise ValueError(f"exchange {name!r} cannot be bound: declare it first")
         self._between.add((source, destination, routing_key))
@@ -108,6 +118,11 @@ class Routing:
             if bound_to == source and any(_matches(kind, pattern, key) for key in keys)
         )
         return list(dict.fromkeys(matching))
+
+
+def by_headers(exchange: str) -> str:
+    """Say why there is no such exchange."""
+    return f"the broker in memory routes by no headers, and has no exchange {exchange!r}: there are {', '.join(TYPES)}"
 
 
 def _matches(kind: ExchangeType, pattern: str, routing_key: str) -> bool:
