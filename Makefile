@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := sprockets_amqp tests examples benchmarks tools
+SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test test-fast matrix simulate lint diagrams bench soak clean

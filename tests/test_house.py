@@ -206,6 +206,19 @@ def test_an_import_loads_what_publishing_needs() -> None:
     ] == []
 
 
+def test_a_run_of_pytest_that_does_not_ask_for_the_kit_loads_none_of_it() -> None:
+    """Every run loads the plugin where the package is installed, whatever is tested there."""
+    script = (
+        "import sys\n"
+        "from importlib.metadata import entry_points\n"
+        "(plugin,) = (each for each in entry_points(group='pytest11') if each.name == 'sprockets_amqp')\n"
+        "assert plugin.load().amqp_broker\n"
+        "print({'sprockets_amqp', 'pika', 'tornado', 'transitions'} & set(sys.modules))"
+    )
+    done = python(script)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 def test_the_page_is_loaded_when_it_is_asked_for() -> None:
     """`amqp.web` needs no import of its own; a name that is not there is missed as ever."""
     script = (

@@ -87,7 +87,8 @@ def sources() -> set[str]:
     """Name the files of the package, those of the declaration included."""
     package = [path for path in (ROOT / "sprockets_amqp").rglob("*") if path.is_file()]
     declaration = (ROOT / "sprockets_amqp" / "states").glob("*.py")
-    return {str(path.relative_to(ROOT)) for path in (*package, *declaration) if "__pycache__" not in path.parts}
+    plugin = ROOT / "sprockets_amqp_pytest.py"
+    return {str(path.relative_to(ROOT)) for path in (*package, *declaration, plugin) if "__pycache__" not in path.parts}
 
 
 def test_the_wheel_and_the_sdist_hold_the_package(package: Path) -> None:
