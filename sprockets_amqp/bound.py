@@ -99,9 +99,14 @@ class Bound(Events):
 _bound: Final[weakref.WeakSet[Bound]] = weakref.WeakSet()
 
 
+def bound() -> list[Bound]:
+    """Return what is bound to any loop, in this process."""
+    return [each for each in _bound if each._present is not None]  # noqa: SLF001
+
+
 def bound_to(loop: asyncio.AbstractEventLoop) -> list[Bound]:
     """Return what is bound to a loop, in this process."""
-    return [each for each in _bound if each._present is not None and each._present.loop is loop]  # noqa: SLF001
+    return [each for each in bound() if each._core.loop is loop]  # noqa: SLF001
 
 
 def _abandon_all() -> None:

@@ -468,6 +468,25 @@ def test_brokers_are_closed_in_any_order(order: tuple[int, ...]) -> None:
     before.close()
 
 
+def test_a_client_that_a_coroutine_left_is_shut_down() -> None:
+    """The loop may go on with other tests; clients that were there before are none of this test's."""
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Client:
+        client = Client(URL)
+        await client.wait_for(State.READY, 5)
+        return client
+
+    with Broker():
+        other = loop.run_until_complete(make())
+        with Broker():
+            left = loop.run_until_complete(make())
+        assert (left.state, left.recovers) == (State.CLOSED, False)
+        assert other.ready
+    assert other.state is State.CLOSED
+    loop.close()
+
+
 def test_other_sockets_are_waited_for_as_long_as_is_asked_for(amqp_broker: Broker) -> None:
     """The loop cannot know when somebody else answers."""
     amqp_broker.clock.grace = 5

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import sys
+import weakref
 from collections.abc import Callable, Container, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -14,7 +15,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from sprockets_amqp import link
-from sprockets_amqp.bound import bound_to, running_loop
+from sprockets_amqp.bound import Bound, bound, bound_to, running_loop
 from sprockets_amqp.client import Client
 from sprockets_amqp.wire.memory import MemoryConnection
 from sprockets_amqp.wire.transport import Connection
@@ -110,6 +111,8 @@ class Broker:
         self._nacks = 0
         self._clock: Clock | None = None
         self._loop_before: asyncio.AbstractEventLoop | None = None
+        #: The clients that were there before it was installed.
+        self._others: weakref.WeakSet[Bound] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
@@ -118,6 +121,7 @@ class Broker:
 
     def install(self) -> Self:
         """Have every connection of every client, from now on, made to this broker; until `uninstall`."""
+        self._others = weakref.WeakSet(bound())
         _installed[self] = functools.partial(self.connection_class, self.reach)
         _connect_to_the_last()
         return self
@@ -197,12 +201,17 @@ class Broker:
         return self
 
     def close(self) -> None:
-        """Shut down the clients on the broker's own loop, if it has one, and close that; then `uninstall`."""
+        """Shut down the clients that were made meanwhile, on each loop that can run; then `uninstall`.
+
+        A loop that the broker has of its own is closed.
+        """
         clock, self._clock = self._clock, None
         try:
             if clock is not None:
                 for client in clients_on(clock.loop):
                     clock.run(client.shutdown(SHUTDOWN_LIMIT))
+                    self._others.add(client)
+            self._shut_down_what_is_left()
         finally:
             try:
                 if clock is not None:
@@ -211,6 +220,14 @@ class Broker:
                     self._give_back(clock.loop)
             finally:
                 self.uninstall()
+
+    def _shut_down_what_is_left(self) -> None:
+        """Shut down what a coroutine left, whose loop goes on with other tests: it would reach for RabbitMQ there."""
+        for client in bound() if self in _installed else ():
+            loop = client.io_loop.asyncio_loop  # type: ignore[attr-defined]
+            free = running_loop() is None and not loop.is_running() and not loop.is_closed()
+            if free and isinstance(client, Client) and client not in self._others:
+                loop.run_until_complete(client.shutdown(SHUTDOWN_LIMIT))
 
     def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make that loop the current one which was before; where another broker's is by now, that gives it back."""
