@@ -39,6 +39,7 @@ from .errors import (
 )
 from .hooks import Changes, StateChange, Subscription
 from .mixin import PublishingMixin
+from .observers import Observation, Observer, Outcome, Publish, PublishEnd
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
 from .topology import Topology
 
@@ -70,7 +71,12 @@ __all__ = [
     "MessageNacked",
     "MessageReturned",
     "NotReadyError",
+    "Observation",
+    "Observer",
+    "Outcome",
     "OutcomeUnknown",
+    "Publish",
+    "PublishEnd",
     "PublishingFailure",
     "PublishingMixin",
     "Settings",

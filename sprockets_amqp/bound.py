@@ -13,6 +13,7 @@ from .core import Core
 from .forks import after_fork, forget_current_loop
 from .hooks import Hooks
 from .link import Events
+from .observers import Observers
 from .settings import Settings
 from .topology import SetupFunction
 
@@ -31,6 +32,7 @@ class Bound(Events):
     _hooks: Hooks
     #: Its name among the clients of an application.
     name: str
+    _observers: Observers
     #: What declares exchanges, queues and bindings, if anything does.
     _setup: SetupFunction | None
     #: Whether the loop to run on was given: then no other takes its place.
@@ -54,6 +56,7 @@ class Bound(Events):
     def _bind(self, io_loop: IOLoop) -> Core:
         self.io_loop = io_loop
         self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
+        self._observers.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
         tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
         self._present = core = Core(self.settings, self, self._hooks.announce, tell, self._setup, self.name, io_loop)
         _bound.add(self)

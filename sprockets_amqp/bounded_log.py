@@ -54,12 +54,12 @@ class BoundedLog:
         self._logger = logger
         self._quota = Quota(clock, most)
 
-    def log(self, level: int, message: str, *args: Any) -> None:
-        """Log a line, or count it."""
+    def log(self, level: int, message: str, *args: Any, exc_info: bool = False) -> None:
+        """Log a line, with the traceback of what is handled where that is wanted, or count it."""
         passes, held = self._quota.take(message)
         if passes and held:
             self._logger.log(level, "%d more were not logged: %s", held, message, stacklevel=2)
         if passes:
-            self._logger.log(level, message, *args, stacklevel=2)
+            self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=2)
         elif held == 1:
             self._logger.log(level, "more of these in this second are not logged: %s", message, stacklevel=2)

@@ -16,13 +16,14 @@ from transitions import MachineError
 
 from .bound import Bound, running_loop
 from .bounded_log import BoundedLog
-from .delivery.message import Options, Result
+from .delivery.message import OPTIONS, Options, Result
 from .delivery.publisher import Counters
 from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
 from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
 from .names import DEFAULT_NAME, check_name
+from .observers import Observation, Observer, Observers
 from .outbox import FINISH_LIMIT
 from .settings import (
     DEFAULT_CONNECTION_ATTEMPTS,
@@ -123,6 +124,7 @@ class Client(Bound):
         #: Whether the loop to run on was given: then no other takes its place.
         self._io_loop_given = io_loop is not None
         self._log = BoundedLog(LOGGER, self._now)
+        self._observers = Observers()
         self._hooks = Hooks()
         self._hooks.subscribe(self._tell_availability)
         self._bind(io_loop or IOLoop.current())
@@ -347,6 +349,10 @@ class Client(Bound):
         core = self._present
         if core is None or running_loop() is not core.loop:
             core = self._here()
+        # What raises is no publish.
+        if self._observers and options.keys() <= OPTIONS:
+            properties, watch = self._observers.begin(exchange, routing_key, properties)
+            return core.publisher.publish(exchange, routing_key, body, properties, options, watch)
         return core.publisher.publish(exchange, routing_key, body, properties, options)
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -440,6 +446,20 @@ class Client(Bound):
         function is called again only when it has finished with the change before.
         """
         return self._hooks.subscribe(callback, states)
+
+    def observe(self, observer: Observer) -> Observation:
+        """Show the observer each publish from now on, until the result's `cancel()`.
+
+        Its ``publishing(publish)`` is called in each call of `publish` with a `Publish`. It may add to ``headers``, and
+        returns what is to be called once with the `PublishEnd`, or None. That is called in a later turn of the loop,
+        before who awaits the publish goes on. What either raises is logged and changes nothing.
+
+        A forked process's client has the observers, and is told of what is published there.
+
+        Raises:
+            TypeError: the observer has no method ``publishing``.
+        """
+        return self._observers.observe(observer)
 
     def changes(self) -> Changes:
         """Return an asynchronous iterator over the state changes from now on."""
@@ -570,6 +590,7 @@ class Client(Bound):
 
     def _abandon(self) -> bool:
         self._shutdowns = 0
+        self._observers.abandon()
         return super()._abandon()
 
     @property

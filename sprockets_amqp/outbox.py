@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from transitions import EventData
 
 from .bounded_log import BoundedLog
-from .delivery.message import Message
+from .delivery.message import STORED, Message
 from .delivery.outbox_row import OVERHEAD, OWN, Batch, Done, Key, Row, decode_copies, encode_copies
 from .delivery.publisher import Gate, Keeper, Publisher, blames
 from .errors import AMQPException, MessageNacked, NotReadyError, OutcomeUnknown
@@ -263,7 +263,7 @@ class OutboxModel(Model, Keeper):
         if error is None:
             # It was confirmed after all.
             if not message.future.done():
-                message.future.set_result(None)
+                self._publisher.succeed(message)
             return
         entry.error = entry.error or error
         if entry.on_wire:
@@ -401,7 +401,7 @@ class OutboxModel(Model, Keeper):
         else:
             self._backlog += 1
         if not cancelled:
-            self._publisher.end_stored(message)
+            self._publisher.succeed(message, STORED)
 
     def _note_failure(self, entry: Entry) -> None:
         entry.message.key = None

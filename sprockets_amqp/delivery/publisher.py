@@ -26,6 +26,7 @@ from sprockets_amqp.errors import (
     OutcomeUnknown,
 )
 from sprockets_amqp.link import BLAMELESS, Link
+from sprockets_amqp.observers import ANSWERED, OUTCOMES, Outcome, PublishEnd, Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.topology import in_setup
 from sprockets_amqp.wire.replies import describe
@@ -139,6 +140,8 @@ class Publisher:
         self._line = Line()
         self.keeper = Keeper()
         self._confirms: Confirms[Message] = Confirms()
+        #: The messages whose end somebody wants to be told.
+        self._watched: dict[Message, Watch] = {}
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
         self._suspects = 0
         self._confirm_timer: asyncio.TimerHandle | None = None
@@ -168,10 +171,13 @@ class Publisher:
         body: bytes | str,
         properties: Mapping[str, Any] | None,
         options: Options,
+        watch: Watch | None = None,
     ) -> "asyncio.Future[Result]":
-        """Send a message, put it in line, or store it; see `Client.publish`."""
+        """Send a message, put it in line, or store it; see `Client.publish`. Its end is told to ``watch``."""
         future = self._loop.create_future()
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
+        if watch is not None:
+            self._watch(message, watch)
         if message.refusal is not None:
             self.end(message, message.refusal)
         elif (
@@ -264,10 +270,6 @@ class Publisher:
         """Forget a stored message: it has ended, or is read again later."""
         self._leave(message)
         message.future.cancel()
-
-    def end_stored(self, message: Message) -> None:
-        """End a publish whose message is on the disk."""
-        message.future.set_result(STORED)
 
     # What the client asks
 
@@ -424,6 +426,8 @@ class Publisher:
         counters.published += 1
         if message.sent_at:
             counters.republished += 1
+            if message in self._watched:
+                self._watched[message].resends += 1
         message.sent_at = self._loop.time()
         if message.key is not None:
             self.keeper.on_sent(message)
@@ -493,10 +497,53 @@ class Publisher:
         elif message.future.done():
             return
         elif error is None:
-            message.future.set_result(None)
+            self.succeed(message)
         elif not self.keeper.takes(message, error, on_wire=on_wire):
+            if self._watched:
+                self._report(message, error)
             self.counters.failed += 1
             message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+
+    def succeed(self, message: Message, result: Result = None) -> None:
+        """End a publish that was confirmed, or handed over where there are no confirms; or stored, with `STORED`."""
+        if self._watched:
+            self._report(message, result=result)
+        message.future.set_result(result)
+
+    def _watch(self, message: Message, watch: Watch) -> None:
+        watch.began = self._loop.time()
+        self._watched[message] = watch
+        if not self._loop.is_closed():
+            # It is known by then, unless the caller cancelled the publish.
+            message.future.add_done_callback(lambda _future: self._report(message))
+
+    def _report(self, message: Message, error: AMQPException | None = None, result: Result = None) -> None:
+        """Tell those who watch a message that it ends now; who awaits the future goes on after them."""
+        watch = self._watched.pop(message, None)
+        if watch is None:
+            return
+        if message.future.done():
+            outcome, error = Outcome.CANCELLED, None
+        elif error is not None:
+            outcome = OUTCOMES[type(error)]
+        elif result == STORED:
+            outcome = Outcome.STORED
+        else:
+            outcome = Outcome.CONFIRMED if self._settings.enable_confirmations else Outcome.SENT
+        now, sent_at = self._loop.time(), message.sent_at
+        watch.tell(
+            PublishEnd(
+                outcome=outcome,
+                error=error,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                message_id=message.message_id,
+                size=len(message.body),
+                sends=watch.resends + 1 if sent_at else 0,
+                seconds_in_line=(sent_at or now) - watch.began,
+                seconds_to_confirm=now - sent_at if outcome in ANSWERED else None,
+            )
+        )
 
 
 def blames(cause: BaseException | None, message: Message | None = None) -> bool:
