@@ -10,7 +10,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make demo      publish an event from a small application and read it back from a queue"
 	@echo "make test      run the tests, against RabbitMQ nodes that they start themselves"
-	@echo "make test-fast run those that need no RabbitMQ, browser or package index, within a minute"
+	@echo "make test-fast run those that need no RabbitMQ, Prometheus, browser or package index, within a minute"
 	@echo "make matrix    run demo and tests on other systems, made from nothing: SYSTEMS=\"debian-13 ...\", as root"
 	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000, or replay one: SEED=..."
 	@echo "make lint      ruff check, ruff format --check, mypy --strict, lint-imports"
@@ -47,13 +47,13 @@ demo: $(VENV)/.run
 # Much of the time a test waits for a broker, so that several share the machine. Those that are named with T run alone:
 # make test T=tests/test_client.py
 test: $(VENV)/.dev
-	@.ci/setup broker diagrams browser terminal
+	@.ci/setup broker diagrams browser terminal prometheus
 	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
 
 # The markers come from the fixtures that a test uses: tests/conftest.py.
 test-fast: $(VENV)/.dev
 	@.ci/setup diagrams
-	@$(PY) -m pytest --hypothesis-profile fast --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not browser and not package' $(T)
+	@$(PY) -m pytest --hypothesis-profile fast --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not browser and not package and not prometheus' $(T)
 
 # All of them take about an hour.
 matrix: $(VENV)/.dev

@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("project")
 
 
 #: The fixtures after which tests are marked.
-_NEEDS = {"rabbitmq", "browser", "package"}
+_NEEDS = {"rabbitmq", "prometheus", "browser", "package"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +59,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 @pytest.fixture(scope="session")
 def rabbitmq() -> None:
     """Asked for by what starts nodes of its own; `make test-fast` leaves out the tests that do."""
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> None:
+    """Asked for by what starts Prometheus or its tools; `make test-fast` leaves it out."""
 
 
 @pytest.fixture(autouse=True)

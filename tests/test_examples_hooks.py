@@ -93,7 +93,7 @@ async def test_the_intake_pauses_while_rabbitmq_blocks(node: Node) -> None:
         await queue.delete()
 
 
-@pytest.mark.parametrize("name", ["metrics_gauge", "outage_alert", "pause_intake"])
+@pytest.mark.parametrize("name", ["metrics_gauge", "observed", "outage_alert", "pause_intake"])
 async def test_each_example_runs_by_itself_until_ctrl_c(broker: Node, name: str) -> None:
     """As its first lines say, and leaves nothing unclosed."""
     process = await asyncio.create_subprocess_exec(

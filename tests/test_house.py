@@ -198,8 +198,8 @@ def test_an_import_loads_what_publishing_needs() -> None:
     done = python("import sprockets_amqp", "-X", "importtime")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"sprockets_amqp.client", "sprockets_amqp.delivery.publisher", "sprockets_amqp.mixin"} <= loaded
-    rooms = {"web", "drawing", "cli", "testing"}
-    extras = ("rich", "resvg_py", "tests", "tools", "examples")
+    rooms = {"web", "drawing", "cli", "testing", "telemetry"}
+    extras = ("rich", "resvg_py", "prometheus_client", "opentelemetry", "tests", "tools", "examples")
     parts = [name.split(".") for name in loaded]
     assert [
         part for part in parts if (part[0] == "sprockets_amqp" and rooms & set(part[1:])) or part[0] in extras
