@@ -1,4 +1,7 @@
-"""An application that operators can see into: metrics for Prometheus at /metrics.
+"""An application that operators can see into: metrics for Prometheus at /metrics, and a trace of each request.
+
+Each event's span is a child of its request's, and goes on in whatever consumes the event. Here spans are printed; an
+application in production exports them.
 
 Run it with ``AMQP_URL=amqp://user:password@host:5672/%2f python -m examples.observed``, then
 ``curl -d '{}' http://127.0.0.1:8000/events`` and ``curl http://127.0.0.1:8000/metrics``.
@@ -9,11 +12,16 @@ import contextlib
 import os
 from typing import Any
 
+from opentelemetry.instrumentation.tornado import TornadoInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from tornado.web import Application, RequestHandler
 
 from examples.application import Events
 from sprockets_amqp import Client, install
+from sprockets_amqp.telemetry.opentelemetry import trace_publishes
 from sprockets_amqp.telemetry.prometheus import ClientMetrics
 
 
@@ -27,28 +35,35 @@ class Metrics(RequestHandler):
 
 
 class ObservedApplication(Application):
-    """Takes events at /events, and tells of them at /metrics."""
+    """Takes events at /events, tells of them at /metrics, and traces them."""
 
     amqp: Client
     amqp_clients: dict[str, Client]
 
-    def __init__(self, exchange: str = "amq.topic", **amqp_settings: Any) -> None:
+    def __init__(
+        self, exchange: str = "amq.topic", tracers: TracerProvider | None = None, **amqp_settings: Any
+    ) -> None:
         registry = CollectorRegistry()
         handlers = [("/events", Events), ("/metrics", Metrics)]
         super().__init__(handlers, service="observed", version="1.0", exchange=exchange, registry=registry)
         install(self, **amqp_settings)
         ClientMetrics(self.amqp_clients, registry)
+        trace_publishes(self.amqp, tracers)
 
 
 async def main() -> None:
     """Serve until Ctrl-C."""
-    application = ObservedApplication()
+    tracers = TracerProvider(resource=Resource.create({"service.name": "observed"}))
+    tracers.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+    TornadoInstrumentor().instrument(tracer_provider=tracers)  # type: ignore[no-untyped-call]
+    application = ObservedApplication(tracers=tracers)
     application.amqp.subscribe(print)
     application.listen(int(os.environ.get("PORT", "8000")), "127.0.0.1")
     try:
         await asyncio.Event().wait()
     finally:
         await application.amqp.shutdown()
+        tracers.shutdown()
 
 
 if __name__ == "__main__":

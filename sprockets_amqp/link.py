@@ -400,7 +400,8 @@ class Link:
         properties = BasicProperties(headers=headers, user_id=message.user_id)
         self.asked = True
         try:
-            channel.basic_publish(message.exchange, message.routing_key, b"", properties)
+            # Not the channel's own attribute, which an instrumentation may have replaced: this is no message.
+            Channel.basic_publish(channel, message.exchange, message.routing_key, b"", properties)
             channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
         except AMQPError as error:
             LOGGER.debug("asking about exchange %r: %r", message.exchange, error)

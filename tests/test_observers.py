@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -19,6 +21,7 @@ from tools.rabbitmq import Node
 
 broker = in_memory
 Future = asyncio.Future[None]
+DOCUMENTED: Final = Path(__file__).parent.parent / "docs" / "telemetry.md"
 
 
 # Its times
@@ -120,6 +123,27 @@ def test_the_callers_properties_cannot_be_changed(broker: Broker) -> None:
     client.publish("", "q", b"", {"type": "created"}).add_done_callback(Future.exception)
     with pytest.raises(TypeError):
         seen.begun[0].properties["type"] = "deleted"  # type: ignore[index]
+
+
+# In the documentation
+
+
+def test_the_documented_observer_does_what_it_says(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """It adds its header, and logs the confirm that took more than a second, and no other."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENTED.read_text(), re.MULTILINE | re.DOTALL)
+    client = broker.ready()
+    names: dict[str, Any] = {"client": client}
+    exec(code, names)  # noqa: S102 - the documentation's own
+    for seconds, name in ((0.5, "quick"), (1.5, "slow")):
+        client.publish("", "q", b"", {"message_id": name})
+        broker.clock.advance(seconds)
+        broker.peer.confirm_all()
+        broker.clock.turn()
+    assert [set(headers) for headers in arrived(broker)] == [{"x-host"}] * 2
+    assert [record.getMessage() for record in caplog.records if record.name == "root"] == [
+        "message slow: confirmed after 1.5 s"
+    ]
+    names["observation"].cancel()
 
 
 # It harms nothing
