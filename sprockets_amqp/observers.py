@@ -5,6 +5,7 @@ An end is told in a later turn of the loop, never from within a transition or on
 
 import asyncio
 import collections
+import contextvars
 import dataclasses
 import enum
 import logging
@@ -118,9 +119,9 @@ class Observer(Protocol):
     """What `Client.observe` takes."""
 
     def publishing(self, publish: Publish) -> OnEnd | None:
-        """Called in each publish, in the caller's context; it has to be quick.
+        """Called in each publish; it has to be quick.
 
-        Returns what is to be called once with the publish's end, or None.
+        Returns what is to be called once with the publish's end, in the same context (`contextvars`), or None.
         """
 
 
@@ -143,11 +144,12 @@ class Observation:
 class Watch:
     """One publish that somebody wants to know the end of."""
 
-    __slots__ = ("_observers", "_on_end", "began", "resends")
+    __slots__ = ("_context", "_observers", "_on_end", "began", "resends")
 
     def __init__(self, observers: "Observers", on_end: list[OnEnd]) -> None:
         self._observers = observers
         self._on_end = on_end
+        self._context = contextvars.copy_context()
         #: The loop's time of the call.
         self.began = 0.0
         #: How often it was sent again.
@@ -156,7 +158,7 @@ class Watch:
     def tell(self, end: PublishEnd) -> None:
         """Tell the end, in a later turn of the loop."""
         for on_end in self._on_end:
-            self._observers.tell(on_end, end)
+            self._observers.tell(on_end, end, self._context)
 
 
 class Observers(list[Observation]):
@@ -166,7 +168,7 @@ class Observers(list[Observation]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pending: collections.deque[tuple[OnEnd, PublishEnd]] = collections.deque()
+        self._pending: collections.deque[tuple[contextvars.Context, OnEnd, PublishEnd]] = collections.deque()
         self._scheduled = False
         self._log = BoundedLog(LOGGER, time.monotonic)
 
@@ -205,9 +207,9 @@ class Observers(list[Observation]):
             properties = {**given, "headers": added}
         return properties, Watch(self, [each for each in on_end if each is not None])
 
-    def tell(self, on_end: OnEnd, end: PublishEnd) -> None:
+    def tell(self, on_end: OnEnd, end: PublishEnd, context: contextvars.Context) -> None:
         """Call back with the end of a publish, in a later turn of the loop; at once where it has none any more."""
-        self._pending.append((on_end, end))
+        self._pending.append((context, on_end, end))
         if self._loop.is_closed():
             self._tell_pending()
         else:
@@ -222,7 +224,8 @@ class Observers(list[Observation]):
         self._scheduled = False
         # What is published by one that is told ends in a turn of its own.
         for _ in range(len(self._pending)):
-            self._call(*self._pending.popleft())
+            context, on_end, end = self._pending.popleft()
+            context.run(self._call, on_end, end)
 
     def _call(self, callback: Callable[..., Any], argument: object) -> Any:
         try:

@@ -1,6 +1,7 @@
 """Observers: every publish and every end of one, told once, and nothing that they do harms a publish."""
 
 import asyncio
+import contextvars
 import logging
 import re
 import subprocess
@@ -68,6 +69,27 @@ def test_the_end_is_told_before_who_awaits_it_goes_on(broker: Broker) -> None:
     broker.open().peer.confirm_all()
     broker.clock.turn()
     assert (task.done(), told_by_then) == (True, [1])
+
+
+def test_both_are_told_in_the_callers_context(broker: Broker) -> None:
+    """A request's id in a context variable is that of the publish, whatever causes its end."""
+    client = broker.ready()
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
+    seen: list[str] = []
+
+    class Asks:
+        def publishing(self, _publish: Publish) -> Callable[[PublishEnd], object]:
+            seen.append(request.get())
+            return lambda _end: seen.append(request.get())
+
+    client.observe(Asks())
+    for name in ("first", "second"):
+        context = contextvars.copy_context()
+        context.run(request.set, name)
+        context.run(client.publish, "", "q", b"")
+    broker.open().peer.confirm_all()
+    broker.clock.turn()
+    assert seen == ["first", "second", "first", "second"]
 
 
 # Headers

@@ -159,6 +159,8 @@ def test_what_was_published_with_is_text_that_can_be_exported(in_hand: HandDrive
     in_hand.open().clock.advance(100)
     ended = spans.ended()
     assert len(ended) == len(arguments)
+    # The others were given ids that are none.
+    assert sum("messaging.message.id" in (span.attributes or {}) for span in ended) == 3
     for span in ended:
         json.loads(span.to_json())
         texts = [span.name, *(value for value in (span.attributes or {}).values() if isinstance(value, str))]

@@ -98,7 +98,9 @@ def test_one_state_is_1(in_hand: HandDriven, registry: CollectorRegistry) -> Non
     assert value(scraped(registry), "reconnects_total") == 1
 
 
-def test_publishes_are_counted_by_outcome(in_hand: HandDriven, registry: CollectorRegistry) -> None:
+def test_publishes_are_counted_by_outcome(
+    in_hand: HandDriven, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
     """From 0, so that a rate knows of the first one; and those that wait or are unconfirmed are shown."""
     client = in_hand.ready(max_unconfirmed=2)
     ClientMetrics({"amqp": client}, registry)
@@ -112,6 +114,7 @@ def test_publishes_are_counted_by_outcome(in_hand: HandDriven, registry: Collect
     in_hand.clock.turn()
     under_way = scraped(registry)
     assert [value(under_way, name) for name in ("unconfirmed", "waiting", "stored")] == [2, 1, 0]
+    in_hand.clock.advance(3)
     futures[2].cancel()
     in_hand.clock.advance(2)
     in_hand.peer.confirm_all()
@@ -124,9 +127,11 @@ def test_publishes_are_counted_by_outcome(in_hand: HandDriven, registry: Collect
         Outcome.CANCELLED: 1,
     }
     assert isinstance(futures[3].exception(), errors.InvalidMessage)
-    assert (value(after, "confirm_seconds_count"), value(after, "confirm_seconds_sum")) == (2, 4.0)
-    assert (value(after, "line_seconds_count"), value(after, "line_seconds_sum")) == (4, 0.0)
-    assert [value(after, "confirm_seconds_bucket", le=le) for le in ("1.0", "2.5")] == [0, 2]
+    assert (value(after, "confirm_seconds_count"), value(after, "confirm_seconds_sum")) == (2, 10.0)
+    # The one that was cancelled had waited until then.
+    assert (value(after, "line_seconds_count"), value(after, "line_seconds_sum")) == (4, 3.0)
+    assert [value(after, "confirm_seconds_bucket", le=le) for le in ("2.5", "5.0")] == [0, 2]
+    assert [record for record in caplog.records if record.name == "sprockets_amqp.observers"] == []
 
 
 def test_each_client_has_its_name(in_hand: HandDriven, registry: CollectorRegistry) -> None:
