@@ -1,6 +1,7 @@
 """Every way in which a publish can end: its observers are told it once, with its error and its times."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from typing import Final
 
@@ -274,6 +275,18 @@ def cancelled_on_the_wire(broker: Broker, seen: Seen) -> Future:
 
 Scenario = Callable[[Broker, Seen], Future]
 #: Every way to end, and the number of times that it is sent on that way.
+#: Removed when the tests have ended.
+FOLDER = tempfile.TemporaryDirectory()
+
+
+def stored(broker: Broker, seen: Seen) -> Future:
+    """RabbitMQ is not there, and the disk is."""
+    client = broker.client(timeout=0, outbox=FOLDER.name)
+    seen.of(client)
+    broker.clock.turn()
+    return client.publish("", "q", b"body")
+
+
 WAYS: Final[list[tuple[Scenario, Outcome, int]]] = [
     (confirmed, Outcome.CONFIRMED, 1),
     (unroutable, Outcome.CONFIRMED, 1),
@@ -291,6 +304,7 @@ WAYS: Final[list[tuple[Scenario, Outcome, int]]] = [
     (window_is_full, Outcome.NOT_READY, 0),
     (unanswered, Outcome.NOT_READY, 0),
     (stopped, Outcome.NOT_READY, 0),
+    (stored, Outcome.STORED, 0),
     (closed_meanwhile, Outcome.NOT_READY, 0),
     (within_setup, Outcome.NOT_READY, 0),
     (exchange_refused, Outcome.REFUSED, 0),

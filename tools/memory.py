@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sprockets_amqp import outbox
@@ -74,10 +74,15 @@ class Broker(testing.Broker):
     def install(self) -> Self:
         """Be in the place of every RabbitMQ, and a disk that does at once what it is told in that of threads."""
         module: Any = outbox
-        self._installed.callback(setattr, module, "ThreadPoolExecutor", module.ThreadPoolExecutor)
         module.ThreadPoolExecutor = lambda *_: Disk()
         Disk.waiting = None
         return super().install()
+
+    def uninstall(self) -> None:
+        """Be nobody's any more, and have threads write to the disk."""
+        module: Any = outbox
+        module.ThreadPoolExecutor = ThreadPoolExecutor
+        super().uninstall()
 
     # The rules
 

@@ -495,7 +495,7 @@ class Publisher:
         if message.key is not None:
             self.keeper.on_end(message, error)
         elif message.future.done():
-            return
+            self._report(message)
         elif error is None:
             self.succeed(message)
         elif not self.keeper.takes(message, error, on_wire=on_wire):

@@ -23,8 +23,8 @@ BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 GAUGES: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
     ("waiting", "Messages in line.", lambda counters: counters.waiting),
     ("unconfirmed", "Messages on the wire, neither confirmed nor lost.", lambda counters: counters.unconfirmed),
-    # Without an outbox, nothing is.
-    ("stored", "Messages in the outbox.", lambda _counters: 0),
+    ("stored", "Messages in the outbox, to be sent or confirmed.", lambda counters: counters.stored),
+    ("set_aside", "Messages in the outbox that are not sent any more.", lambda counters: counters.set_aside),
 )
 
 
@@ -40,7 +40,8 @@ class ClientMetrics(Collector):
     amqp_client_publishes_total            counter    with ``outcome``: publishes that ended, an `Outcome` each
     amqp_client_waiting                    gauge      messages in line
     amqp_client_unconfirmed                gauge      messages on the wire, neither confirmed nor lost
-    amqp_client_stored                     gauge      messages in the outbox
+    amqp_client_stored                     gauge      messages in the outbox, to be sent or confirmed
+    amqp_client_set_aside                  gauge      messages in the outbox that are not sent any more
     amqp_client_line_seconds               histogram  from the call until the message was sent or, never sent, its end
     amqp_client_confirm_seconds            histogram  from then until RabbitMQ acked or nacked it
     =====================================  =========  ==================================================================
