@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 #: Seconds that a ready client may wait for RabbitMQ's word on an exchange, and what a limit may be late by.
 QUESTION_LIMIT: Final = 5.0
 SLACK: Final = 1.0
-#: Seconds that closing and connecting may take at the most: draining and its answer, and pika's attempts on one node.
-LONGEST: Final = {"closing": 10 + 2 + SLACK, "connecting": 2 * 60.0}
+#: Seconds that closing and connecting may take at the most: draining and its answer; asking for the address, pika's
+#: attempts on one node, setting up, and opening the channel.
+LONGEST: Final = {"closing": 10 + 2 + SLACK, "connecting": 10 + 50 + 30 + 50 + SLACK}
 
 
 class Violation(Exception):
