@@ -283,6 +283,11 @@ class Client(Bound):
         return self._lifecycle.publish_outcome
 
     @property
+    def outbox_trouble(self) -> str:
+        """Why nothing can be stored in the outbox now; empty where it can, and without an outbox."""
+        return self._lifecycle.outbox.trouble
+
+    @property
     def stopping(self) -> bool:
         """Whether `shutdown()` is under way, even while the client is still ready for requests in flight."""
         return self._shutdowns > 0

@@ -13,6 +13,7 @@ from sprockets_amqp import STORED, InvalidMessage, MessageNacked, NotReadyError,
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.outbox_file import OutboxFile
 from sprockets_amqp.states import Outbox, State
+from sprockets_amqp.web import status
 from tests.support.memory import Broker, in_memory, outcome
 from tools.memory import Disk
 
@@ -189,6 +190,43 @@ def test_what_ran_into_confirm_timeout_is_sent_again_when_its_channel_is_gone(br
         broker.clock.advance(1)
         confirm(broker)
         assert (broker.messages, client.counters.stored) == (["late", "late"], 0)
+
+
+def test_a_stored_message_that_runs_into_confirm_timeout_is_not_sent_again_on_its_channel(broker: Broker) -> None:
+    """RabbitMQ may confirm it yet; when its channel is gone, it is sent again."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, confirm_timeout=5)
+        broker.clock.turn()
+        publish(client, "acked", "lost")
+        broker.open()
+        broker.clock.advance(12)
+        (behind,) = publish(client, "behind")
+        broker.clock.turn()
+        assert (broker.messages, client.counters.stored) == (["acked", "lost", "behind"], 2)
+        broker.peer.confirm(1)
+        broker.open()
+        assert client.counters.stored == 1
+        lose(broker)
+        broker.clock.advance(1)
+        confirm(broker)
+        assert broker.messages == ["acked", "lost", "behind", "lost", "behind"]
+        assert (behind.result(), client.counters.stored) == (STORED, 0)
+
+
+def test_the_page_and_the_probes_tell_of_the_outbox(broker: Broker) -> None:
+    """Ready while publishes are stored; when nothing can be, the page says why."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=1, outbox_limit=300)
+        broker.clock.turn()
+        assert status.describe(client)["ready"] is False
+        broker.clock.advance(2)
+        publish(client, "stored")
+        assert status.describe(client)["ready"] is True
+        assert status.describe(client)["counters"]["stored"] == 1
+        publish(client, "full")
+        broker.clock.turn()
+        told = status.snapshot(client)
+        assert (told["ready"], "the outbox stores nothing: it has 223 octets" in told["publish"]) == (False, True)
 
 
 def test_what_rabbitmq_says_of_the_message_is_told(broker: Broker) -> None:

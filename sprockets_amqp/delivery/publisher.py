@@ -443,7 +443,8 @@ class Publisher:
         self._confirm_timer = None
         limit = self._settings.confirm_timeout
         for message in self._confirms:
-            if message.future.done():
+            # What is stored is sent again when its channel is gone, and not before.
+            if message.future.done() or message.key is not None:
                 continue
             remaining = message.sent_at + limit - self._loop.time()
             if remaining > 0:

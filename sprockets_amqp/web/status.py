@@ -48,12 +48,13 @@ def snapshot(client: Client) -> dict[str, Any]:
     """Tell the client's status, and what the page shows of it beyond that."""
     outcome = client.publish_outcome
     because = f": not ready for more than {client.settings.timeout:g} s" if outcome == "is refused" else ""
+    trouble = f"; the outbox stores nothing: {shown(client.outbox_trouble)}" if client.outbox_trouble else ""
     return {
         **describe(client),
         "description": client.state_description,
         "outcome": outcome,
         "doubt": unverified(client.parameters) if client.parameters is not None else "",
-        "publish": f"a publish {outcome}{because if client.recovers else ''}",
+        "publish": f"a publish {outcome}{because if client.recovers else ''}{trouble}",
     }
 
 
