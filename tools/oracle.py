@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pika import frame, spec
 
 from sprockets_amqp import (
+    STORED,
     AMQPException,
     Client,
     ExchangeRefused,
@@ -18,6 +19,7 @@ from sprockets_amqp import (
     NotReadyError,
     OutcomeUnknown,
 )
+from sprockets_amqp.outbox import DISK_LIMIT
 from sprockets_amqp.testing.peer import Peer, decode
 
 if TYPE_CHECKING:
@@ -233,6 +235,7 @@ class Oracle:
         *,
         confirms: bool,
         republish: bool,
+        stores: bool,
         fail_on_return: bool,
         window: int,
         max_waiting: int,
@@ -241,6 +244,7 @@ class Oracle:
         self.clock = clock
         self.confirms = confirms
         self.republish = republish
+        self.stores = stores
         self.fail_on_return = fail_on_return
         self.window = window
         self.max_waiting = max_waiting
@@ -307,7 +311,7 @@ class Oracle:
     def on_sent(self, sending: Sending) -> None:
         """Take note of a message on the wire."""
         publish = self._publishes[sending.message_id]
-        if publish.judged and not publish.future.cancelled() and self.confirms:
+        if publish.judged and not publish.future.cancelled() and self.confirms and not self._comes_later(publish):
             self.fail(f"{publish.message_id} is sent after its end")
         if not publish.sendings:
             order = self._order.setdefault(publish.exchange, [])
@@ -319,6 +323,22 @@ class Oracle:
         publish.sendings.append(sending)
         if self.confirms and len(self._unconfirmed()) > self.window:
             self.fail(f"more than {self.window} are unconfirmed")
+
+    def _comes_later(self, publish: Publish) -> bool:
+        """Tell whether a publish that has ended may be sent: it was stored, or nobody knows whether it was."""
+        error = publish.future.exception()
+        return self.stores and (
+            isinstance(error, OutcomeUnknown) or (error is None and publish.future.result() is STORED)
+        )
+
+    def see_stored(self, on_disk: set[str]) -> None:
+        """Nothing is lost of what was stored: RabbitMQ has confirmed it, or it is on the disk."""
+        for publish in self._publishes.values():
+            future = publish.future
+            ended = future.done() and not future.cancelled() and future.exception() is None
+            confirmed = any(each.confirmed for each in publish.sendings)
+            if ended and future.result() is STORED and publish.message_id not in on_disk and not confirmed:
+                self.fail(f"{publish.message_id} was stored, and is neither on the disk nor confirmed")
 
     def _unconfirmed(self) -> list[Sending]:
         return [
@@ -372,9 +392,10 @@ class Oracle:
 
     def _see_lateness(self, publish: Publish) -> None:
         last = publish.sendings[-1] if publish.sendings else None
-        if last is None and self.clock.now > publish.deadline and not self._handed_over:
+        now = self.clock.now - (DISK_LIMIT if self.stores else 0)
+        if last is None and now > publish.deadline and not self._handed_over:
             self.fail(f"{publish.message_id} waits for longer than it may")
-        if last is not None and not last.lost and self.clock.now > last.at + self.confirm_timeout + SLACK:
+        if last is not None and not last.lost and now > last.at + self.confirm_timeout + SLACK:
             self.fail(f"{publish.message_id} is unconfirmed for longer than confirm_timeout")
 
     @property
@@ -397,6 +418,8 @@ class Oracle:
         if not self.confirms:
             # It was handed to the transport, and leaves with what this turn of the loop sends.
             return True
+        if publish.future.result() is STORED:
+            return self.stores and publish.valid is not False
         last = publish.sendings[-1] if publish.sendings else None
         returned = last is not None and last.returned and bool(last.confirmed) and self.fail_on_return
         return any(each.confirmed for each in publish.sendings) and not returned

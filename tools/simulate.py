@@ -15,15 +15,20 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pika import spec
 
 from sprockets_amqp import Access, AMQPException, Client, ConnectionStateError, Topology
-from tools.memory import Broker
+from sprockets_amqp.delivery.outbox_file import OutboxFile
+from sprockets_amqp.delivery.outbox_folder import files
+from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
 
 if TYPE_CHECKING:
@@ -52,10 +57,12 @@ class World:
         self.clock: Clock = self.broker.clock
         self._tell = tell
         confirms = choose((True, True, True, True, False))
+        self._folder = tempfile.TemporaryDirectory() if confirms and choose((True, False, False)) else None
         self.oracle = Oracle(
             self.clock,
             confirms=confirms,
-            republish=confirms and choose((True, False)),
+            republish=confirms and (self._folder is not None or choose((True, False))),
+            stores=self._folder is not None,
             fail_on_return=choose((True, False)),
             window=choose((1, 3, 100)),
             max_waiting=6,
@@ -74,6 +81,8 @@ class World:
             io_loop=self.clock.io_loop,
             enable_confirmations=confirms,
             republish_unconfirmed=self.oracle.republish,
+            outbox=self._folder.name if self._folder is not None else None,
+            outbox_limit=choose((2**30, 20_000)),
             fail_on_return=self.oracle.fail_on_return,
             timeout=choose((0, 2, 30)),
             confirm_timeout=self.oracle.confirm_timeout,
@@ -107,6 +116,8 @@ class World:
     def close(self) -> None:
         """Leave nothing."""
         self.broker.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     async def _address(self) -> Access:
         """Answer like somebody whose credentials expire, if at all."""
@@ -283,6 +294,24 @@ class World:
     def _cost(self) -> None:
         self.broker.costly ^= {"other"}
 
+    # The disk
+
+    def _stall_disk(self) -> None:
+        """Let what the disk is given wait, or have it done."""
+        if Disk.waiting is None:
+            Disk.waiting = []
+        else:
+            waiting, Disk.waiting = Disk.waiting, None
+            for work in waiting:
+                work()
+
+    def _crash(self) -> None:
+        """See that a process that begins with what is on the disk now has everything that was stored."""
+        if self._folder is not None:
+            with tempfile.TemporaryDirectory() as copy:
+                shutil.copytree(self._folder.name, copy, dirs_exist_ok=True)
+                self.oracle.see_stored(_on_disk(Path(copy)))
+
     # Time
 
     def _turn(self) -> None:
@@ -308,6 +337,8 @@ class World:
     def _mend(self) -> None:
         """Let nothing be wrong any more: a client that recovers gets ready."""
         self._mended = True
+        if Disk.waiting is not None:
+            self._stall_disk()
         self.broker.missing.clear()
         self.broker.unanswered.clear()
         self.broker.costly.clear()
@@ -334,7 +365,8 @@ class World:
             self._see_a_message_through()
 
     def _is_well(self) -> bool:
-        return self.client.ready and self.client.unconfirmed == self.client.waiting == 0
+        client = self.client
+        return client.ready and client.unconfirmed == client.waiting == client.counters.stored == 0
 
     def _see_a_message_through(self) -> None:
         """Nothing is wrong: what is published now is confirmed, and arrives."""
@@ -361,7 +393,11 @@ class World:
             if not task.done():
                 raise Violation("shutdown() did not end within its limit")
             task.result()
+        if Disk.waiting is not None:
+            self._stall_disk()
         self.turn()
+        if self._folder is not None:
+            self.oracle.see_stored(_on_disk(Path(self._folder.name)))
         self.oracle.finish()
         self.oracle.look()
         left = [*self.clock.timers(), *asyncio.all_tasks(self.clock.loop)]
@@ -376,8 +412,20 @@ ACTIONS: Final = {
     "publish": 12, "publish_nonsense": 1, "cancel": 3, "connect": 2, "close": 1, "shutdown": 1,
     "answer_connecting": 4, "settle": 10, "deliver": 4, "deliver_torn": 4, "confirm": 4, "confirm_all": 3,
     "confirm_oddly": 2, "alarm": 3, "slow_down": 2, "flow": 2, "close_channel": 2, "close_connection": 2,
-    "lose_connection": 3, "lose_exchange": 2, "silence": 1, "cost": 1, "turn": 4, "pass": 6,
+    "lose_connection": 3, "lose_exchange": 2, "silence": 1, "cost": 1, "turn": 4, "pass": 6, "stall_disk": 1, "crash": 1,
 }  # fmt: skip
+
+
+def _on_disk(folder: Path) -> set[str]:
+    """Return the ids of what is in a folder, as the next process finds it."""
+    found: set[str] = set()
+    for path in files(folder):
+        file = OutboxFile(path)
+        try:
+            found.update(row.message_id for row in file.rows())
+        finally:
+            file.close()
+    return found
 
 
 class _Broker(Broker):
