@@ -43,7 +43,8 @@ class OutageModel(Model):
 
     def tell_persistent_failure(self, _event: EventData) -> None:
         """Tell, once in an outage, that it lasts."""
-        LOGGER.warning("not ready for %g s: %s; publishes are refused until it is", self._timeout, self._gate.condition)
+        gate = self._gate
+        LOGGER.warning("not ready for %g s: %s; a publish %s now", self._timeout, gate.condition, gate.publish_outcome)
         self._on_persistent_failure()
 
     def refuse_waiting(self, _event: EventData) -> None:

@@ -145,6 +145,11 @@ class OutboxModel(Model, Keeper):
         return self._backlog + len(self._loaded) + len(self._deferred) + len(self._writing)
 
     @property
+    def _is_empty(self) -> bool:
+        # Until the files are open, nobody knows what is in them.
+        return not self.stored and not self._knows("files_opened")
+
+    @property
     def set_aside(self) -> int:
         """How many messages were set aside: they are not sent any more."""
         return self._set_aside
@@ -161,7 +166,7 @@ class OutboxModel(Model, Keeper):
 
     async def emptied(self) -> None:
         """Return when nothing is stored any more, but for what was set aside."""
-        if self.stored:
+        if not self._is_empty:
             future = self._loop.create_future()
             self._when_empty.append(future)
             await future
@@ -329,7 +334,7 @@ class OutboxModel(Model, Keeper):
             self.schedule(self.state, 0, self.backlog_ended)
 
     def _tell_empty(self) -> None:
-        if self._when_empty and not self.stored:
+        if self._when_empty and self._is_empty:
             for future in self._when_empty:
                 if not future.done():
                     future.set_result(None)

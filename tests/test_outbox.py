@@ -702,6 +702,19 @@ def test_flush_waits_for_what_is_stored(broker: Broker) -> None:
         assert flushed.done()
 
 
+def test_flush_waits_until_the_outbox_is_open(broker: Broker) -> None:
+    """Nobody knows before what is stored."""
+    with folder() as path:
+        client, waiting = opening(broker, path)
+        flushed = broker.clock.loop.create_task(client.flush())
+        broker.clock.turn()
+        assert not flushed.done()
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert flushed.done()
+
+
 def test_a_cancelled_publish_that_waits_for_the_disk_is_not_sent(broker: Broker) -> None:
     """Nobody waits for it any more, and it was never sent."""
     with folder() as path:
