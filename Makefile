@@ -82,6 +82,7 @@ bench: $(VENV)/.bench
 
 soak: $(VENV)/.dev
 	@.ci/setup broker
+	@OUTBOX_PROCESS_KILLS=20 OUTBOX_BROKER_KILLS=5 $(PY) -m pytest -o timeout=1800 tests/test_outbox_real.py
 	@$(PY) -m tests.soak
 
 clean:

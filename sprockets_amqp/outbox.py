@@ -40,6 +40,8 @@ LOOK_INTERVAL: Final = 60.0
 #: How many messages are read at once, up to how many octets, and how many that wait are enough.
 LOAD: Final = 500
 LOAD_SIZE: Final = 4 * 1024**2
+#: How many messages are written at once.
+BATCH: Final = 1000
 #: How many messages that were nacked may wait for another try at a time, and the longest wait in seconds.
 MAX_DEFERRED: Final = 1000
 MAX_DEFERRAL: Final = 60.0
@@ -346,6 +348,10 @@ class OutboxModel(Model, Keeper):
         if self._running is not None or self._next.empty or self._folder is None:
             return
         batch, self._next = self._next, Batch()
+        if len(batch.puts) > BATCH:
+            # The loop is not to stand still when all of them are told.
+            batch.puts, self._next.puts = batch.puts[:BATCH], batch.puts[BATCH:]
+            batch.close, self._next.close = False, batch.close
         if batch.load is not None:
             batch.loaded = frozenset((*self._loaded, *self._deferred))
         for row in batch.puts:

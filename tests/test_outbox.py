@@ -731,3 +731,17 @@ def test_a_cancelled_publish_that_waits_for_the_disk_is_not_sent(broker: Broker)
         broker.clock.turn()
         confirm(broker)
         assert (broker.messages, client.counters.stored) == ([], 0)
+
+
+def test_more_than_is_written_at_once_is_written_all_the_same(broker: Broker) -> None:
+    """And in order, also by a client that is being stopped."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=60)
+        broker.clock.turn()
+        names = [f"m{number}" for number in range(2500)]
+        stored = publish(client, *names)
+        stop(broker, client)
+        assert {each.result() for each in stored} == {STORED}
+        file = OutboxFile.take(path / "amqp.1.outbox")
+        assert [row.message_id for row in file.rows()] == names
+        file.close()

@@ -93,6 +93,11 @@ class OutboxFile:
         """The highest number that is in use; 0 where there is none."""
         return int(self._database.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in the file, set aside or not."""
+        return self._database.execute("SELECT 1 FROM messages").fetchone() is None
+
     def totals(self) -> Totals:
         """Count what is in the file."""
         to_send, size, oldest, aside = self._database.execute(
@@ -153,7 +158,7 @@ class OutboxFile:
 
     def make_small(self) -> None:
         """Give the disk back what an empty file still takes."""
-        if self.path.stat().st_size > LARGE and not self._database.execute("SELECT 1 FROM messages").fetchone():
+        if self.path.stat().st_size > LARGE and self.is_empty:
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -93,7 +93,7 @@ class Folder:
     def _close(self) -> None:
         for file in self._files.values():
             try:
-                file.close(delete=_is_empty(file))
+                file.close(delete=file.is_empty)
             except (sqlite3.Error, OSError):
                 file.close()
         self._files.clear()
@@ -116,14 +116,14 @@ class Folder:
             with self._mending(number) as file:
                 if number == OWN:
                     file.make_small()
-                elif _is_empty(file):
+                elif file.is_empty:
                     file.close(delete=True)
                     del self._files[number]
 
     def _write_file(self, number: int, file: OutboxFile, batch: Batch) -> None:
         shift = self._shift(number)
         file.write(
-            [row._replace(number=row.number + shift).summed() for row in batch.puts] if number == OWN else (),
+            [row.summed(shift) for row in batch.puts] if number == OWN else (),
             _of(number, self._gone, shift),
             _of(number, batch.suspects, shift),
             [(words, key[1] + shift) for key, words in self._aside.items() if key[0] == number],
@@ -181,11 +181,6 @@ def files(folder: Path, name: str | None = None) -> list[Path]:
     named = re.compile(rf"{re.escape(name) if name else '[a-z][a-z0-9_]*'}\.(\d+){re.escape(SUFFIX)}")
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := named.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
-
-
-def _is_empty(file: OutboxFile) -> bool:
-    totals = file.totals()
-    return not totals.messages and not totals.set_aside
 
 
 def _of(number: int, keys: "set[Key] | list[Key]", shift: int) -> list[int]:
