@@ -1,5 +1,6 @@
 """The outbox: what is stored, in which order it is sent, and what becomes of it; against a broker in memory."""
 
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from sprockets_amqp import STORED, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.outbox_file import OutboxFile
+from sprockets_amqp.settings import Settings
 from sprockets_amqp.states import Outbox, State
 from sprockets_amqp.web import status
 from tests.support.memory import Broker, in_memory, outcome
@@ -733,15 +735,43 @@ def test_a_cancelled_publish_that_waits_for_the_disk_is_not_sent(broker: Broker)
         assert (broker.messages, client.counters.stored) == ([], 0)
 
 
-def test_more_than_is_written_at_once_is_written_all_the_same(broker: Broker) -> None:
+def test_more_than_is_written_at_once_is_written_all_the_same(broker: Broker, tmp_path: Path) -> None:
     """And in order, also by a client that is being stopped."""
-    with folder() as path:
-        client = broker.client(outbox=path, timeout=60)
-        broker.clock.turn()
-        names = [f"m{number}" for number in range(2500)]
-        stored = publish(client, *names)
-        stop(broker, client)
-        assert {each.result() for each in stored} == {STORED}
-        file = OutboxFile.take(path / "amqp.1.outbox")
-        assert [row.message_id for row in file.rows()] == names
-        file.close()
+    client = broker.client(outbox=tmp_path, timeout=60)
+    broker.clock.turn()
+    names = [f"m{number}" for number in range(2500)]
+    stored = publish(client, *names)
+    stop(broker, client)
+    assert {each.result() for each in stored} == {STORED}
+    file = OutboxFile.take(tmp_path / "amqp.1.outbox")
+    assert [row.message_id for row in file.rows()] == names
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"outbox": "/nowhere/at/all"}, "outbox (argument outbox) must be a folder that exists, not '/nowhere/at/all'"),
+        ({"outbox": __file__}, "must be a folder that exists"),
+        ({"outbox": "", "outbox_limit": 0}, "must be the path"),
+        ({"outbox": str(Path(__file__).parent), "enable_confirmations": False}, "nobody knows what to keep"),
+        ({"outbox_limit": 0}, "outbox_limit (argument outbox_limit) must be a whole number above 0, not 0"),
+    ],
+)
+def test_a_bad_outbox_is_told_at_the_start(settings: dict[str, Any], problem: str) -> None:
+    """The sentence names the setting, the value and what it must be."""
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        Settings(**settings)
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anywhere, so that the kernel's answer stands in for it."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="must be a folder that this process may write to"):
+        Settings(outbox=str(Path(__file__).parent))
+
+
+def test_an_outbox_republishes() -> None:
+    """What is lost is sent again: from the line, or from the disk."""
+    assert Settings(outbox=str(Path(__file__).parent)).republish_unconfirmed
+    assert not Settings().republish_unconfirmed
