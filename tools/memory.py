@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sprockets_amqp import outbox
 from sprockets_amqp.client import Client
+from sprockets_amqp.delivery.outbox_row import Batch
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
 from sprockets_amqp.testing.peer import Peer, Published, Refusal
@@ -36,9 +37,12 @@ class Disk(Executor):
 
     #: What the disk is given waits here, while somebody wants it to.
     waiting: ClassVar[list[Callable[[], object]] | None] = None
+    #: What was opened.
+    folders: ClassVar[set[Any]] = set()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Do it."""
+        self.folders.add(fn.__self__)  # type: ignore[attr-defined]
         future: Future[Any] = Future()
 
         def work() -> None:
@@ -82,6 +86,9 @@ class Broker(testing.Broker):
         """Be nobody's any more, and have threads write to the disk."""
         module: Any = outbox
         module.ThreadPoolExecutor = ThreadPoolExecutor
+        # Those of a client that a test left.
+        while Disk.folders:
+            Disk.folders.pop().run(Batch(close=True))
         super().uninstall()
 
     # The rules

@@ -240,7 +240,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
         # What applications publish is nobody else's.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, BUSY_LIMIT, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
     try:
         _prepare(path, database)
     except BaseException:
@@ -294,7 +294,7 @@ def _damaged(path: Path, number: int) -> Path:
 
 def _readable(path: Path) -> Iterator[Row]:
     """Iterate over what can be read: from the beginning, stepping over what can't, and from the end."""
-    database = sqlite3.connect(path, BUSY_LIMIT, isolation_level=None)
+    database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None)
     try:
         # A file that was cut short is read as far as it goes (https://www.sqlite.org/pragma.html#pragma_writable_schema).
         with contextlib.suppress(sqlite3.DatabaseError):
