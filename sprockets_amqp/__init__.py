@@ -24,8 +24,8 @@ except ModuleNotFoundError as error:
 from ._install import install
 from .access import Access
 from .client import Client
+from .delivery.counters import Counters
 from .delivery.message import STORED
-from .delivery.publisher import Counters
 from .errors import (
     AMQPException,
     ConnectionStateError,

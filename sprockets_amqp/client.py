@@ -16,8 +16,8 @@ from transitions import MachineError
 
 from .bound import Bound, running_loop
 from .bounded_log import BoundedLog
+from .delivery.counters import Counters
 from .delivery.message import OPTIONS, Options, Result
-from .delivery.publisher import Counters
 from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from transitions import EventData
 
-from .delivery.publisher import Gate, Publisher
+from .delivery.publisher import Publisher
+from .delivery.surroundings import Gate
 from .model import Model, Timeout, Trigger
 from .states import OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage
 

@@ -8,16 +8,15 @@ disk is never waited for: one batch after the other runs in a thread, and what c
 import asyncio
 import dataclasses
 import logging
-import time
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from transitions import EventData
 
 from .bounded_log import BoundedLog
 from .delivery.message import STORED, Message
-from .delivery.outbox_row import OVERHEAD, OWN, Batch, Done, Key, Row, decode_copies, encode_copies
-from .delivery.publisher import Gate, Keeper, Publisher, blames
+from .delivery.outbox_row import OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
+from .delivery.publisher import Publisher, blames
+from .delivery.surroundings import Gate, Keeper
 from .errors import AMQPException, MessageNacked, NotReadyError, OutcomeUnknown
 from .model import Model, Timeout, Trigger
 from .settings import Settings
@@ -26,12 +25,12 @@ from .text import shown
 from .wire.replies import describe
 
 if TYPE_CHECKING:
-    from .delivery.outbox_folder import Folder
+    from .delivery.disk import Disk
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds that the disk may take for one batch, opening included.
-DISK_LIMIT: Final = 10.0
+#: Seconds that opening may take, also where the disk is still busy with something else.
+OPEN_LIMIT: Final = 10.0
 #: The last seconds of a client that are kept for the disk, and the delay before a disk that failed is tried again.
 FINISH_LIMIT: Final = 1.0
 RETRY_DELAY: Final = 1.0
@@ -40,8 +39,6 @@ LOOK_INTERVAL: Final = 60.0
 #: How many messages are read at once, up to how many octets, and how many that wait are enough.
 LOAD: Final = 500
 LOAD_SIZE: Final = 4 * 1024**2
-#: How many messages are written at once.
-BATCH: Final = 1000
 #: How many messages that were nacked may wait for another try at a time, and the longest wait in seconds.
 MAX_DEFERRED: Final = 1000
 MAX_DEFERRAL: Final = 60.0
@@ -57,14 +54,12 @@ class Entry:
         error: what its publish ends with where it cannot be stored; None: it waited, or came behind what is stored.
         deadline: until when it may wait, in the loop's time.
         on_wire: whether RabbitMQ has it, and may confirm it yet.
-        submitted: whether the disk has it.
     """
 
     message: Message
     error: AMQPException | None
     deadline: float
     on_wire: bool
-    submitted: bool = False
 
 
 class OutboxModel(Model, Keeper):
@@ -80,6 +75,8 @@ class OutboxModel(Model, Keeper):
     disk_due: Trigger
     client_stopped: Trigger
     files_closed: Trigger
+    #: Where there is an outbox.
+    _disk: "Disk"
 
     def __init__(
         self, gate: Gate, publisher: Publisher, settings: Settings, name: str, loop: asyncio.AbstractEventLoop
@@ -88,13 +85,10 @@ class OutboxModel(Model, Keeper):
         self._gate = gate
         self._publisher = publisher
         self._settings = settings
-        self._folder = _folder(settings.outbox, name) if settings.outbox else None
-        self._executor: Executor | None = None
+        if settings.outbox is not None:
+            self._disk = self._open_disk(settings.outbox, name)
+            publisher.keeper = self
         self._log = BoundedLog(LOGGER, loop.time)
-        #: What the disk does next, and what it does now.
-        self._next = Batch()
-        self._running: Batch | None = None
-        self._disk_timer: asyncio.TimerHandle | None = None
         self._writing: dict[Key, Entry] = {}
         #: How many of those are not on the wire, and the octets of all.
         self._behind = 0
@@ -121,15 +115,18 @@ class OutboxModel(Model, Keeper):
             for name in {row.trigger for row in OUTBOX_TRANSITIONS}
         }
         self._run(OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox.OFF)
-        if self.given:
-            publisher.keeper = self
 
     # What the others ask
 
     @property
     def given(self) -> bool:
         """Whether there is an outbox."""
-        return self._folder is not None
+        return self._settings.outbox is not None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the disk has not answered for longer than it may."""
+        return self._disk.hangs
 
     @property
     def holds(self) -> bool:
@@ -183,8 +180,8 @@ class OutboxModel(Model, Keeper):
 
     def abandon(self) -> None:
         """Leave everything to the parent process, in a forked child."""
-        if self._folder is not None:
-            self._folder.abandon()
+        if self.given:
+            self._disk.abandon()
 
     def _knows(self, trigger: str) -> bool:
         return self.state in self._sources[trigger]
@@ -212,11 +209,12 @@ class OutboxModel(Model, Keeper):
         self._writing[message.key] = entry
         self._size += size
         self._writing_size += size
-        self._next.puts.append(_row(message, entry.error))
+        suspected = entry.error is not None and blames(entry.error.__cause__)
+        self._disk.next.puts.append(row_of(message, message.refusals + suspected))
         if not entry.on_wire:
             self._behind += 1
             self._note_backlog()
-        self._submit()
+        self._disk.submit()
         return ""
 
     def _store_line(self) -> None:
@@ -242,27 +240,34 @@ class OutboxModel(Model, Keeper):
         assert key is not None
         if key in self._writing:
             self._end_early(self._writing[key], error)
-            return
-        if self._loaded.pop(key, None) is None:
-            return
-        if not message.sent_at:
-            self._to_send -= 1
-        if error is None:
-            self._delete(key, message)
-        elif isinstance(error, MessageNacked):
-            self._defer(key)
-        elif isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message):
-            self._keep(key, error.__cause__)
-        else:
-            self._refuse(key, message, error)
-        self._publisher.drop(message)
-        self._see_end_of_backlog()
-        self.load_more()
+        elif self._forget(key, message):
+            if error is None:
+                self._delete(key, message)
+            elif isinstance(error, MessageNacked):
+                self._defer(key)
+            elif isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message):
+                self._keep(key, error.__cause__)
+            else:
+                self._refuse(key, message, error)
+            self._see_end_of_backlog()
+            self.load_more()
 
     def unload(self) -> None:
         """Forget what is in memory and was not sent: what was lost comes first."""
-        for message in [each for each in self._loaded.values() if not each.sent_at]:
-            self.on_end(message, NotReadyError("unloaded"))
+        self._disk.forget_load()
+        for key, message in list(self._loaded.items()):
+            if not message.sent_at:
+                self._forget(key, message)
+                self._keep(key, None)
+
+    def _forget(self, key: Key, message: Message) -> bool:
+        """Have a message in memory no more; tells whether it was."""
+        if self._loaded.pop(key, None) is None:
+            return False
+        if not message.sent_at:
+            self._to_send -= 1
+        self._publisher.drop(message)
+        return True
 
     def _end_early(self, entry: Entry, error: AMQPException | None) -> None:
         """Note the end of a message that is still being written."""
@@ -279,18 +284,18 @@ class OutboxModel(Model, Keeper):
             self._note_backlog()
 
     def _delete(self, key: Key, message: Message) -> None:
-        self._next.deletes.add(key)
+        self._disk.next.deletes.add(key)
         self._nacks.pop(key, None)
         self._size = max(0, self._size - message.size - OVERHEAD)
-        self._submit()
+        self._disk.submit()
         self._tell_empty()
 
     def _keep(self, key: Key, cause: BaseException | None) -> None:
         self._backlog += 1
         if blames(cause):
-            self._next.suspects.append(key)
+            self._disk.next.suspects.append(key)
         self._note_backlog()
-        self._submit()
+        self._disk.submit()
 
     def _defer(self, key: Key) -> None:
         tries = self._nacks[key] = self._nacks.get(key, 0) + 1
@@ -305,10 +310,10 @@ class OutboxModel(Model, Keeper):
         cause = error.__cause__
         words = describe(cause) if cause is not None and blames(cause) else shown(error)
         self._set_aside += 1
-        self._next.set_asides[key] = words
+        self._disk.next.set_asides[key] = words
         self._nacks.pop(key, None)
         self._log.log(logging.ERROR, "message %s is set aside in the outbox: %s", shown(message.message_id), words)
-        self._submit()
+        self._disk.submit()
         self._tell_empty()
 
     # Sending what is stored
@@ -316,18 +321,20 @@ class OutboxModel(Model, Keeper):
     def load_more(self) -> None:
         """Read more of what is stored, where it may be sent and not enough is in line."""
         wanted = self._backlog and self._to_send < LOAD and len(self._deferred) < MAX_DEFERRED
-        running = self._running is not None and self._running.load is not None
-        if wanted and self._gate.publishable and not running:
-            self._next.load = (LOAD, LOAD_SIZE)
-            self._submit()
+        disk = self._disk
+        if wanted and self._gate.publishable and not disk.loading:
+            disk.next.load, disk.next.loaded = (LOAD, LOAD_SIZE), frozenset((*self._loaded, *self._deferred))
+            disk.submit()
 
     def _enter(self, rows: list[tuple[Key, Row]]) -> None:
         for key, row in rows:
-            known = key in self._loaded or key in self._deferred or key in self._next.deletes or key in self._writing
+            known = (
+                key in self._loaded or key in self._deferred or key in self._disk.next.deletes or key in self._writing
+            )
             if not known and self._gate.publishable and self._backlog:
                 self._backlog -= 1
                 self._to_send += 1
-                message = self._loaded[key] = _message(key, row, self._loop)
+                message = self._loaded[key] = message_of(key, row, self._loop)
                 self._publisher.enter_stored(message)
         self._publisher.send_waiting()
 
@@ -344,36 +351,18 @@ class OutboxModel(Model, Keeper):
 
     # The disk
 
-    def _submit(self) -> None:
-        if self._running is not None or self._next.empty or self._folder is None:
-            return
-        batch, self._next = self._next, Batch()
-        if len(batch.puts) > BATCH:
-            # The loop is not to stand still when all of them are told.
-            batch.puts, self._next.puts = batch.puts[:BATCH], batch.puts[BATCH:]
-            batch.close, self._next.close = False, batch.close
-        if batch.load is not None:
-            batch.loaded = frozenset((*self._loaded, *self._deferred))
-        for row in batch.puts:
-            self._writing[OWN, row.number].submitted = True
-        self._running = batch
-        self._disk_timer = self._loop.call_later(DISK_LIMIT, self._on_silence)
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, "sprockets_amqp-outbox")
-        self._loop.run_in_executor(self._executor, self._folder.run, batch).add_done_callback(self._on_done)
+    def _open_disk(self, path: str, name: str) -> "Disk":
+        # SQLite is loaded where it is needed.
+        from .delivery.disk import Disk  # noqa: PLC0415
 
-    def _on_silence(self) -> None:
+        return Disk(path, name, self._loop, self._on_done, self._on_silence)
+
+    def _on_silence(self, problem: str) -> None:
         """End what is being written: nobody should wait any longer."""
-        problem = f"the disk has not answered within {DISK_LIMIT:g} s"
         self._fail(problem, problem)
         self._loop.call_soon(self._end_writing)
 
-    def _on_done(self, future: "asyncio.Future[Done]") -> None:
-        batch, self._running = self._running, None
-        if self._disk_timer is not None:
-            self._disk_timer.cancel()
-        done = future.result()
-        assert batch is not None
+    def _on_done(self, batch: Batch, done: Done) -> None:
         if done.problem is not None:
             problem = f"{type(done.problem).__name__}: {done.problem}"
             self._fail(problem, problem)
@@ -385,13 +374,15 @@ class OutboxModel(Model, Keeper):
                 self._note_written(entry) if done.written else self._note_failure(entry)
         self._note_read(batch, done)
         if batch.close:
-            self._note_closed()
+            self.feed(self.files_closed)
         elif batch.look and done.problem is None:
             self.feed(self.files_opened)
+        if self.holds:
+            # Another client may have left something, or somebody have asked for another try.
+            self._note_backlog()
         self._see_end_of_backlog()
         self._tell_empty()
         self.load_more()
-        self._submit()
 
     def _take_entry(self, key: Key) -> Entry | None:
         entry = self._writing.pop(key, None)
@@ -428,21 +419,17 @@ class OutboxModel(Model, Keeper):
 
     def _note_read(self, batch: Batch, done: Done) -> None:
         if done.totals is not None:
-            gone = self._next.deletes | self._next.set_asides.keys()
+            gone = self._disk.next.deletes | self._disk.next.set_asides.keys()
             self._backlog = max(0, done.totals.messages - len(self._loaded) - len(self._deferred) - len(gone))
             self._size = done.totals.size + self._writing_size
-            self._set_aside = done.totals.set_aside + len(self._next.set_asides)
-        if batch.load is not None and done.problem is None and not done.rows:
+            self._set_aside = done.totals.set_aside + len(self._disk.next.set_asides)
+        if batch.load is None:
+            return
+        if done.problem is None and not done.rows:
             # There is less than was thought: what is there is counted again.
             self._backlog = 0
-            self._next.look = True
+            self._disk.next.look = True
         self._enter(done.rows)
-
-    def _note_closed(self) -> None:
-        if self._executor is not None and self._next.empty:
-            self._executor.shutdown(wait=False)
-            self._executor = None
-        self.feed(self.files_closed)
 
     def _fail(self, kind: str, reason: str) -> str:
         self._trouble = reason
@@ -456,18 +443,19 @@ class OutboxModel(Model, Keeper):
     def _end_writing(self) -> None:
         """End what is being written; what the disk was given may yet be there."""
         entries = [entry for key in list(self._writing) if (entry := self._take_entry(key)) is not None]
-        self._next.puts.clear()
+        given = self._disk.given
+        self._disk.next.puts.clear()
         for entry in entries:
             self._size = max(0, self._size - entry.message.size - OVERHEAD)
             entry.message.key = None
-            if entry.submitted:
+            if entry.message.number in given:
                 entry.error = OutcomeUnknown("the disk has not answered in time; it may be stored, and delivered later")
             self._end_unstored(entry)
 
     def _look(self) -> None:
         self._look_timer = self._loop.call_later(LOOK_INTERVAL, self._look)
-        self._next.look = True
-        self._submit()
+        self._disk.next.look = True
+        self._disk.submit()
 
     def _stop_looking(self) -> None:
         if self._look_timer is not None:
@@ -478,9 +466,13 @@ class OutboxModel(Model, Keeper):
 
     def open_files(self, _event: EventData) -> None:
         """Open the files, and count what they hold."""
-        self._next.close = False
+        self._disk.next.close = False
         self._stop_looking()
         self._look()
+
+    def open_limit(self, _event: EventData) -> Timeout:
+        """Return how long opening may take."""
+        return OPEN_LIMIT, f"it has not been opened within {OPEN_LIMIT:g} s"
 
     def send_waiting(self, _event: EventData) -> None:
         """Send what waits, in order."""
@@ -506,8 +498,8 @@ class OutboxModel(Model, Keeper):
             timer.cancel()
         self._backlog += len(self._deferred)
         self._deferred.clear()
-        self._next.close = True
-        self._submit()
+        self._disk.next.close = True
+        self._disk.submit()
 
     def finish_limit(self, _event: EventData) -> Timeout:
         """Return how long a client that is stopped may write."""
@@ -525,42 +517,3 @@ class OutboxModel(Model, Keeper):
                 future.set_result(None)
         self._when_closed.clear()
         self._when_empty.clear()
-
-
-def _folder(path: str, name: str) -> "Folder":
-    # SQLite is loaded where it is needed.
-    from .delivery.outbox_folder import Folder  # noqa: PLC0415
-
-    return Folder(path, name)
-
-
-def _row(message: Message, error: AMQPException | None) -> Row:
-    suspect = error is not None and blames(error.__cause__)
-    return Row(
-        message.number,
-        time.time(),
-        message.message_id or "",
-        message.exchange,
-        message.routing_key,
-        message.user_id,
-        encode_copies(message.copies),
-        message.method,
-        message.properties,
-        message.body,
-        0,
-        message.refusals + suspect,
-    )
-
-
-def _message(key: Key, row: Row, loop: asyncio.AbstractEventLoop) -> Message:
-    """Make a message again of what is stored; nobody waits for its end."""
-    message = Message.__new__(Message)
-    message.restore(
-        loop.create_future(),
-        key,
-        row.message_id,
-        (row.exchange, row.routing_key, row.user_id, decode_copies(row.copies)),
-        (row.method, row.properties, row.body),
-        row.refusals,
-    )
-    return message

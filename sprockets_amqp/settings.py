@@ -6,6 +6,7 @@ count as unset.
 
 import dataclasses
 import functools
+import importlib.util
 import inspect
 import math
 import os
@@ -84,7 +85,7 @@ def _folder(value: object) -> str | None:
     path = _path(value)
     if path is None:
         return None
-    if not hasattr(os, "register_at_fork"):
+    if importlib.util.find_spec("fcntl") is None:
         raise ValueError("needs a system with POSIX file locks")
     if not Path(path).is_dir():
         raise ValueError("must be a folder that exists")

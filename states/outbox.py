@@ -30,6 +30,8 @@ OUTBOX_STATES: Final = (
         Outbox.OPENING,
         "The files are opened, and counted: what they hold comes first.",
         on_enter=("open_files",),
+        timeout="open_limit",
+        on_timeout="disk_failed",
     ),
     Declared(
         Outbox.CLEAR,
@@ -82,6 +84,8 @@ OUTBOX_TRANSITIONS: Final = (
     # The disk, or outbox_limit.
     Row("disk_failed", (Outbox.OPENING, Outbox.HOLDING), Outbox.FULL, conditions="holds"),
     Row("disk_failed", (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING), Outbox.FAILING),
+    Row("disk_due", (Outbox.FULL,), Outbox.FULL, conditions="hangs"),
+    Row("disk_due", (Outbox.FAILING,), Outbox.FAILING, conditions="hangs"),
     Row("disk_due", (Outbox.FULL, Outbox.FAILING), Outbox.OPENING),
     Row("client_stopped", _ANY, Outbox.FINISHING),
     Row("files_closed", (Outbox.FINISHING,), Outbox.OFF, before="give_up_writing"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pika import spec
 
 from sprockets_amqp import STORED, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
 from sprockets_amqp.client import Client
@@ -163,7 +164,11 @@ def test_a_file_whose_client_is_gone_is_taken_over_within_a_minute(broker: Broke
         broker.clock.turn()
         stop(broker, two)
         assert one.counters.stored == 0
+        broker.every(lambda peer: peer.say(0, spec.Connection.Blocked("low on memory")))
+        broker.open()
         broker.clock.advance(61)
+        assert (one.counters.stored, state(one)) == (1, Outbox.HOLDING)
+        broker.every(lambda peer: peer.say(0, spec.Connection.Unblocked()))
         confirm(broker)
         assert broker.messages == ["left"]
         assert [each.name for each in path.glob("*.outbox")] == ["amqp.1.outbox"]
@@ -686,6 +691,84 @@ def test_a_disk_that_does_not_answer_ends_publishes_as_unknown(broker: Broker) -
         broker.clock.advance(70)
         confirm(broker)
         assert broker.messages == ["given"]
+
+
+def test_while_the_disk_hangs_a_ready_client_goes_on(broker: Broker) -> None:
+    """It is not opened again before it has answered, and what is published meanwhile goes out."""
+    with folder() as path:
+        client, waiting = opening(broker, path, timeout=60)
+        broker.clock.advance(10.5)
+        for _ in range(5):
+            broker.clock.advance(1.1)
+            assert (state(client), client.publish_outcome) == (Outbox.FAILING, "goes out")
+        (goes,) = publish(client, "goes")
+        confirm(broker)
+        assert goes.result() is None
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.advance(1.1)
+        assert state(client) is Outbox.CLEAR
+
+
+def test_while_the_disk_hangs_a_full_outbox_refuses(broker: Broker) -> None:
+    """What is stored comes first, however long that takes."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        publish(client, "given")
+        broker.clock.advance(10.5)
+        for _ in range(5):
+            broker.clock.advance(1.1)
+            assert (state(client), client.publish_outcome) == (Outbox.FULL, "is refused")
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.advance(1.1)
+        confirm(broker)
+        assert (broker.messages, state(client)) == (["stored", "given"], Outbox.CLEAR)
+
+
+def test_a_client_that_is_started_while_the_disk_hangs_does_without(broker: Broker) -> None:
+    """Opening waits for its turn on the disk, and no longer than for the disk itself."""
+    with folder() as path:
+        client, waiting = opening(broker, path, timeout=60)
+        stop(broker, client)
+        assert state(client) is Outbox.OFF
+        broker.clock.advance(10)
+        client.connect()
+        broker.open()
+        assert state(client) is Outbox.OPENING
+        broker.clock.advance(10.5)
+        assert state(client) is Outbox.FAILING
+        (goes,) = publish(client, "goes")
+        confirm(broker)
+        assert goes.result() is None
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.advance(1.1)
+        assert state(client) is Outbox.CLEAR
+
+
+def test_what_is_read_while_the_connection_is_lost_is_read_again(broker: Broker) -> None:
+    """What was lost comes before it, though it is written later."""
+    with folder() as path:
+        client = broker.ready(outbox=path, timeout=0, confirm_timeout=600, max_unconfirmed=1)
+        lost, second = publish(client, "lost", "second")
+        Disk.waiting = waiting = list[Any]()
+        broker.clock.turn()
+        # It is being read.
+        assert (second.result(), len(waiting)) == (STORED, 1)
+        lose(broker)
+        broker.clock.advance(4)
+        broker.open()
+        assert client.ready
+        Disk.waiting = None
+        work(waiting)
+        confirm(broker)
+        assert broker.messages == ["lost", "lost", "second"]
+        assert lost.result() == STORED
 
 
 def test_flush_waits_for_what_is_stored(broker: Broker) -> None:

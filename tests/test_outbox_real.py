@@ -10,7 +10,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import sprockets_amqp as amqp
+from sprockets_amqp.cli import main
 from sprockets_amqp.delivery.outbox_folder import files
 from tests.support.consume import on_channel
 from tools.rabbitmq import Node
@@ -49,22 +52,52 @@ asyncio.run(main())
 """
 
 
-async def publishing(node: Node, folder: Path, queue: str, rate: float, told: collections.Counter[str]) -> None:
-    """Run a process that publishes, until somebody kills it."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PUBLISHER, node.url, str(folder), queue, str(rate), stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        async for line in process.stdout:
-            told.update([line.decode().split()[0]] if line.endswith(b"\n") else [])
-    finally:
-        if process.returncode is None:
-            process.kill()
-        told.update(
-            line.split()[0] for line in (await process.stdout.read()).decode().splitlines(keepends=True) if "\n" in line
+class Publishing:
+    """A process that publishes, until somebody kills it, and the ids that it told; processes share them.
+
+    Attributes:
+        told: the ids of publishes that ended with None or STORED.
+    """
+
+    def __init__(self, node: Node, folder: Path, queue: str, told: collections.Counter[str]) -> None:
+        self._arguments = (node.url, str(folder), queue)
+        self.told = told
+        self._more = asyncio.Event()
+
+    async def run(self, rate: float) -> None:
+        """Run the process to its end, or until this is cancelled."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PUBLISHER, *self._arguments, str(rate), stdout=asyncio.subprocess.PIPE
         )
-        await process.wait()
+        assert process.stdout is not None
+        try:
+            async for line in process.stdout:
+                self._note(line)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            for line in (await process.stdout.read()).splitlines(keepends=True):
+                self._note(line)
+            await process.wait()
+
+    async def more(self, count: int) -> None:
+        """Return when so many more were told."""
+        wanted = len(self.told) + count
+        async with asyncio.timeout(60):
+            while len(self.told) < wanted:
+                self._more.clear()
+                await self._more.wait()
+
+    def _note(self, line: bytes) -> None:
+        if line.endswith(b"\n"):
+            self.told.update([line.decode().split()[0]])
+            self._more.set()
+
+
+async def killed(task: "asyncio.Task[None]") -> None:
+    """Kill the process that the task runs."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_killed_processes_and_brokers_lose_nothing(node: Node, tmp_path: Path) -> None:
@@ -74,27 +107,20 @@ async def test_killed_processes_and_brokers_lose_nothing(node: Node, tmp_path: P
     kills = ["process"] * PROCESS_KILLS + ["broker"] * BROKER_KILLS
     random.shuffle(kills)
     told: collections.Counter[str] = collections.Counter()
-    task = asyncio.create_task(publishing(node, tmp_path, queue, 500, told))
+    publishing = Publishing(node, tmp_path, queue, told)
+    task = asyncio.create_task(publishing.run(500))
     for kill in kills:
         # As long as a start takes, and a while in which messages flow.
-        seen = len(told)
-        async with asyncio.timeout(60):
-            while len(told) < seen + random.randint(100, 600):
-                await asyncio.sleep(0.02)
+        await publishing.more(random.randint(100, 600))
         if kill == "broker":
             await node.kill()
-            seen = len(told)
-            async with asyncio.timeout(60):
-                while len(told) < seen + 200:
-                    await asyncio.sleep(0.02)
+            await publishing.more(200)
             await node.start()
         else:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            task = asyncio.create_task(publishing(node, tmp_path, queue, 500, told))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await publishing(node, tmp_path, queue, 0, told)
+            await killed(task)
+            task = asyncio.create_task(publishing.run(500))
+    await killed(task)
+    await publishing.run(0)
     assert told.pop("flushed") == 1
     arrived = collections.Counter(await on_channel(node.url, lambda channel: _take(channel, queue)))
     missing = told.keys() - arrived.keys()
@@ -131,3 +157,46 @@ async def test_what_is_published_while_rabbitmq_is_down_arrives_in_order(node: N
     assert await on_channel(node.url, lambda channel: _take(channel, queue)) == names
     await client.shutdown()
     await on_channel(node.url, lambda channel: channel.queue_delete(queue))
+
+
+async def test_what_rabbitmq_refuses_is_set_aside_and_sent_when_somebody_asks_for_it(
+    broker: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exchange does not exist: RabbitMQ's words are kept, others go out, and with the exchange it does, too."""
+    exchange = f"outbox-{uuid.uuid4().hex}"
+    client = amqp.Client("amqp://127.0.0.1:2", outbox=tmp_path, timeout=0)
+    await client.publish(exchange, "key", b"", {"message_id": "refused"})
+    await client.publish("amq.topic", "key", b"", {"message_id": "good"})
+    await client.shutdown()
+    async with amqp.Client(broker.url, outbox=tmp_path) as client:
+        await client.flush(30)
+        assert (client.counters.stored, client.counters.set_aside, client.counters.confirmed) == (0, 1, 1)
+    assert main(["outbox", "list", str(tmp_path)]) == 0
+    assert f"NOT_FOUND - no exchange '{exchange}'" in capsys.readouterr().out
+    await on_channel(broker.url, lambda channel: channel.exchange_declare(exchange, "topic", auto_delete=True))
+    assert main(["outbox", "retry", str(tmp_path)]) == 0
+    async with amqp.Client(broker.url, outbox=tmp_path) as client:
+        await client.flush(30)
+        assert (client.counters.stored, client.counters.set_aside, client.counters.confirmed) == (0, 0, 1)
+    await on_channel(broker.url, lambda channel: channel.exchange_delete(exchange))
+
+
+async def test_what_a_full_queue_nacks_is_delivered_when_there_is_room(broker: Node, tmp_path: Path) -> None:
+    """It is tried again with back-off; messages to other queues go out meanwhile."""
+    queue = f"outbox-{uuid.uuid4().hex}"
+    limits = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    await on_channel(broker.url, lambda channel: channel.queue_declare(queue, arguments=limits))
+    client = amqp.Client("amqp://127.0.0.1:2", outbox=tmp_path, timeout=0)
+    for name in ("first", "second"):
+        await client.publish("", queue, b"", {"message_id": name})
+    await client.shutdown()
+    async with amqp.Client(broker.url, outbox=tmp_path) as client:
+        with pytest.raises(TimeoutError):
+            await client.flush(2)
+        assert client.counters.stored == 1
+        assert await client.publish("amq.topic", "key", b"") is None
+        arrived = await on_channel(broker.url, lambda channel: _take(channel, queue))
+        await client.flush(30)
+    arrived += await on_channel(broker.url, lambda channel: _take(channel, queue))
+    assert arrived == ["first", "second"]
+    await on_channel(broker.url, lambda channel: channel.queue_delete(queue))

@@ -7,8 +7,8 @@ import collections
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sprockets_amqp import outbox
 from sprockets_amqp.client import Client
+from sprockets_amqp.delivery import disk
 from sprockets_amqp.delivery.outbox_row import Batch
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
@@ -77,14 +77,14 @@ class Broker(testing.Broker):
 
     def install(self) -> Self:
         """Be in the place of every RabbitMQ, and a disk that does at once what it is told in that of threads."""
-        module: Any = outbox
+        module: Any = disk
         module.ThreadPoolExecutor = lambda *_: Disk()
         Disk.waiting = None
         return super().install()
 
     def uninstall(self) -> None:
         """Be nobody's any more, and have threads write to the disk."""
-        module: Any = outbox
+        module: Any = disk
         module.ThreadPoolExecutor = ThreadPoolExecutor
         # Those of a client that a test left.
         while Disk.folders:

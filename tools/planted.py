@@ -72,12 +72,12 @@ DEFECTS: Final = (
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
     Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),
     Defect("a torn confirm is lost", "sprockets_amqp/wire/transport.py", 'self._torn = data if torn else b""', 'self._torn = b""'),
-    Defect("stored is told before it is on the disk", OUTBOX, "        self._submit()\n        return \"\"\n", "        self._submit()\n        self._publisher.succeed(message, STORED)\n        return \"\"\n"),
-    Defect("what is stored and lost is deleted", OUTBOX, "        elif isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message):\n            self._keep(", "        elif isinstance(error, (NotReadyError, OutcomeUnknown)):\n            self._delete(key, message)\n        elif error is None:\n            self._keep("),
+    Defect("stored is told before it is on the disk", OUTBOX, "        self._disk.submit()\n        return \"\"\n", "        self._disk.submit()\n        self._publisher.succeed(message, STORED)\n        return \"\"\n"),
+    Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, error.__cause__)\n", "                self._delete(key, message)\n"),
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=("store_waiting",),', ""),
     Defect("what is published passes what is stored", "states/outbox.py", '    Outbox.HOLDING: {"goes out": "is stored"', '    Outbox.HOLDING: {"goes out": "goes out"'),
-    Defect("what is stored is numbered backwards", OUTBOX, "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
-    Defect("what is refused is deleted", OUTBOX, "        self._next.set_asides[key] = words\n", "        self._next.deletes.add(key)\n"),
+    Defect("what is stored is numbered backwards", "sprockets_amqp/delivery/outbox_row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
+    Defect("what is refused is deleted", OUTBOX, "        self._disk.next.set_asides[key] = words\n", "        self._disk.next.deletes.add(key)\n"),
     Defect("what was scheduled is not called off", "sprockets_amqp/model.py", "            handle.cancel()\n", "            pass\n"),
 )  # fmt: skip
 

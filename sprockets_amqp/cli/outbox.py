@@ -5,6 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -50,8 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _list(folder: Path) -> int:
     for path in files(folder):
-        file = OutboxFile(path)
-        try:
+        with closing(OutboxFile(path)) as file:
             totals = file.totals()
             oldest = "" if totals.oldest is None else f", the oldest of {_age(totals.oldest)} ago"
             print(
@@ -60,8 +60,6 @@ def _list(folder: Path) -> int:
             )
             for row in file.rows("set_aside IS NOT NULL"):
                 print(f"  {_name(path, row)} set aside: {shown(row.set_aside)}")
-        finally:
-            file.close()
     return OK
 
 
@@ -74,23 +72,17 @@ def _chosen(folder: Path, names: list[str]) -> Iterator[tuple[Path, int]]:
             raise UsageError(f"{name!r} names no message: say FILE:NUMBER, as list does")
         yield path, int(number)
     for path in files(folder) if not names else []:
-        file = OutboxFile(path)
-        try:
+        with closing(OutboxFile(path)) as file:
             yield from [(path, row.number) for row in file.rows("set_aside IS NOT NULL")]
-        finally:
-            file.close()
 
 
 def _each(found: list[tuple[Path, int]], action: Callable[[OutboxFile, int], bool]) -> int:
     status = OK
     for path, number in found:
-        file = OutboxFile(path)
-        try:
+        with closing(OutboxFile(path)) as file:
             if not action(file, number):
                 print(f"{path.name}:{number}: there is no such message, or it was not set aside")
                 status = FAILED
-        finally:
-            file.close()
     return status
 
 

@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Self, TypedDict
 from uuid import UUID
 
 from sprockets_amqp.errors import InvalidMessage
@@ -136,16 +136,18 @@ class Message:
         self.returned: tuple[int, str] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
-    def restore(
-        self,
+    @classmethod
+    def restored(
+        cls,
         future: "asyncio.Future[Result]",
         key: tuple[int, int],
         message_id: str,
         address: tuple[str, str, str | None, Copies],
         octets: tuple[bytes, bytes, bytes],
         refusals: int,
-    ) -> None:
-        """Fill a new one with what was stored of another: it was checked and encoded when that was made."""
+    ) -> Self:
+        """Make one again of what was stored: it was checked and encoded when it was published."""
+        self = cls.__new__(cls)
         self.future, self.key, self.number = future, key, key[1]
         self.message_id = message_id
         self.exchange, self.routing_key, self.user_id, self.copies = address
@@ -153,6 +155,7 @@ class Message:
         self.refusals = refusals
         self.refusal = self.returned = self.timeout = self.timer = None
         self.sent_at = 0.0
+        return self
 
     @property
     def size(self) -> int:

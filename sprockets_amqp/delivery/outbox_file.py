@@ -5,6 +5,7 @@ https://www.sqlite.org/pragma.html#pragma_synchronous) before a commit returns. 
 """
 
 import contextlib
+import fcntl
 import itertools
 import logging
 import os
@@ -14,11 +15,6 @@ from pathlib import Path
 from typing import Final
 
 from .outbox_row import OVERHEAD, Row, Totals
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on Linux
-    fcntl = None  # type: ignore[assignment]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,7 +28,8 @@ VERSION: Final = 1
 BUSY_LIMIT: Final = 5.0
 #: Octets of an empty file from which on it is worth making small again.
 LARGE: Final = 1024**2
-
+#: How many messages are written at once to the file that takes the place of a damaged one.
+BATCH: Final = 1000
 #: How many numbers in a row are tried behind one that cannot be read.
 STEPS: Final = 10_000
 CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -274,9 +271,10 @@ def salvage(path: Path, error: BaseException) -> None:
     kept = 0
     file = OutboxFile(fresh)
     try:
-        for row in _readable(path):
-            file.write([row])
-            kept += 1
+        readable = _readable(path)
+        while rows := list(itertools.islice(readable, BATCH)):
+            file.write(rows)
+            kept += len(rows)
     finally:
         file.close()
     aside = next(each for number in itertools.count(1) if not (each := _damaged(path, number)).exists())

@@ -3,11 +3,14 @@
 It needs no SQLite, which is loaded for a client with an outbox alone.
 """
 
+import asyncio
 import dataclasses
 import json
+import time
 import zlib
-from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+from .message import Message
 
 #: Octets that a message takes on the disk beside its body and properties, about.
 OVERHEAD: Final = 200
@@ -136,11 +139,32 @@ class Done:
     totals: Totals | None = None
 
 
-def encode_copies(copies: Iterable[tuple[str, Iterable[str]]]) -> str:
-    """Write the further routing keys of a message as JSON."""
-    return json.dumps([[name, list(keys)] for name, keys in copies]) if copies else "[]"
+def row_of(message: Message, refusals: int) -> Row:
+    """Write a message as it is stored."""
+    return Row(
+        message.number,
+        time.time(),
+        message.message_id or "",
+        message.exchange,
+        message.routing_key,
+        message.user_id,
+        json.dumps(message.copies),
+        message.method,
+        message.properties,
+        message.body,
+        0,
+        refusals,
+    )
 
 
-def decode_copies(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Read what `encode_copies` wrote."""
-    return tuple((name, tuple(keys)) for name, keys in json.loads(text))
+def message_of(key: Key, row: Row, loop: asyncio.AbstractEventLoop) -> Message:
+    """Make a message again of what is stored; nobody waits for its end."""
+    copies = tuple((name, tuple(keys)) for name, keys in json.loads(row.copies))
+    return Message.restored(
+        loop.create_future(),
+        key,
+        row.message_id,
+        (row.exchange, row.routing_key, row.user_id, copies),
+        (row.method, row.properties, row.body),
+        row.refusals,
+    )

@@ -6,12 +6,11 @@ question about an exchange at a time, which holds up no other exchange, and one 
 """
 
 import asyncio
-import dataclasses
 import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
@@ -26,104 +25,23 @@ from sprockets_amqp.errors import (
     OutcomeUnknown,
 )
 from sprockets_amqp.link import BLAMELESS, Link
-from sprockets_amqp.observers import ANSWERED, OUTCOMES, Outcome, PublishEnd, Watch
+from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.topology import in_setup
 from sprockets_amqp.wire.replies import describe
 
 from .confirms import Confirms
+from .counters import Counters
 from .exchanges import QUESTION_LIMIT, Exchanges, Subject
 from .line import Line
-from .message import STORED, Message, Options, Result
+from .message import Message, Options, Result
+from .reports import Reports
+from .surroundings import Gate, Keeper
 
 LOGGER = logging.getLogger(__name__)
 
 #: Seconds between looks at a socket that takes too little: without confirms nothing else tells when it took more.
 CONGESTION_INTERVAL: Final = 0.05
-
-
-class Gate(Protocol):
-    """What the publisher asks the lifecycle."""
-
-    @property
-    def publishable(self) -> bool:
-        """Whether a message may go out now."""
-
-    @property
-    def goes_out(self) -> bool:
-        """Whether what is published now goes out at once."""
-
-    @property
-    def awaitable(self) -> bool:
-        """Whether what is published now goes out, or may wait for that."""
-
-    @property
-    def publish_outcome(self) -> str:
-        """What becomes of what is published now."""
-
-    @property
-    def condition(self) -> str:
-        """In which state the connection is, and why, for people."""
-
-
-@dataclasses.dataclass(slots=True)
-class Counters:
-    """How many messages there were, since the client was made.
-
-    Attributes:
-        published: handed to the transport; a message that is republished counts each time.
-        confirmed: acknowledged by RabbitMQ.
-        returned: returned by RabbitMQ as unroutable.
-        nacked: refused by a queue.
-        failed: publishes that ended with an error, of any kind.
-        republished: sent again after a loss.
-        reconnects: connections made again after one was lost.
-        unconfirmed: on the wire now.
-        waiting: in line now.
-        stored: in the outbox now, and to be sent or confirmed.
-        set_aside: in the outbox now, and not sent any more: RabbitMQ refuses them.
-    """
-
-    published: int = 0
-    confirmed: int = 0
-    returned: int = 0
-    nacked: int = 0
-    failed: int = 0
-    republished: int = 0
-    reconnects: int = 0
-    unconfirmed: int = 0
-    waiting: int = 0
-    stored: int = 0
-    set_aside: int = 0
-
-
-class Keeper:
-    """What the publisher asks the outbox, and tells it; this is what there is without one."""
-
-    @property
-    def in_line(self) -> int:
-        """How many stored messages are in the publisher's line."""
-        return 0
-
-    def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:  # noqa: ARG002
-        """Tell whether a message is stored that would end with this error; RabbitMQ may confirm one on the wire yet."""
-        return False
-
-    def store(self, message: Message, deadline: float) -> str:  # noqa: ARG002
-        """Store a message that comes behind others that are stored; returns why it can't be."""
-        return "there is no outbox"
-
-    def on_sent(self, _message: Message) -> None:
-        """Take note that a stored message is on the wire."""
-
-    def on_end(self, message: Message, error: AMQPException | None) -> None:
-        """Take note of the end of a stored message: it was confirmed, or there is an error."""
-
-    def load_more(self) -> None:
-        """Read more of what is stored, where it may be sent."""
-
-    def unload(self) -> None:
-        """Forget the stored messages that are in line: they are read again when the connection is."""
 
 
 class Publisher:
@@ -140,8 +58,7 @@ class Publisher:
         self._line = Line()
         self.keeper = Keeper()
         self._confirms: Confirms[Message] = Confirms()
-        #: The messages whose end somebody wants to be told.
-        self._watched: dict[Message, Watch] = {}
+        self._reports = Reports(loop, confirmed=settings.enable_confirmations)
         #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
         self._suspects = 0
         self._confirm_timer: asyncio.TimerHandle | None = None
@@ -177,7 +94,7 @@ class Publisher:
         future = self._loop.create_future()
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
         if watch is not None:
-            self._watch(message, watch)
+            self._reports.begin(message, watch)
         if message.refusal is not None:
             self.end(message, message.refusal)
         elif (
@@ -426,8 +343,8 @@ class Publisher:
         counters.published += 1
         if message.sent_at:
             counters.republished += 1
-            if message in self._watched:
-                self._watched[message].resends += 1
+            if message in self._reports:
+                self._reports[message].resends += 1
         message.sent_at = self._loop.time()
         if message.key is not None:
             self.keeper.on_sent(message)
@@ -496,55 +413,19 @@ class Publisher:
         if message.key is not None:
             self.keeper.on_end(message, error)
         elif message.future.done():
-            self._report(message)
+            self._reports.end(message)
         elif error is None:
             self.succeed(message)
         elif not self.keeper.takes(message, error, on_wire=on_wire):
-            if self._watched:
-                self._report(message, error)
+            self._reports.end(message, error)
             self.counters.failed += 1
             message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
 
     def succeed(self, message: Message, result: Result = None) -> None:
         """End a publish that was confirmed, or handed over where there are no confirms; or stored, with `STORED`."""
-        if self._watched:
-            self._report(message, result=result)
+        if self._reports:
+            self._reports.end(message, result=result)
         message.future.set_result(result)
-
-    def _watch(self, message: Message, watch: Watch) -> None:
-        watch.began = self._loop.time()
-        self._watched[message] = watch
-        if not self._loop.is_closed():
-            # It is known by then, unless the caller cancelled the publish.
-            message.future.add_done_callback(lambda _future: self._report(message))
-
-    def _report(self, message: Message, error: AMQPException | None = None, result: Result = None) -> None:
-        """Tell those who watch a message that it ends now; who awaits the future goes on after them."""
-        watch = self._watched.pop(message, None)
-        if watch is None:
-            return
-        if message.future.done():
-            outcome, error = Outcome.CANCELLED, None
-        elif error is not None:
-            outcome = OUTCOMES[type(error)]
-        elif result == STORED:
-            outcome = Outcome.STORED
-        else:
-            outcome = Outcome.CONFIRMED if self._settings.enable_confirmations else Outcome.SENT
-        now, sent_at = self._loop.time(), message.sent_at
-        watch.tell(
-            PublishEnd(
-                outcome=outcome,
-                error=error,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                message_id=message.message_id,
-                size=len(message.body),
-                sends=watch.resends + 1 if sent_at else 0,
-                seconds_in_line=(sent_at or now) - watch.began,
-                seconds_to_confirm=now - sent_at if outcome in ANSWERED else None,
-            )
-        )
 
 
 def blames(cause: BaseException | None, message: Message | None = None) -> bool:

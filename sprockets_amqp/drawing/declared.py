@@ -54,6 +54,7 @@ TIMES: Final = {
     "attempt_limit": "the time that pika may take for one node",
     "channel_delay": "the back-off between channels",
     "closing_limit": "the time that is left for closing",
+    "open_limit": "the time that opening may take",
     "finish_limit": "the last second of a client, which is kept for the disk",
     "patience": "the setting `timeout`",
     "renewal_delay": "two thirds of the time for which the credentials are valid; after a failure, a back-off",

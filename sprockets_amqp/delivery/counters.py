@@ -1,0 +1,34 @@
+"""How many messages there were."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(slots=True)
+class Counters:
+    """How many messages there were, since the client was made.
+
+    Attributes:
+        published: handed to the transport; a message that is republished counts each time.
+        confirmed: acknowledged by RabbitMQ.
+        returned: returned by RabbitMQ as unroutable.
+        nacked: refused by a queue.
+        failed: publishes that ended with an error, of any kind.
+        republished: sent again after a loss.
+        reconnects: connections made again after one was lost.
+        unconfirmed: on the wire now.
+        waiting: in line now.
+        stored: in the outbox now, and to be sent or confirmed.
+        set_aside: in the outbox now, and not sent any more: RabbitMQ refuses them.
+    """
+
+    published: int = 0
+    confirmed: int = 0
+    returned: int = 0
+    nacked: int = 0
+    failed: int = 0
+    republished: int = 0
+    reconnects: int = 0
+    unconfirmed: int = 0
+    waiting: int = 0
+    stored: int = 0
+    set_aside: int = 0

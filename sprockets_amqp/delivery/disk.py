@@ -1,0 +1,95 @@
+"""The way from the loop to the disk: one batch after the other is done in a thread, and nobody waits for it.
+
+What comes while one is being done is in the next: that makes one transaction of it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
+
+from .outbox_folder import Folder
+from .outbox_row import Batch, Done
+
+#: Seconds that one batch may take.
+DISK_LIMIT: Final = 10.0
+#: How many messages are written at once: the loop is not to stand still while it tells their ends.
+BATCH: Final = 1000
+
+
+class Disk:
+    """What is done in a folder now, and what is to be done next.
+
+    Attributes:
+        next: what is to be done next.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        on_done: Callable[[Batch, Done], object],
+        on_silence: Callable[[str], object],
+    ) -> None:
+        self.next = Batch()
+        self._folder = Folder(path, name)
+        self._loop = loop
+        self._on_done = on_done
+        self._on_silence = on_silence
+        self._running: Batch | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._executor: Executor | None = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether what is being done takes longer than it may."""
+        return self._limit is not None and self._limit.when() <= self._loop.time()
+
+    @property
+    def given(self) -> set[int]:
+        """The numbers of the messages that are being written: they may be on the disk, whatever follows."""
+        return {row.number for row in self._running.puts} if self._running is not None else set()
+
+    @property
+    def loading(self) -> bool:
+        """Whether messages are being read, or will be next."""
+        return self.next.load is not None or (self._running is not None and self._running.load is not None)
+
+    def submit(self) -> None:
+        """Have the next batch done, unless there is nothing in it, or one is being done."""
+        if self._running is not None or self.next.empty:
+            return
+        batch, self.next = self.next, Batch()
+        if len(batch.puts) > BATCH:
+            batch.puts, self.next.puts = batch.puts[:BATCH], batch.puts[BATCH:]
+            batch.close, self.next.close = False, batch.close
+        self._running = batch
+        self._limit = self._loop.call_later(
+            DISK_LIMIT, self._on_silence, f"the disk has not answered within {DISK_LIMIT:g} s"
+        )
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "sprockets_amqp-outbox")
+        self._loop.run_in_executor(self._executor, self._folder.run, batch).add_done_callback(self._finish)
+
+    def forget_load(self) -> None:
+        """Take no notice of what is being read."""
+        self.next.load = None
+        if self._running is not None:
+            self._running.load = None
+
+    def abandon(self) -> None:
+        """Leave everything to the parent process, in a forked child."""
+        self._folder.abandon()
+
+    def _finish(self, future: "asyncio.Future[Done]") -> None:
+        batch, self._running = self._running, None
+        assert batch is not None
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        if batch.close and self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._executor = None
+        self._on_done(batch, future.result())
+        self.submit()
