@@ -456,9 +456,9 @@ class Client(Bound):
         """Show the observer each publish from now on, until the result's `cancel()`.
 
         Its ``publishing(publish)`` is called in each call of `publish` with a `Publish`. It may add to ``headers``, and
-        returns what is to be called once with the `PublishEnd`, or None. That is called in a later turn of the loop,
-        before who awaits the publish goes on, and in the same context (`contextvars`). What either raises is logged and
-        changes nothing.
+        returns what is to be called once with the `PublishEnd`, or None. That is called in a later turn of the loop, in
+        the context of the call (`contextvars`), and before a coroutine that awaits the publish continues. An exception
+        from either is logged and changes nothing.
 
         A forked process's client has the observers, and is told of what is published there.
 

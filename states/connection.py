@@ -5,8 +5,9 @@ a state does nothing in that state. To change behaviour, change the declaration:
 and the pictures follow it.
 
 This file declares the machine of the connection; `outage.py` the machine of an outage, and what a publish does in the
-states of both; `renewal.py` the machine that renews the credentials of an open connection. Deliberately not declared,
-because none of it says what may happen to the connection:
+states of both; `renewal.py` the machine that renews the credentials of an open connection; `outbox.py` the machine of
+the outbox, and what it makes of a publish. Deliberately not declared, because none of it says what may happen to the
+connection:
 
 - the publisher's flow control: the window of unconfirmed messages, the line, one question about an exchange at a time,
   suspects one at a time (`delivery/publisher.py`). It changes with every message.
@@ -16,6 +17,8 @@ because none of it says what may happen to the connection:
   timeouts and the guard ``asks`` ask.
 - whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known of them
   (`delivery/exchanges.py`).
+- when the outbox looks for files that other clients left: every minute while it is open, in whatever state (`outbox.py`
+  of the package). What it finds is a trigger like any other.
 - `Client.shutdown` waiting for requests in flight: the connection stays what it is meanwhile.
 - a subclass's `connect()` that raises or does not connect: it is called again after the delay (`Lifecycle`).
 """

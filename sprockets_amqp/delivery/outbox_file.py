@@ -76,7 +76,7 @@ class OutboxFile:
             os.close(lock)
             raise
 
-    def mend(self, error: BaseException) -> None:
+    def repair(self, error: BaseException) -> None:
         """Put the file aside, which is damaged, and go on with what can be read of it."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()

@@ -109,11 +109,11 @@ class Folder:
         # The client's own first: somebody waits for that.
         for number in sorted(changed | {OWN}):
             if number in self._files and (number in changed or batch.puts):
-                with self._mending(number) as file:
+                with self._repairing(number) as file:
                     self._write_file(number, file, batch)
             done.written = True
         for number in changed & self._files.keys():
-            with self._mending(number) as file:
+            with self._repairing(number) as file:
                 if number == OWN:
                     file.make_small()
                 elif file.is_empty:
@@ -137,7 +137,7 @@ class Folder:
         # What others have left is older.
         for number in sorted(self._files, key=lambda each: (each == OWN, each)):
             shift = self._shift(number)
-            with self._mending(number) as file:
+            with self._repairing(number) as file:
                 rows = file.load(limit - len(found), size, set(_of(number, without, shift)))
                 intact = [row for row in rows if row.intact]
                 if len(intact) < len(rows):
@@ -152,7 +152,7 @@ class Folder:
     def _totals(self) -> Totals:
         found = []
         for number in list(self._files):
-            with self._mending(number) as file:
+            with self._repairing(number) as file:
                 found.append(file.totals())
         return Totals(
             sum(each.messages for each in found) - len(self._gone) - len(self._aside),
@@ -165,14 +165,14 @@ class Folder:
         return self._base if number == OWN else 0
 
     @contextlib.contextmanager
-    def _mending(self, number: int) -> Iterator[OutboxFile]:
-        """Give a file; what turns out to be damaged is mended before the error goes on."""
+    def _repairing(self, number: int) -> Iterator[OutboxFile]:
+        """Yield a file; one that turns out to be damaged is repaired before the error is raised."""
         file = self._files[number]
         try:
             yield file
         except sqlite3.DatabaseError as error:
             if is_corrupt(error):
-                file.mend(error)
+                file.repair(error)
             raise
 
 

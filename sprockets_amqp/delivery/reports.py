@@ -9,7 +9,7 @@ from .message import STORED, Message, Result
 
 
 class Reports(dict[Message, Watch]):
-    """The messages whose end somebody wants to be told, and what waits for it."""
+    """The messages whose end is observed, and what is called with it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, confirmed: bool) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Reports(dict[Message, Watch]):
             message.future.add_done_callback(lambda _future: self.end(message))
 
     def end(self, message: Message, error: AMQPException | None = None, result: Result = None) -> None:
-        """Tell those who watch a message that it ends now; who awaits the future goes on after them."""
+        """Report the end of a message to its observers; a coroutine that awaits the future continues after them."""
         watch = self.pop(message, None)
         if watch is None:
             return

@@ -48,10 +48,10 @@ class Keeper:
         return "there is no outbox"
 
     def on_sent(self, _message: Message) -> None:
-        """Take note that a stored message is on the wire."""
+        """Called when a stored message has gone out."""
 
     def on_end(self, message: Message, error: AMQPException | None) -> None:
-        """Take note of the end of a stored message: it was confirmed, or there is an error."""
+        """Called when a stored message was confirmed, or with the error that it would end with."""
 
     def load_more(self) -> None:
         """Read more of what is stored, where it may be sent."""
