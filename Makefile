@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools
+SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools docs/conf.py
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-fast matrix simulate lint diagrams bench soak clean
+.PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench soak clean
 
 help:
 	@echo "make demo      publish an event from a small application and read it back from a queue"
@@ -14,6 +14,8 @@ help:
 	@echo "make matrix    run demo and tests on other systems, made from nothing: SYSTEMS=\"debian-13 ...\", as root"
 	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000, or replay one: SEED=..."
 	@echo "make lint      ruff check, ruff format --check, mypy --strict, lint-imports"
+	@echo "make docs      build the documentation into docs/_build"
+	@echo "make docs-serve build it and show it on http://127.0.0.1:8800"
 	@echo "make diagrams  render states/ into diagrams/"
 	@echo "make bench     measure against other clients"
 	@echo "make soak      an hour of random faults"
@@ -58,7 +60,7 @@ test-fast: $(VENV)/.dev
 # All of them take about an hour.
 matrix: $(VENV)/.dev
 	@.ci/setup systems
-	@$(PY) -m tools.matrix --record $(SYSTEMS); status=$$?; $(PY) -m tools.readme; exit $$status
+	@$(PY) -m tools.matrix --record $(SYSTEMS); status=$$?; $(PY) -m tools.documents; exit $$status
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tools.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5000))
@@ -69,16 +71,22 @@ lint: $(VENV)/.dev
 	@$(VENV)/bin/mypy --strict $(SOURCES)
 	@$(VENV)/bin/lint-imports --no-logo
 
-# What is drawn and written from the declaration and the tests: diagrams/, and the README's tables.
+docs: $(VENV)/.dev
+	@$(VENV)/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build
+
+docs-serve: docs
+	@$(PY) -m http.server --bind 127.0.0.1 --directory docs/_build 8800
+
+# What is drawn and written from the declaration and the tests: diagrams/, and the generated parts of README and docs.
 diagrams: $(VENV)/.dev
 	@.ci/setup diagrams
 	@$(PY) -m sprockets_amqp diagram
-	@$(PY) -m tools.readme
+	@$(PY) -m tools.documents
 
 bench: $(VENV)/.bench
 	@.ci/setup broker compiler
 	@$(PY) -m benchmarks
-	@$(PY) -m tools.readme
+	@$(PY) -m tools.documents
 
 soak: $(VENV)/.dev
 	@.ci/setup broker
@@ -86,5 +94,5 @@ soak: $(VENV)/.dev
 	@$(PY) -m tests.soak
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """The README tells the truth: its code runs, its tables are those of the code, and its links lead somewhere.
 
-`python -m tools.readme` brings up to date what is generated.
+`python -m tools.documents` brings up to date what is generated.
 """
 
 import ast
@@ -37,18 +37,11 @@ from sprockets_amqp.settings import DEFAULT_URL
 from sprockets_amqp.testing import Broker
 from tests.support.http import fetch, served
 from tests.support.waiting import until
+from tools.documents import README
 from tools.rabbitmq import Node, free_port
-from tools.readme import README, generated
 
 ROOT: Final = Path(__file__).parent.parent
 SECONDS: Final = 60
-
-# What is generated
-
-
-def test_the_generated_parts_are_up_to_date() -> None:
-    """The application, the tables of states, transitions and timings, and the diagram are those of the project."""
-    assert README.read_text() == generated(README.read_text()), "run python -m tools.readme"
 
 
 def test_the_picture_is_there() -> None:
@@ -110,11 +103,6 @@ TESTED: Final = {
     ("Coming from sprockets.mixins.amqp", "python"),
     ("Working on it", "sh"),
 }
-
-
-def test_every_block_of_code_has_a_test() -> None:
-    """Whoever adds a block adds its test."""
-    assert {(each.heading, each.language) for each in blocks()} == TESTED
 
 
 @pytest.fixture
@@ -453,18 +441,3 @@ def test_the_calls_of_the_test_kit_are_those_of_the_code() -> None:
     inner |= {"note_sent", "reach", "attempted"}
     verbs = {name for name, each in vars(Broker).items() if inspect.isfunction(each) and not name.startswith("_")}
     assert [name for name in verbs - inner if f"{name}(" not in section] == []
-
-
-# What it points to
-
-
-def test_every_link_into_the_project_leads_somewhere() -> None:
-    """Files exist, and so do headings."""
-    text = README.read_text()
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target

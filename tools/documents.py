@@ -1,6 +1,7 @@
-"""The generated parts of the README: `python -m tools.readme` brings them up to date."""
+"""The generated parts of README.md and docs/: `python -m tools.documents` brings them up to date."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from tools import faults, matrix, starts
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
 
-#: What stands between `<!-- name -->` and `<!-- /name -->`.
+#: What stands between `<!-- name -->` and `<!-- /name -->`, wherever a document has such a pair.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
     "testing": lambda: f"```python\n{tests_shown()}```\n",
@@ -25,6 +26,14 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),
 }
 
+_PART: Final = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- /(?P=name) -->", re.DOTALL)
+
+
+def documents() -> Iterator[Path]:
+    """Yield the README, and every page of the documentation."""
+    yield README
+    yield from sorted((ROOT / "docs").rglob("*.md"))
+
 
 def tests_shown() -> str:
     """Return the first tests of the example, from its imports on."""
@@ -33,14 +42,17 @@ def tests_shown() -> str:
 
 
 def generated(text: str) -> str:
-    """The text with its generated parts as they should be."""
-    for name, generate in GENERATED.items():
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, mark, after = rest.partition(f"<!-- /{name} -->")
-        assert mark, f"README.md has no part {name}"
-        text = f"{before}<!-- {name} -->\n\n{generate()}\n{mark}{after}"
-    return text
+    """Return the document with its generated parts as they should be; KeyError names a part that nothing generates."""
+    return _PART.sub(
+        lambda part: f"<!-- {part['name']} -->\n\n{GENERATED[part['name']]()}\n<!-- /{part['name']} -->", text
+    )
+
+
+def parts(text: str) -> list[str]:
+    """Return the names of the document's generated parts."""
+    return [part["name"] for part in _PART.finditer(text)]
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text()))
+    for document in documents():
+        document.write_text(generated(document.read_text()))
