@@ -7,7 +7,6 @@ import re
 import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tornado.web import Application
