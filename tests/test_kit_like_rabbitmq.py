@@ -153,6 +153,9 @@ class RabbitMQ:
 
     async def block(self) -> None:
         await self._node.ctl("set_vm_memory_high_watermark", "0")
+        # A connection hears of the alarm later than rabbitmqctl, and only blocks what is published after that.
+        while f"{self._name}\tblocking" not in await self._node.ctl("list_connections", "vhost", "state"):
+            pass
 
     async def unblock(self) -> None:
         await self._node.ctl("set_vm_memory_high_watermark", "0.4")
@@ -241,8 +244,12 @@ class Run:
                 queues.add(arguments[0])
             perform = getattr(self, f"_{verb}", None) or getattr(self.side, verb)
             await perform(*arguments)
-        await self._client.shutdown()
+        await self.close()
         return {queue: await self.side.bodies(queue) for queue in sorted(queues)}
+
+    async def close(self) -> None:
+        """Close the client, of which nothing is left then."""
+        await self._client.shutdown()
 
     def _begin(self, message: tuple[str, str, bool], timeout: float = LONG) -> "asyncio.Future[None]":
         exchange, routing_key, mandatory = message
@@ -334,7 +341,10 @@ class Run:
 async def performed(side: Side, script: Script) -> tuple[list[str], dict[str, list[bytes]]]:
     """Perform a script on one side; returns the outcomes, and what is in the queues."""
     run = Run(side)
-    stored = await asyncio.wait_for(run.perform(script), 120)
+    try:
+        stored = await asyncio.wait_for(run.perform(script), 120)
+    finally:
+        await run.close()
     return run.outcomes, stored
 
 
