@@ -99,12 +99,12 @@ class Lifecycle(Model):
         self._events = events
         self._announce = announce
         #: The states in which a publish goes out, whatever the outage says, and those of the outbox in which it does,
-        #: and in which what waits does: each publish asks.
-        self._publishable = {
+        #: and in which what waits does. Each publish asks: a tuple compares identities, a set would hash an Enum.
+        self._publishable = tuple(
             state for state, outcomes in PUBLISH_OUTCOMES.items() if set(outcomes.values()) == {"goes out"}
-        }
-        self._passing = {outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] == "goes out"}
-        self._letting = {outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] != "waits"}
+        )
+        self._passing = tuple(outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] == "goes out")
+        self._letting = tuple(outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] != "waits")
         #: The state that the last transition left, or is about to leave.
         self._left: Substate = State.IDLE
         #: Since when publishing is impossible, in the loop's time, and whether it was possible before.

@@ -369,7 +369,7 @@ def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
 ) -> None:
     """A TypeError that no value explains goes on as what it is."""
 
-    def broken(_value: object) -> bytes:
+    def broken(*_values: object) -> bytes:
         raise TypeError("a defect")
 
     monkeypatch.setattr("sprockets_amqp.delivery.message.encode_body", broken)

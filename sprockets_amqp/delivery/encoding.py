@@ -10,6 +10,7 @@ import functools
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from uuid import UUID
 
 from pika.delivery_mode import DeliveryMode
 
@@ -17,7 +18,7 @@ from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
 from sprockets_amqp.wire.pika_insides import encode_table
 
-from .refusals import check_address, check_deaths, check_reply_to, check_routes, check_values
+from .refusals import check_address, check_names, check_reply_to, check_values
 
 Encoder = Callable[[Any], bytes]
 
@@ -33,16 +34,52 @@ _pack_flags: Final = struct.Struct(">H").pack
 _pack_timestamp: Final = struct.Struct(">Q").pack
 
 
-def encode_properties(properties: dict[str, Any]) -> bytes:
-    """Encode properties as the flags and list of a content header; those that are None are left out."""
-    flags, plan = _plan(tuple(properties))
-    pieces = [flags]
-    for name, encode in plan:
-        value = properties[name]
-        if value is None:
-            return encode_properties({name: value for name, value in properties.items() if value is not None})
-        pieces.append(encode(value))
-    return b"".join(pieces)
+def encode_properties(properties: dict[str, Any], timestamp: int | None = None, app_id: str | None = None) -> bytes:
+    """Encode properties as the flags and list of a content header; those that are None are left out.
+
+    ``timestamp`` and ``app_id`` are for properties that have none.
+    """
+    others = properties.copy()
+    take = others.pop
+    headers, correlation_id, message_id = take("headers", None), take("correlation_id", None), take("message_id", None)
+    start, mode, reply, rest = _encode_others(
+        timestamp, app_id, headers is None, correlation_id is None, message_id is None, tuple(others), *others.values()
+    )
+    return b"".join(
+        (
+            start,
+            b"" if headers is None else _encode_headers(headers),
+            mode,
+            b"" if correlation_id is None else _encode_id("correlation_id", correlation_id),
+            reply,
+            b"" if message_id is None else _encode_id("message_id", message_id),
+            rest,
+        )
+    )
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _encode_others(
+    timestamp: int | None,
+    app_id: str | None,
+    without_headers: bool,
+    without_correlation_id: bool,
+    without_message_id: bool,
+    names: tuple[str, ...],
+    *values: object,
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Encode what messages have in common: the flags, and what stands before, between and after headers and ids."""
+    for name in names:
+        if name not in _ENCODERS:
+            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP knows {', '.join(PROPERTY_NAMES)}")
+    given = {"timestamp": timestamp, "app_id": app_id, **dict(zip(names, values, strict=True))}
+    own = {"headers": without_headers, "correlation_id": without_correlation_id, "message_id": without_message_id}
+    absent = {name for name in PROPERTY_NAMES if own.get(name, given.get(name) is None)}
+    flags = sum(1 << (15 - index) for index, name in enumerate(PROPERTY_NAMES) if name not in absent)
+    start, mode, reply, rest = (
+        b"".join(_ENCODERS[name](given[name]) for name in PROPERTY_NAMES[part] if name not in absent) for part in _PARTS
+    )
+    return _pack_flags(flags) + start, mode, reply, rest
 
 
 @functools.lru_cache(maxsize=1024)
@@ -86,11 +123,14 @@ def _encode_short_string(name: str, value: object) -> bytes:
     return _OCTETS[len(octets)] + octets
 
 
+def _encode_id(name: str, value: object) -> bytes:
+    return _encode_short_string(name, str(value) if isinstance(value, UUID) else value)
+
+
 def _encode_headers(value: object) -> bytes:
     if not isinstance(value, dict):
         raise InvalidMessage("headers", f"must be a dict, not {type(value).__name__}")
-    check_routes(value)
-    check_deaths(value)
+    check_names(value)
     encoded = _encode_table(value)
     if encoded is None:
         # Without a cause: pika quotes the values, which may be secret and of any size.
@@ -133,7 +173,6 @@ def _kind(value: object) -> str:
     return f"of type {shown(type(value).__name__, 80)}"
 
 
-@functools.lru_cache(maxsize=256)
 def _encode_reply_to(value: object) -> bytes:
     check_reply_to(value)
     return _encode_short_string("reply_to", value)
@@ -177,7 +216,6 @@ def _is_short_decimal(value: str) -> bool:
     return value.isascii() and value.isdecimal() and len(value) <= SHORT_STRING_LIMIT
 
 
-@functools.lru_cache(maxsize=16, typed=True)
 def _encode_timestamp(value: object) -> bytes:
     if not isinstance(value, int) or not 0 <= value < 1 << 64:
         raise InvalidMessage("timestamp", f"must be an int of seconds since 1970, not {value!r:.80}")
@@ -188,36 +226,23 @@ def _short_string(name: str) -> Encoder:
     return functools.partial(_encode_short_string, name)
 
 
-def _repeated_string(name: str) -> Encoder:
-    """Make the encoder of a property that has few values in one application."""
-    return functools.lru_cache(maxsize=256)(_short_string(name))
-
-
 #: The properties of class basic in the order of section 1.8.3: the first has the highest flag.
 _ENCODERS: Final[dict[str, Encoder]] = {
-    "content_type": _repeated_string("content_type"),
-    "content_encoding": _repeated_string("content_encoding"),
+    "content_type": _short_string("content_type"),
+    "content_encoding": _short_string("content_encoding"),
     "headers": _encode_headers,
     "delivery_mode": _encode_delivery_mode,
     "priority": _encode_priority,
-    "correlation_id": _short_string("correlation_id"),
+    "correlation_id": functools.partial(_encode_id, "correlation_id"),
     "reply_to": _encode_reply_to,
     "expiration": _encode_expiration,
-    "message_id": _short_string("message_id"),
+    "message_id": functools.partial(_encode_id, "message_id"),
     "timestamp": _encode_timestamp,
-    "type": _repeated_string("type"),
-    "user_id": _repeated_string("user_id"),
-    "app_id": _repeated_string("app_id"),
-    "cluster_id": _repeated_string("cluster_id"),
+    "type": _short_string("type"),
+    "user_id": _short_string("user_id"),
+    "app_id": _short_string("app_id"),
+    "cluster_id": _short_string("cluster_id"),
 }
 PROPERTY_NAMES: Final = tuple(_ENCODERS)
-
-
-@functools.lru_cache(maxsize=256)
-def _plan(names: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, Encoder], ...]]:
-    """Order the encoders of a set of properties, and encode its flags, once for each set that is used."""
-    for name in names:
-        if name not in _ENCODERS:
-            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP knows {', '.join(PROPERTY_NAMES)}")
-    flags = sum(1 << (15 - index) for index, name in enumerate(PROPERTY_NAMES) if name in names)
-    return _pack_flags(flags), tuple((name, encode) for name, encode in _ENCODERS.items() if name in names)
+#: Where headers, correlation_id and message_id part the list: they are mostly new with each message, the others repeat.
+_PARTS: Final = (slice(0, 2), slice(3, 5), slice(6, 8), slice(9, None))

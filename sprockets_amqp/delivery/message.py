@@ -100,12 +100,12 @@ class Message:
                 before, after = around_message_id(int(time.time()), app_id)
                 self.properties = before + self.message_id.encode() + after
             else:
-                filled = _fill(properties, app_id)
+                filled = _with_id(properties)
                 given = filled["message_id"]
-                # What is no str is refused below, and is no id to name the message by.
-                self.message_id = given if isinstance(given, str) else None
+                # What is neither is refused below, and is no id to name the message by.
+                self.message_id = given if isinstance(given, str) else str(given) if isinstance(given, UUID) else None
                 self.user_id = filled.get("user_id")
-                self.properties = encode_properties(filled)
+                self.properties = encode_properties(filled, int(time.time()), app_id)
                 if filled.get("headers"):
                     self.copies = copies(filled["headers"])
             #: The arguments of Basic.Publish, encoded.
@@ -177,12 +177,10 @@ def _checked(options: Options) -> tuple[float | None, bool]:
     return timeout, options.get("mandatory", True)
 
 
-def _fill(properties: object, app_id: str | None) -> dict[str, Any]:
-    if not isinstance(properties, Mapping):
-        raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
-    filled = {"message_id": new_message_id(), "timestamp": int(time.time()), "app_id": app_id, **properties}
-    if isinstance(filled["message_id"], UUID):
-        filled["message_id"] = str(filled["message_id"])
-    if isinstance(filled.get("correlation_id"), UUID):
-        filled["correlation_id"] = str(filled["correlation_id"])
-    return filled
+def _with_id(properties: object) -> dict[str, Any]:
+    """Return the properties with a message_id; one that is given as None is left out."""
+    if type(properties) is not dict:
+        if not isinstance(properties, Mapping):
+            raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
+        properties = dict(properties)
+    return properties if "message_id" in properties else {**properties, "message_id": new_message_id()}

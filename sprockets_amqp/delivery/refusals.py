@@ -53,6 +53,10 @@ ROUTING_HEADERS: Final = ("CC", "BCC")
 Copies = tuple[tuple[str, tuple[str, ...]], ...]
 #: pika encodes a key that is bytes like a str.
 _ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode() for name in ROUTING_HEADERS))
+_DEATHS: Final = ("x-death", b"x-death")
+_READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS))
+#: Most headers hold no others.
+_HARMLESS: Final = frozenset((str, int, bool, float, bytes, type(None)))
 
 
 def check_reply_to(value: object) -> None:
@@ -69,31 +73,39 @@ def check_address(exchange: str, routing_key: str) -> None:
         raise InvalidMessage("routing_key", _ABOUT_REPLY_QUEUES)
 
 
-def check_routes(headers: Mapping[Any, object]) -> None:
-    """Raise InvalidMessage for a header CC or BCC that is no list of routing keys."""
+def check_names(headers: Mapping[Any, object]) -> None:
+    """Raise InvalidMessage for headers that RabbitMQ itself reads, and whose values it could not."""
+    if _READ.isdisjoint(headers):
+        return
     for name in _ROUTING_KEYS:
         if name in headers:
-            routes = headers[name]
-            text = _text(name)
-            if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
-                raise InvalidMessage("headers", f"must have a list of str as {text}, not {_kind(routes)}")
-            if any(map(_is_reply_queue, routes)):
-                raise InvalidMessage("headers", f"have a {text} that {_ABOUT_REPLY_QUEUES}")
+            _check_routes(_text(name), headers[name])
+    for name in _DEATHS:
+        if name in headers:
+            _check_deaths(headers[name])
 
 
-def check_deaths(headers: Mapping[Any, object]) -> None:
-    """Raise InvalidMessage for a header x-death over which dead-lettering fails: RabbitMQ goes by those it wrote."""
-    for name in ("x-death", b"x-death"):
-        deaths = headers.get(name)
-        if isinstance(deaths, list) and not all(
-            isinstance(death, dict) and isinstance(death.get("count", 0), int) for death in deaths
-        ):
-            raise InvalidMessage("headers", "must have a list of dict as x-death, each with an int as count")
+def _check_routes(name: str, routes: object) -> None:
+    if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
+        raise InvalidMessage("headers", f"must have a list of str as {name}, not {_kind(routes)}")
+    if any(map(_is_reply_queue, routes)):
+        raise InvalidMessage("headers", f"have a {name} that {_ABOUT_REPLY_QUEUES}")
+
+
+def _check_deaths(deaths: object) -> None:
+    """Dead-lettering fails over an x-death that RabbitMQ did not write."""
+    if isinstance(deaths, list) and not all(
+        isinstance(death, dict) and isinstance(death.get("count", 0), int) for death in deaths
+    ):
+        raise InvalidMessage("headers", "must have a list of dict as x-death, each with an int as count")
 
 
 def check_values(table: Mapping[Any, object] | list[object]) -> None:
     """Raise InvalidMessage for a Decimal in headers that can be encoded: a stream that gets one ends the connection."""
-    for value in table.values() if isinstance(table, Mapping) else table:
+    values = table.values() if isinstance(table, Mapping) else table
+    if _HARMLESS.issuperset(map(type, values)):
+        return
+    for value in values:
         if isinstance(value, (dict, list)):
             check_values(value)
         elif isinstance(value, Decimal):
@@ -105,6 +117,8 @@ def check_values(table: Mapping[Any, object] | list[object]) -> None:
 
 def copies(headers: Mapping[Any, Any]) -> Copies:
     """Return the further routing keys in headers that were checked: each header's name, and what it lists."""
+    if _READ.isdisjoint(headers):
+        return ()
     return tuple((_text(name), tuple(headers[name])) for name in _ROUTING_KEYS if name in headers)
 
 
