@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import report, results
-from sprockets_amqp.drawing import diagrams
+from sprockets_amqp.drawing import diagrams, tables
 from tools import faults, matrix, starts
 
 ROOT: Final = Path(__file__).parent.parent
@@ -21,6 +21,10 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "states": diagrams.states_table,
     "substates": diagrams.substates_table,
     "transitions": diagrams.table,
+    "outages": tables.outages_table,
+    "outcomes": tables.outcomes_table,
+    "renewals": tables.renewals_table,
+    "outboxes": tables.outboxes_table,
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
     "faults": faults.table,
     "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),

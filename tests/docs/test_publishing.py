@@ -1,5 +1,6 @@
 """docs/publishing.md: its programs publish to a broker in memory, its tables are those of the code."""
 
+import dataclasses
 import inspect
 import re
 from typing import Any, Final
@@ -149,6 +150,12 @@ def test_every_error_of_a_publish_is_an_outcome() -> None:
     for row in PUBLISHING.rows("What becomes of a publish"):
         for name in re.findall(r"raises `(\w+)", row[1]):
             assert getattr(errors, name).may_have_arrived is not row[2].startswith("no"), name
+
+
+def test_the_counters_are_those_of_the_code() -> None:
+    """Each has a row."""
+    named = [row[0] for row in PUBLISHING.rows("Counters")]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(amqp.Counters))
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
