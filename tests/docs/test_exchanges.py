@@ -174,11 +174,13 @@ async def test_the_permissions_are_those_that_rabbitmq_asks_for(broker: Node, ur
             (end,) = await asyncio.gather(client.publish("a", "key", b""), return_exceptions=True)
             return str(end)
 
-    assert await refusal(configure, write, read) == "None"
-    assert "ACCESS_REFUSED - access to queue 'q'" in await refusal(configure - {"q"}, write, read)
-    assert "ACCESS_REFUSED - access to exchange 'b'" in await refusal(configure, write - {"b"}, read)
-    assert "ACCESS_REFUSED - access to exchange 'a'" in await refusal(configure, write, read - {"a"})
-    await broker.ctl("set_permissions", "--vhost", NAME, NAME, *ALL)
+    try:
+        assert await refusal(configure, write, read) == "None"
+        assert "ACCESS_REFUSED - access to queue 'q'" in await refusal(configure - {"q"}, write, read)
+        assert "ACCESS_REFUSED - access to exchange 'b'" in await refusal(configure, write - {"b"}, read)
+        assert "ACCESS_REFUSED - access to exchange 'a'" in await refusal(configure, write, read - {"a"})
+    finally:
+        await broker.ctl("set_permissions", "--vhost", NAME, NAME, *ALL)
 
 
 # Unroutable messages
