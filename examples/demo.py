@@ -201,7 +201,7 @@ def run() -> int:
     except OSError as error:
         reason = f"this machine did not play along: {error}"
     else:
-        say("Done. Next: examples/application.py is all of the application, README.md explains it.")
+        say("Done. Next: examples/application.py is the application; docs/start.md shows how to write one.")
         return 0
     print(f"\nThe demo failed: {reason}", file=sys.stderr)
     return 1

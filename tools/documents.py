@@ -15,6 +15,7 @@ README: Final = ROOT / "README.md"
 #: What stands between `<!-- name -->` and `<!-- /name -->`, wherever a document has such a pair.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
+    "first": lambda: f"```python\n{(ROOT / 'examples/first_event.py').read_text()}```\n",
     "testing": lambda: f"```python\n{tests_shown()}```\n",
     "systems": lambda: matrix.table(matrix.recorded()),
     "starts": starts.table,

@@ -1,0 +1,30 @@
+"""POST /events publishes the request's body to an exchange, and from there it goes to a queue."""
+
+import asyncio
+
+from tornado.web import Application, RequestHandler
+
+from sprockets_amqp import PublishingMixin, Topology, install
+
+
+class Events(PublishingMixin, RequestHandler):
+    async def post(self) -> None:
+        await self.amqp_publish("events", "event.posted", self.request.body, {"delivery_mode": 2})
+        self.set_status(202)
+
+
+async def declare(topology: Topology) -> None:
+    await topology.exchange_declare("events", "topic", durable=True)
+    await topology.queue_declare("events", durable=True)
+    await topology.queue_bind("events", "events", "event.#")
+
+
+async def main() -> None:
+    application = Application([("/events", Events)])
+    install(application, setup=declare)
+    application.listen(8000, "127.0.0.1")
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

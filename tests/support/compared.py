@@ -1,0 +1,237 @@
+"""What becomes of publishes in trouble, in one library: `python -m tests.support.compared aio-pika` prints it as JSON.
+
+It starts a RabbitMQ node of its own. It runs where the library is installed, and imports no other.
+"""
+
+# What is imported here is installed by tests/test_compared.py.
+# mypy: disable-error-code="import-not-found"
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tools.rabbitmq import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+EXCHANGE = "compared"
+MISSING = "missing"
+SECONDS = 30
+#: How long a library may take to publish again when RabbitMQ is back; those that reconnect try each second.
+BACK = 10
+#: Within which a message is on the wire: a library tells nobody, and a node that is paused does not read it.
+WRITTEN = 0.3
+
+
+class Library(Protocol):
+    """A connection of a library, and a channel in confirm mode, as its documentation makes them."""
+
+    async def open(self, url: str) -> None:
+        """Connect, and declare the exchange."""
+
+    def publish(self, exchange: str) -> Awaitable[object]:
+        """Publish a message; the future ends with what the library says of it."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+class SprocketsAMQP:
+    """This project's client."""
+
+    async def open(self, url: str) -> None:
+        """Declare by ``setup``."""
+        import sprockets_amqp as amqp
+
+        async def declare(topology: amqp.Topology) -> None:
+            await topology.exchange_declare(EXCHANGE, "fanout", durable=True)
+
+        self.client = amqp.Client(url, setup=declare, reconnect_delay=1, timeout=SECONDS)
+        await self.client.wait_for(amqp.State.READY, SECONDS)
+
+    def publish(self, exchange: str) -> Awaitable[object]:
+        """Publish as a handler does."""
+        return self.client.publish(exchange, "", b"", mandatory=False)
+
+    async def close(self) -> None:
+        """Shut down."""
+        await self.client.shutdown()
+
+
+class Pika:
+    """TornadoConnection with a future for each delivery tag; what is left when the channel closes has got no word."""
+
+    async def open(self, url: str) -> None:
+        """Put a channel in confirm mode."""
+        import pika
+        from pika.adapters.tornado_connection import TornadoConnection
+        from tornado.ioloop import IOLoop
+
+        self.futures: dict[int, asyncio.Future[object]] = {}
+        self.tag = 0
+        self.loop = asyncio.get_running_loop()
+        opened = self.loop.create_future()
+
+        def channel_is_open(channel: Any) -> None:
+            self.channel = channel
+            channel.add_on_close_callback(lambda *_: self.settle(list(self.futures), "no word"))
+            channel.confirm_delivery(self.on_confirm)
+            channel.exchange_declare(EXCHANGE, "fanout", durable=True, callback=opened.set_result)
+
+        self.connection = TornadoConnection(
+            pika.URLParameters(url),
+            on_open_callback=lambda connection: connection.channel(on_open_callback=channel_is_open),
+            on_open_error_callback=lambda _connection, error: opened.set_exception(error),
+            custom_ioloop=IOLoop.current(),
+        )
+        await opened
+
+    def on_confirm(self, frame: Any) -> None:
+        """Settle the messages that RabbitMQ confirmed."""
+        tag = frame.method.delivery_tag
+        self.settle([each for each in self.futures if each == tag or (frame.method.multiple and each < tag)], None)
+
+    def settle(self, tags: list[int], word: object) -> None:
+        """End the futures of these messages."""
+        for tag in tags:
+            self.futures.pop(tag).set_result(word)
+
+    def publish(self, exchange: str) -> Awaitable[object]:
+        """Publish; what pika raises at once is the future's."""
+        future: asyncio.Future[object] = self.loop.create_future()
+        try:
+            self.channel.basic_publish(exchange, "", b"")
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            self.tag += 1
+            self.futures[self.tag] = future
+        return future
+
+    async def close(self) -> None:
+        """Close the connection, if it is open."""
+        if self.connection.is_open:
+            self.connection.close()
+
+
+class AioPika:
+    """The robust connection."""
+
+    async def open(self, url: str) -> None:
+        """Look the missing exchange up without asking RabbitMQ, as for one that was deleted since."""
+        import aio_pika
+
+        self.message = aio_pika.Message
+        self.connection = await aio_pika.connect_robust(url, reconnect_interval=1)
+        channel = await self.connection.channel()
+        self.exchanges = {
+            EXCHANGE: await channel.declare_exchange(EXCHANGE, "fanout", durable=True),
+            MISSING: await channel.get_exchange(MISSING, ensure=False),
+        }
+
+    def publish(self, exchange: str) -> Awaitable[object]:
+        """Publish to the exchange that was looked up."""
+        published: Awaitable[object] = self.exchanges[exchange].publish(self.message(b""), "")
+        return asyncio.ensure_future(published)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.connection.close()
+
+
+class FastStream:
+    """Its broker object alone, without an application."""
+
+    async def open(self, url: str) -> None:
+        """Start the broker object."""
+        from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange
+
+        self.broker = RabbitBroker(url, reconnect_interval=1)
+        await self.broker.start()
+        self.exchanges = {EXCHANGE: RabbitExchange(EXCHANGE, ExchangeType.FANOUT, durable=True), MISSING: MISSING}
+        await self.broker.declare_exchange(self.exchanges[EXCHANGE])
+
+    def publish(self, exchange: str) -> Awaitable[object]:
+        """Publish without a subscriber."""
+        published: Awaitable[object] = self.broker.publish("", exchange=self.exchanges[exchange])
+        return asyncio.ensure_future(published)
+
+    async def close(self) -> None:
+        """Stop the broker object."""
+        await self.broker.stop()
+
+
+LIBRARIES: dict[str, type[Library]] = {
+    "sprockets_amqp": SprocketsAMQP,
+    "pika": Pika,
+    "aio-pika": AioPika,
+    "FastStream": FastStream,
+}
+
+
+async def outcome(publish: Awaitable[object]) -> str:
+    """Return "confirmed", what else the library said, or the name of the exception."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            word = await publish
+    except Exception as error:
+        return type(error).__name__
+    return word if isinstance(word, str) else "confirmed"
+
+
+async def with_a_missing_exchange(library: Library, node: Node) -> str:
+    """Return what becomes of messages to a good exchange that are in flight with one to a missing exchange."""
+    assert await outcome(library.publish(EXCHANGE)) == "confirmed"
+    node.pause()
+    bad = library.publish(MISSING)
+    await asyncio.sleep(WRITTEN)
+    good = [library.publish(EXCHANGE) for _ in range(20)]
+    await asyncio.sleep(WRITTEN)
+    node.resume()
+    assert await outcome(bad) != "confirmed"
+    (one,) = {await outcome(each) for each in good}
+    return one
+
+
+async def in_an_outage(library: Library, node: Node) -> dict[str, str]:
+    """Return what becomes of a message in flight, of one published while RabbitMQ is away, and of those afterwards."""
+    assert await outcome(library.publish(EXCHANGE)) == "confirmed"
+    await node.store_definitions()
+    node.pause()
+    in_flight = library.publish(EXCHANGE)
+    await asyncio.sleep(WRITTEN)
+    await node.kill()
+    found = {"in flight": await outcome(in_flight)}
+    away = library.publish(EXCHANGE)
+    await node.start()
+    found["away"] = await outcome(away)
+    for _ in range(BACK * 5):
+        found["afterwards"] = await outcome(library.publish(EXCHANGE))
+        if found["afterwards"] == "confirmed":
+            break
+        await asyncio.sleep(0.2)
+    return found
+
+
+async def main(name: str) -> dict[str, str]:
+    """Bring the library into each trouble, with a connection of its own."""
+    async with Node() as node:
+        library = LIBRARIES[name]()
+        await library.open(node.url)
+        found = {"others": await with_a_missing_exchange(library, node)}
+        await library.close()
+        library = LIBRARIES[name]()
+        await library.open(node.url)
+        found |= await in_an_outage(library, node)
+        await library.close()
+        return found
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    print(json.dumps(asyncio.run(main(sys.argv[1]))))
