@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools docs/conf.py
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench soak clean
+.PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench soak dist clean
 
 help:
 	@echo "make demo      publish an event from a small application and read it back from a queue"
@@ -19,6 +19,7 @@ help:
 	@echo "make diagrams  render states/ into diagrams/"
 	@echo "make bench     measure against other clients"
 	@echo "make soak      an hour of random faults"
+	@echo "make dist      build what is uploaded to a package index, of the tagged commit: REPOSITORY=https://..."
 	@echo "make clean     remove what the others made"
 
 $(PY):
@@ -49,7 +50,7 @@ demo: $(VENV)/.run
 # Much of the time a test waits for a broker, so that several share the machine. Those that are named with T run alone:
 # make test T=tests/test_client.py
 test: $(VENV)/.dev
-	@.ci/setup broker diagrams browser terminal prometheus
+	@.ci/setup broker diagrams browser terminal prometheus git
 	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
 
 # The markers come from the fixtures that a test uses: tests/conftest.py.
@@ -92,6 +93,10 @@ soak: $(VENV)/.dev
 	@.ci/setup broker
 	@OUTBOX_PROCESS_KILLS=20 OUTBOX_BROKER_KILLS=5 $(PY) -m pytest -o timeout=1800 tests/test_outbox_real.py
 	@$(PY) -m tests.soak
+
+dist: $(VENV)/.dev
+	@.ci/setup git
+	@$(PY) -m tools.release $(REPOSITORY)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
