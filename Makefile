@@ -13,7 +13,7 @@ help:
 	@echo "make test-fast run those that need no RabbitMQ, Prometheus, browser or package index, within a minute"
 	@echo "make matrix    run demo and tests on other systems, made from nothing: SYSTEMS=\"debian-13 ...\", as root"
 	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000, or replay one: SEED=..."
-	@echo "make lint      ruff check, ruff format --check, mypy --strict, lint-imports"
+	@echo "make lint      ruff, mypy --strict, lint-imports, codespell, and the public API against that of 1.0"
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make docs-serve build it and show it on http://127.0.0.1:8800"
 	@echo "make diagrams  render states/ into diagrams/"
@@ -71,6 +71,8 @@ lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy --strict $(SOURCES)
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/codespell
+	@$(PY) -m tools.api
 
 docs: $(VENV)/.dev
 	@$(VENV)/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build

@@ -1,6 +1,8 @@
 """What users install: the sdist and the wheel, far from the checkout."""
 
+import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tools import matrix
 
 #: What is built once is built by one of the workers.
 pytestmark = pytest.mark.xdist_group("package")
@@ -132,3 +136,13 @@ def test_its_types_are_seen(installed: Path, tmp_path: Path) -> None:
     mistakes = "".join(f"    {line}\n" for line in MISTAKES)
     done = checked(installed, f"{USES}\ndef mistaken(client: amqp.Client) -> None:\n{mistakes}", tmp_path)
     assert [line.rpartition("[")[2].rstrip("]") for line in done.stdout.splitlines()[:-1]] == [*MISTAKES.values()]
+
+
+def test_the_classifiers_are_true() -> None:
+    """The versions of Python are those on which all tests passed in the matrix; all of its systems are Linux."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    classifiers = config["metadata"]["classifiers"]
+    passed = {str(row["python"]).rpartition(".")[0] for row in matrix.recorded() if row["failed"] == 0}
+    assert set(re.findall(r"^Programming Language :: Python :: (3\.\d+)$", classifiers, re.MULTILINE)) == passed
+    assert re.findall(r"^Operating System :: (.*)$", classifiers, re.MULTILINE) == ["POSIX :: Linux"]

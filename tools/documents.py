@@ -35,8 +35,8 @@ _PART: Final = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- /(?P=name)
 
 
 def documents() -> Iterator[Path]:
-    """Yield the README, and every page of the documentation."""
-    yield README
+    """Yield the documents of the project, and every page of the documentation."""
+    yield from (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
     yield from sorted((ROOT / "docs").rglob("*.md"))
 
 

@@ -17,6 +17,8 @@ from sprockets_amqp.client import Client
 from sprockets_amqp.observers import Observation, OnEnd, Publish, PublishEnd
 from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
 
+__all__ = ["trace_publishes"]
+
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
 #: The conventions' name of the exchange "" where there is no routing key either.
 DEFAULT_EXCHANGE: Final = "amq.default"

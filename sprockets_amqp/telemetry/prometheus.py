@@ -15,6 +15,8 @@ from sprockets_amqp.forks import after_fork
 from sprockets_amqp.observers import OnEnd, Outcome, Publish, PublishEnd
 from sprockets_amqp.states import State
 
+__all__ = ["ClientMetrics"]
+
 #: Upper bounds of the histograms' buckets, in seconds: a confirm in a data centre takes some milliseconds, and the
 #: default ``timeout`` is 10 s.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -18,6 +18,8 @@ from sprockets_amqp.names import PATTERN, TAKEN
 from .page import STATIC, Events, Page, Static, Style
 from .probes import Live, Ready
 
+__all__ = ["routes"]
+
 #: A client's name in a path.
 _NAME: Final = rf"(?!(?:{'|'.join(sorted(TAKEN))})(?:/|$)){PATTERN}"
 

@@ -16,8 +16,9 @@ PATHS: Final = [str(path.relative_to(ROOT)) for path in documents()]
 
 
 def module_of(path: str) -> str:
-    """The tests of a document: those of ``docs/every-way.md`` are in ``tests.docs.test_every_way``."""
-    return "tests.test_readme" if path == "README.md" else f"tests.docs.test_{Path(path).stem.replace('-', '_')}"
+    """The tests of ``README.md`` are in ``tests.test_readme``, those of ``docs/a-b.md`` in ``tests.docs.test_a_b``."""
+    package = "tests.docs" if path.startswith("docs/") else "tests"
+    return f"{package}.test_{Path(path).stem.lower().replace('-', '_')}"
 
 
 @pytest.mark.parametrize("path", PATHS)
