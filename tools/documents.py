@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks import report, results
 from sprockets_amqp.drawing import diagrams, tables
-from tools import faults, matrix, starts
+from tools import faults, matrix, modules, starts
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
@@ -19,6 +19,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "testing": lambda: f"```python\n{tests_shown()}```\n",
     "systems": lambda: matrix.table(matrix.recorded()),
     "starts": starts.table,
+    "modules": modules.table,
     "states": diagrams.states_table,
     "substates": diagrams.substates_table,
     "transitions": diagrams.table,

@@ -1,4 +1,4 @@
-"""The README's table of faults, from the tests that cause them."""
+"""The table of faults, from the tests that cause them."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The ways to start an application, for the test of each and for the README's table."""
+"""The ways to start an application, for the test of each and for the table in the documentation."""
 
 import os
 from typing import Final
