@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +15,15 @@ OLD: Final = "api-1.0.json"
 
 #: A break of each kind: a file, what is replaced in it, with what, and the path that is told.
 BREAKS: Final = {
-    "a name": ("__init__.py", '    "Subscription",\n', "", "Subscription"),
+    "a name": ("__init__.py", '    "Changes",\n', "", "Changes"),
     "a name of a module": ("web/__init__.py", '["routes"]', "[]", "web.routes"),
     "a method": ("client.py", "def wait_for(", "def wait(", "Client.wait_for"),
     "an inherited method": ("errors.py", "def about(", "def regarding(", "ExchangeRefused.about"),
     "a method that is an attribute": ("hooks.py", "def cancel(self)", "cancel = 0\n    def c(self)", "Subscription.cancel"),
-    "the name of a parameter": ("client.py", "shutdown(self, timeout:", "shutdown(self, limit:", "Client.shutdown"),
+    "the name of a parameter": ("client.py", "subscribe(self, callback:", "subscribe(self, call:", "Client.subscribe"),
     "one more parameter": ("client.py", "def close(self)", "def close(self, limit: float)", "Client.close"),
-    "a default": ("client.py", "shutdown(self, timeout: float = DRAIN", "shutdown(self, timeout: float = CLOSE", "Client.shutdown"),
-    "the constant of a default": ("settings.py", "DEFAULT_RECONNECT_DELAY: Final = 5", "DEFAULT_RECONNECT_DELAY: Final = 6", "Client.__init__"),
+    "a default": ("client.py", "timeout: float = DRAIN_LIMIT", "timeout: float = CLOSE_LIMIT", "Client.shutdown"),
+    "the constant of a default": ("settings.py", "RECONNECT_DELAY: Final = 5", "RECONNECT_DELAY: Final = 6", "Client.__init__"),
     "a setting's default": ("settings.py", "_setting(60.0,", "_setting(61.0,", "Settings.__init__"),
     "an error's attribute": ("errors.py", "self.reply_code = reply_code", "pass", "ExchangeRefused.reply_code"),
 }  # fmt: skip
@@ -36,18 +35,16 @@ def old() -> griffe.Module:
     return griffe.Module.from_json((ROOT / "tools" / OLD).read_text())
 
 
-@pytest.fixture
-def edited(tmp_path: Path) -> Callable[[str, str, str], griffe.Module]:
-    """The API after a replacement in one file of the package."""
-
-    def edit(file: str, before: str, after: str) -> griffe.Module:
-        shutil.copytree(ROOT / "sprockets_amqp", tmp_path / "sprockets_amqp")
-        path = tmp_path / "sprockets_amqp" / file
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> griffe.Module:
+    """The API with all these breaks, something new, and a private method that is gone."""
+    folder = tmp_path_factory.mktemp("broken")
+    shutil.copytree(ROOT / "sprockets_amqp", folder / "sprockets_amqp")
+    for file, before, after, _ in (*BREAKS.values(), ("client.py", "def _pull(", "def pulled(", "")):
+        path = folder / "sprockets_amqp" / file
         assert before in path.read_text()
         path.write_text(path.read_text().replace(before, after))
-        return api.surface(tmp_path)
-
-    return edit
+    return api.surface(folder)
 
 
 def test_the_changelog_names_what_broke() -> None:
@@ -74,22 +71,25 @@ def test_a_break_that_is_not_named_is_told(
 
 
 @pytest.mark.parametrize("kind", BREAKS)
-def test_a_break_of_any_kind_is_found(
-    kind: str, old: griffe.Module, edited: Callable[[str, str, str], griffe.Module]
-) -> None:
+def test_a_break_of_any_kind_is_found(kind: str, old: griffe.Module, broken: griffe.Module) -> None:
     """And is accepted where the changelog names the same path, not one that only begins or ends alike."""
-    *edit, path = BREAKS[kind]
-    new = edited(*edit)
-    assert path in {found for found, _ in api.breaks(old, new)}
-    known = "`Client.tell_persistent_failure`"
-    assert {each.partition(":")[0] for each in api.unnamed(old, new, f"{known} `x.{path}` `{path}s` {path}")} >= {path}
-    assert path not in {each.partition(":")[0] for each in api.unnamed(old, new, f"{known} `{path}()`")}
+    path = BREAKS[kind][-1]
+    assert path in paths(api.unnamed(old, broken, f"`x.{path}` `{path}s` {path}"))
+    assert path not in paths(api.unnamed(old, broken, f"`{path}()`"))
 
 
-def test_what_is_new_is_no_break(old: griffe.Module, edited: Callable[[str, str, str], griffe.Module]) -> None:
-    """Nor is a private method that is gone."""
-    new = edited("client.py", "def _pull(", "def pulled(")
-    assert [path for path, _ in api.breaks(old, new)] == ["Client.tell_persistent_failure"]
+def test_nothing_else_is_a_break(old: griffe.Module, broken: griffe.Module) -> None:
+    """What is new is none, nor is a private method that is gone; each error has lost the method that it inherits."""
+    errors = {name for name, each in old.members.items() if "about" in each.members}
+    expected = {each[-1] for each in BREAKS.values()} | {f"{name}.about" for name in errors}
+    # Both errors that have a reply code assign it alike.
+    expected |= {"Client.tell_persistent_failure", "MessageReturned.reply_code"}
+    assert {path for path, _ in api.breaks(old, broken)} == expected
+
+
+def paths(told: list[str]) -> set[str]:
+    """The paths of what was told."""
+    return {each.partition(":")[0] for each in told}
 
 
 def test_a_file_of_a_version_can_be_written_and_read(tmp_path: Path) -> None:
