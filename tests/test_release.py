@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from readme_renderer import markdown
 
 from tests.support.documents import Document
 from tools import release
@@ -76,6 +77,19 @@ def test_the_readme_leads_to_the_repository() -> None:
     assert [target for target in targets(after) if not target.startswith("https://")] == []
     assert {target for target in targets(before) if target.startswith("https://")} <= set(targets(after))
     assert "[here](#there)" in release.absolute("[here](#there)", REPOSITORY, "v1")
+
+
+def test_an_index_shows_the_readme() -> None:
+    """With the renderer of PyPI, which twine asks, too: the picture is there, and every link is absolute."""
+    shown = markdown.render(release.absolute(Document("README.md").text, REPOSITORY, "v1"))
+    assert shown is not None
+    assert f'<img src="{REPOSITORY}/raw/v1/diagrams/lifecycle.svg"' in shown
+    links = re.findall(r'(?:href|src)="([^"]+)"', shown)
+    assert len(links) > 30
+    # The renderer gives headings links to themselves.
+    assert {link for link in links if not link.startswith("https://")} <= {
+        link for link in links if link.startswith("#user-content-")
+    }
 
 
 def test_without_an_address_it_says_what_to_do() -> None:
