@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import STORED, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
+from sprockets_amqp import STORED, ExchangeRefused, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.outbox_file import OutboxFile
 from sprockets_amqp.settings import Settings
@@ -455,8 +455,8 @@ def test_a_client_that_is_stopped_closes_its_files_whatever_state_they_are_in(
 
 def work(waiting: list[Any]) -> None:
     """Let the disk do what it was given."""
-    for each in waiting:
-        each()
+    while waiting:
+        waiting.pop(0)()
 
 
 def opening(broker: Broker, path: Path, **settings: Any) -> tuple[Client, list[Any]]:
@@ -858,3 +858,161 @@ def test_an_outbox_republishes() -> None:
     """What is lost is sent again: from the line, or from the disk."""
     assert Settings(outbox=str(Path(__file__).parent)).republish_unconfirmed
     assert not Settings().republish_unconfirmed
+
+
+# What is sent while it is being written
+
+
+def overtaking(broker: Broker, path: Path, *names: str, **settings: Any) -> tuple[Client, list[Any], list[Any]]:
+    """Have messages on the wire that are not written yet; returns their client, the disk's work and their ends."""
+    client = broker.client(outbox=path, timeout=0, **settings)
+    broker.clock.turn()
+    Disk.waiting = waiting = list[Any]()
+    ends = publish(client, *names)
+    broker.open()
+    assert broker.messages == list(names)
+    assert (state(client), [each.done() for each in ends]) == (Outbox.CLEAR, [False] * len(names))
+    return client, waiting, ends
+
+
+def test_what_is_being_written_is_sent_meanwhile_so_that_the_outbox_does_not_stay_the_line(broker: Broker) -> None:
+    """However slow the disk is. What is confirmed before it is written ends so, and is not kept."""
+    with folder() as path:
+        client, waiting, (stored,) = overtaking(broker, path, "stored")
+        (next_one,) = publish(client, "next")
+        confirm(broker)
+        assert (stored.result(), next_one.result(), client.counters.stored) == (None, None, 0)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        stop(broker, client)
+        assert (broker.messages, list(path.iterdir())) == (["stored", "next"], [])
+
+
+def test_what_was_sent_and_is_written_then_is_stored_until_it_is_confirmed(broker: Broker) -> None:
+    """It ends with STORED, is not sent twice, and a confirm deletes it."""
+    with folder() as path:
+        client, waiting, (stored,) = overtaking(broker, path, "stored")
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (stored.result(), client.counters.stored, broker.messages) == (STORED, 1, ["stored"])
+        confirm(broker)
+        assert (client.counters.stored, broker.messages) == (0, ["stored"])
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_was_sent_and_lost_is_sent_again_in_order(broker: Broker, *, written: bool) -> None:
+    """Whether the disk has written it by then or not."""
+    with folder() as path:
+        client, waiting, ends = overtaking(broker, path, "first", "second", max_unconfirmed=2)
+        (third,) = publish(client, "third")
+        lose(broker)
+        (fourth,) = publish(client, "fourth")
+        if written:
+            Disk.waiting = None
+            work(waiting)
+            broker.clock.turn()
+            assert {each.result() for each in (*ends, third, fourth)} == {STORED}
+        broker.clock.advance(1)
+        confirm(broker)
+        assert broker.messages == ["first", "second", "first", "second", "third", "fourth"]
+        assert client.counters.stored == 0
+        Disk.waiting = None
+        work(waiting)
+
+
+def test_what_rabbitmq_says_before_the_disk_ends_the_publish(broker: Broker) -> None:
+    """A nack, an exchange that does not exist: nobody has been told that it is stored."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        refused = client.publish("missing", "q", b"", {"message_id": "refused"})
+        (nacked,) = publish(client, "nacked")
+        broker.open()
+        broker.peer.confirm(1, nack=True)
+        broker.open()
+        assert (outcome(refused), outcome(nacked)) == (ExchangeRefused, MessageNacked)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        stop(broker, client)
+        assert list(path.iterdir()) == []
+
+
+def test_what_is_refused_after_it_was_sent_before_is_set_aside(broker: Broker) -> None:
+    """It may be in a queue: its publish ends with STORED, as that of a message that was stored before."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        sent = client.publish("events", "q", b"", {"message_id": "sent"})
+        broker.open()
+        lose(broker)
+        broker.missing.add("events")
+        broker.clock.advance(1)
+        broker.open()
+        assert (broker.messages, sent.done()) == (["sent"], False)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (sent.result(), client.counters.stored, client.counters.set_aside) == (STORED, 0, 1)
+
+
+def test_a_suspect_that_is_being_written_is_sent_alone(broker: Broker) -> None:
+    """RabbitMQ closed the channel over one of two: the one that it refuses alone is told, the other goes out."""
+    with folder() as path:
+        client, waiting, (poison, good) = overtaking(broker, path, "poison", "good")
+        broker.peer.close_channel(next(iter(broker.peer.unconfirmed)), 406, "PRECONDITION_FAILED")
+        for _ in range(4):
+            broker.open()
+            broker.clock.advance(0.5)
+        assert broker.messages == ["poison", "good", "poison"]
+        broker.peer.close_channel(next(iter(broker.peer.unconfirmed)), 406, "PRECONDITION_FAILED")
+        for _ in range(4):
+            broker.open()
+            broker.clock.advance(0.5)
+        assert (outcome(poison), broker.messages[3:]) == (OutcomeUnknown, ["good"])
+        confirm(broker)
+        assert (good.result(), client.counters.stored, client.counters.set_aside) == (None, 0, 0)
+        Disk.waiting = None
+        work(waiting)
+
+
+def test_what_was_sent_and_cannot_be_written_ends_as_without_an_outbox(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By RabbitMQ's word, which is on its way; or at confirm_timeout. What was not sent ends with why."""
+    with folder() as path:
+        client, waiting, (confirmed, late) = overtaking(
+            broker, path, "confirmed", "late", max_unconfirmed=2, confirm_timeout=5
+        )
+        (unsent,) = publish(client, "unsent")
+        broker.clock.turn()
+        failing(monkeypatch)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (confirmed.done(), late.done(), state(client)) == (False, False, Outbox.FAILING)
+        assert (client.waiting, unsent.done()) == (0, True)
+        broker.peer.confirm(1)
+        broker.open()
+        broker.clock.advance(6)
+        assert (confirmed.result(), outcome(late), outcome(unsent)) == (None, OutcomeUnknown, NotReadyError)
+        assert client.counters.stored == 0
+
+
+def test_a_cancelled_publish_that_is_in_line_while_it_is_written_is_not_sent(broker: Broker) -> None:
+    """Nobody waits for it any more, and it was never sent; one that was sent stays."""
+    with folder() as path:
+        client, waiting, (sent,) = overtaking(broker, path, "sent", max_unconfirmed=1)
+        (unsent,) = publish(client, "unsent")
+        broker.clock.turn()
+        assert state(client) is Outbox.HOLDING
+        sent.cancel()
+        unsent.cancel()
+        Disk.waiting = None
+        work(waiting)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored, state(client)) == (["sent"], 0, Outbox.CLEAR)

@@ -68,7 +68,7 @@ def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path, content: bytes)
     folder, found = opened(tmp_path)
     assert found == []
     assert (tmp_path / "amqp.1.outbox.damaged-1").read_bytes() == content
-    assert folder.run(Batch(puts=[row(1)])).written
+    assert folder.run(Batch(puts={1: row(1)})).written
     folder.run(Batch(close=True))
 
 

@@ -123,7 +123,7 @@ class Folder:
     def _write_file(self, number: int, file: OutboxFile, batch: Batch) -> None:
         shift = self._shift(number)
         file.write(
-            [row.summed(shift) for row in batch.puts] if number == OWN else (),
+            [row.summed(shift) for row in batch.puts.values()] if number == OWN else (),
             _of(number, self._gone, shift),
             _of(number, batch.suspects, shift),
             [(words, key[1] + shift) for key, words in self._aside.items() if key[0] == number],
