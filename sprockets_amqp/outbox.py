@@ -127,11 +127,6 @@ class OutboxModel(Model, Keeper):
         return self._settings.outbox is not None
 
     @property
-    def hangs(self) -> bool:
-        """Whether the disk has not answered for longer than it may."""
-        return self._disk.hangs
-
-    @property
     def holds(self) -> bool:
         """Whether something that is stored has yet to be sent."""
         return bool(self._backlog or self._to_send or self._behind)
@@ -148,8 +143,8 @@ class OutboxModel(Model, Keeper):
 
     @property
     def _is_empty(self) -> bool:
-        # Until the files are open, nobody knows what is in them.
-        return not self.stored and not self._knows("files_opened")
+        # While everything has to wait for the files to be opened, nobody knows what is in them.
+        return not self.stored and OUTBOX_OUTCOMES[self.state]["goes out"] != "waits"
 
     @property
     def set_aside(self) -> int:
@@ -410,7 +405,9 @@ class OutboxModel(Model, Keeper):
             self._note_backlog()
         self._see_end_of_backlog()
         self._tell_empty()
-        self._publisher.send_waiting()
+        if self._behind or self._to_send:
+            self._publisher.send_waiting()
+        self.load_more()
 
     def _take_entry(self, key: Key) -> Entry:
         entry = self._writing.pop(key)
@@ -516,6 +513,7 @@ class OutboxModel(Model, Keeper):
     def send_waiting(self, _event: EventData) -> None:
         """Send what waits, in order."""
         self._publisher.send_waiting()
+        self._tell_empty()
 
     def store_waiting(self, _event: EventData) -> None:
         """Store what waits: what is stored comes first."""

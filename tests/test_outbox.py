@@ -154,6 +154,27 @@ def test_what_is_stored_survives_the_client(broker: Broker) -> None:
         assert list(path.iterdir()) == []
 
 
+def test_a_clock_that_jumps_changes_no_order(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a client's life or between two: the time is stored for people alone."""
+    with folder() as path:
+        for year, life in (40, "ab"), (10, "cd"), (50, "ef"):
+            client = broker.client(outbox=path, timeout=0)
+            broker.clock.turn()
+            for back, name in enumerate(life):
+                monkeypatch.setattr("time.time", lambda now=3e7 * (year - 3 * back): now)
+                publish(client, name)
+                broker.clock.turn()
+            stop(broker, client)
+        monkeypatch.undo()
+        with sqlite3.connect(path / "amqp.1.outbox") as connection:
+            times = [time for (time,) in connection.execute("SELECT stored_at FROM messages ORDER BY number")]
+        connection.close()
+        assert times == [3e7 * year for year in (40, 37, 10, 7, 50, 47)]
+        broker.client(outbox=path)
+        confirm(broker)
+        assert broker.messages == list("abcdef")
+
+
 def test_a_file_whose_client_is_gone_is_taken_over_within_a_minute(broker: Broker) -> None:
     """Of two clients of one name each has a file; when one is gone, the other sends what it left."""
     with folder() as path:
@@ -621,6 +642,30 @@ def test_a_ready_client_goes_on_while_the_disk_fails(broker: Broker, monkeypatch
         problems.clear()
 
 
+def test_nobody_waits_for_a_disk_that_is_tried_again(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published meanwhile goes out, though it may not wait, and flush() returns."""
+    with folder() as path:
+        client = broker.ready(outbox=path, confirm_timeout=2)
+        problems = failing(monkeypatch)
+        publish(client, "late")
+        broker.clock.advance(2.5)
+        confirm(broker)
+        assert state(client) is Outbox.FAILING
+        Disk.waiting = waiting = list[Any]()
+        broker.clock.advance(1.1)
+        assert len(waiting) == 1
+        (goes,) = publish(client, "goes", timeout=0)
+        confirm(broker)
+        flushed = broker.clock.loop.create_task(client.flush())
+        broker.clock.turn()
+        assert (goes.result(), flushed.done()) == (None, True)
+        problems.clear()
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert state(client) is Outbox.CLEAR
+
+
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have the disk fail as long as the list is not empty; each failure is added to it."""
     problems = ["database or disk is full"]
@@ -654,6 +699,36 @@ def test_a_disk_that_fails_makes_publishes_end_as_without_an_outbox(
         assert (waits.result(), state(client)) == (STORED, Outbox.HOLDING)
         confirm(broker)
         assert broker.messages == ["waits"]
+
+
+def test_what_is_stored_is_sent_first_by_a_client_that_can_store_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk can be read, and not be written to: publishes are refused until all of it is sent."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        broker.clock.turn()
+        stop(broker, client)
+
+        def fail(_file: OutboxFile) -> None:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(OutboxFile, "try_out", fail)
+            again = broker.client(outbox=path)
+            broker.clock.turn()
+            broker.clock.turn()
+            assert (state(again), again.counters.stored) == (Outbox.FULL, 1)
+            (refused,) = publish(again, "refused")
+            broker.open()
+            (goes,) = publish(again, "goes")
+            confirm(broker)
+            assert (outcome(refused), goes.result(), broker.messages) == (NotReadyError, None, ["stored", "goes"])
+            assert state(again) is Outbox.FAILING
+        broker.clock.advance(1.1)
+        assert state(again) is Outbox.CLEAR
 
 
 def test_a_disk_that_fails_does_not_keep_what_is_stored_from_being_sent(

@@ -40,11 +40,6 @@ class Disk:
         self._executor: Executor | None = None
 
     @property
-    def hangs(self) -> bool:
-        """Whether what is being done takes longer than it may."""
-        return self._limit is not None and self._limit.when() <= self._loop.time()
-
-    @property
     def given(self) -> set[int]:
         """The numbers of the messages that are being written: they may be on the disk, whatever follows."""
         return set(self._running.puts) if self._running is not None else set()
