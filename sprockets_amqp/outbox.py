@@ -17,7 +17,7 @@ from .delivery.message import STORED, Message
 from .delivery.outbox_row import OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
 from .delivery.publisher import Publisher, blames
 from .delivery.surroundings import Gate, Keeper
-from .errors import AMQPException, MessageNacked, NotReadyError, OutcomeUnknown
+from .errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
 from .model import Model, Timeout, Trigger
 from .settings import Settings
 from .states import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox
@@ -53,17 +53,19 @@ class Entry:
     Attributes:
         error: what its publish ends with where it cannot be stored; None: it waited, or came behind what is stored.
         deadline: until when it may wait, in the loop's time.
-        on_wire: whether RabbitMQ has it, and may confirm it yet.
     """
 
     message: Message
     error: AMQPException | None
     deadline: float
-    on_wire: bool
 
 
 class OutboxModel(Model, Keeper):
-    """The model, and for each stored message where it is: being written, on the disk, in memory, or waiting anew."""
+    """The model, and for each stored message where it is: being written, on the disk, in memory, or waiting anew.
+
+    Where nothing comes before it, a message that is being written is sent meanwhile: otherwise the outbox would be the
+    line for as long as more is published than the disk writes at once.
+    """
 
     state: Outbox
     # What the declaration adds; tests/test_states.py holds the two equal.
@@ -90,13 +92,14 @@ class OutboxModel(Model, Keeper):
             publisher.keeper = self
         self._log = BoundedLog(LOGGER, loop.time)
         self._writing: dict[Key, Entry] = {}
-        #: How many of those are not on the wire, and the octets of all.
-        self._behind = 0
+        #: Those of them that are neither in memory to be sent, nor on the wire, and the octets of all.
+        self._behind: dict[Key, Entry] = {}
         self._writing_size = 0
         #: How many messages are on the disk, to be sent, and not in memory.
         self._backlog = 0
+        #: Those that are in line or on the wire, on the disk or being written.
         self._loaded: dict[Key, Message] = {}
-        #: How many of those that are loaded have yet to be sent.
+        #: How many of those have yet to be sent.
         self._to_send = 0
         #: Those that were nacked and have to wait, and how often each was.
         self._deferred: dict[Key, asyncio.TimerHandle] = {}
@@ -124,11 +127,6 @@ class OutboxModel(Model, Keeper):
         return self._settings.outbox is not None
 
     @property
-    def hangs(self) -> bool:
-        """Whether the disk has not answered for longer than it may."""
-        return self._disk.hangs
-
-    @property
     def holds(self) -> bool:
         """Whether something that is stored has yet to be sent."""
         return bool(self._backlog or self._to_send or self._behind)
@@ -141,12 +139,12 @@ class OutboxModel(Model, Keeper):
     @property
     def stored(self) -> int:
         """How many messages are stored, and to be sent or confirmed."""
-        return self._backlog + len(self._loaded) + len(self._deferred) + len(self._writing)
+        return self._backlog + len(self._loaded) + len(self._deferred) + len(self._behind)
 
     @property
     def _is_empty(self) -> bool:
-        # Until the files are open, nobody knows what is in them.
-        return not self.stored and not self._knows("files_opened")
+        # While everything has to wait for the files to be opened, nobody knows what is in them.
+        return not self.stored and OUTBOX_OUTCOMES[self.state]["goes out"] != "waits"
 
     @property
     def set_aside(self) -> int:
@@ -190,36 +188,42 @@ class OutboxModel(Model, Keeper):
 
     def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:
         """Take a message over that would end with an error, unless that is about the message itself."""
-        is_fate = isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message)
-        return is_fate and self.takes_messages and not self._store(Entry(message, error, 0.0, on_wire))
+        is_fate = _is_fate(message, error)
+        return is_fate and self.takes_messages and not self._store(Entry(message, error, 0.0), on_wire=on_wire)
 
     def store(self, message: Message, deadline: float) -> str:
         """Store a message that comes behind others that are stored; returns why it can't be."""
         settings = self._settings
-        if self._behind >= settings.max_waiting or self._writing_size > settings.max_waiting_size:
-            return f"{self._behind} messages are being stored already (max_waiting, max_waiting_size)"
-        return self._store(Entry(message, None, deadline, on_wire=False))
+        if len(self._behind) >= settings.max_waiting or self._writing_size > settings.max_waiting_size:
+            return f"{len(self._behind)} messages are being stored already (max_waiting, max_waiting_size)"
+        problem = self._store(Entry(message, None, deadline))
+        if not self._backlog and self._gate.publishable:
+            self._publisher.send_waiting()
+        return problem
 
-    def _store(self, entry: Entry) -> str:
+    def _store(self, entry: Entry, *, on_wire: bool = False) -> str:
         message, limit = entry.message, self._settings.outbox_limit
         size = message.size + OVERHEAD
         if self._size + size > limit:
             return self._fail("outbox_limit", f"it has {self._size} octets, and may have {limit} (outbox_limit)")
-        message.key = OWN, message.number
-        self._writing[message.key] = entry
+        key = message.key = OWN, message.number
+        self._writing[key] = entry
         self._size += size
         self._writing_size += size
-        suspected = entry.error is not None and blames(entry.error.__cause__)
-        self._disk.next.puts.append(row_of(message, message.refusals + suspected))
-        if not entry.on_wire:
-            self._behind += 1
+        if entry.error is not None and blames(entry.error.__cause__):
+            message.refusals += 1
+        self._disk.next.puts[message.number] = row_of(message)
+        if on_wire:
+            self._loaded[key] = message
+        else:
+            self._behind[key] = entry
             self._note_backlog()
         self._disk.submit()
         return ""
 
     def _store_line(self) -> None:
         for message, deadline in self._publisher.take_waiting():
-            problem = self._store(Entry(message, None, deadline, on_wire=False))
+            problem = self._store(Entry(message, None, deadline))
             if problem:
                 self._publisher.give_up(message, problem)
 
@@ -238,15 +242,13 @@ class OutboxModel(Model, Keeper):
         """Delete what was confirmed, set aside what RabbitMQ refuses, and keep what is to be sent again."""
         key = message.key
         assert key is not None
-        if key in self._writing:
-            self._end_early(self._writing[key], error)
-        elif self._forget(key, message):
-            if error is None:
-                self._delete(key, message)
+        if self._forget(key, message):
+            if error is not None and _is_fate(message, error):
+                self._keep(key, message, error)
+            elif error is None or self._is_told(key, error):
+                self._delete(key, message, error)
             elif isinstance(error, MessageNacked):
                 self._defer(key)
-            elif isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message):
-                self._keep(key, error.__cause__)
             else:
                 self._refuse(key, message, error)
             self._see_end_of_backlog()
@@ -258,7 +260,13 @@ class OutboxModel(Model, Keeper):
         for key, message in list(self._loaded.items()):
             if not message.sent_at:
                 self._forget(key, message)
-                self._keep(key, None)
+                self._keep(key, message)
+
+    def _is_told(self, key: Key, error: AMQPException) -> bool:
+        """Tell whether RabbitMQ's word on a message ends its publish: it came sooner than the disk's."""
+        entry = self._writing.get(key)
+        # What was sent before may be in a queue, whatever became of the exchange.
+        return entry is not None and not (isinstance(error, ExchangeRefused) and entry.message.sent_at)
 
     def _forget(self, key: Key, message: Message) -> bool:
         """Have a message in memory no more; tells whether it was."""
@@ -266,33 +274,39 @@ class OutboxModel(Model, Keeper):
             return False
         if not message.sent_at:
             self._to_send -= 1
-        self._publisher.drop(message)
+        if not self._is_original(key, message):
+            self._publisher.drop(message)
         return True
 
-    def _end_early(self, entry: Entry, error: AMQPException | None) -> None:
-        """Note the end of a message that is still being written."""
-        message = entry.message
-        if error is None:
-            # It was confirmed after all.
-            if not message.future.done():
-                self._publisher.succeed(message)
-            return
-        entry.error = entry.error or error
-        if entry.on_wire:
-            entry.on_wire = False
-            self._behind += 1
-            self._note_backlog()
+    def _is_original(self, key: Key, message: Message) -> bool:
+        """Tell whether somebody waits for the end of this one."""
+        return key in self._writing and self._writing[key].message is message
 
-    def _delete(self, key: Key, message: Message) -> None:
-        self._disk.next.deletes.add(key)
+    def _delete(self, key: Key, message: Message, error: AMQPException | None = None) -> None:
         self._nacks.pop(key, None)
         self._size = max(0, self._size - message.size - OVERHEAD)
+        if key in self._writing:
+            # RabbitMQ's word came sooner than the disk's.
+            original = self._take_entry(key).message
+            original.key = None
+            self._publisher.end(original, error)
+        if key[0] != OWN or self._disk.next.puts.pop(key[1], None) is None:
+            self._disk.next.deletes.add(key)
         self._disk.submit()
         self._tell_empty()
 
-    def _keep(self, key: Key, cause: BaseException | None) -> None:
-        self._backlog += 1
-        if blames(cause):
+    def _keep(self, key: Key, message: Message | None = None, error: AMQPException | None = None) -> None:
+        """Have a message sent again that is no longer in memory, with what became of it where it was."""
+        entry, blamed = self._writing.get(key), error is not None and blames(error.__cause__)
+        if entry is None or message is None:
+            self._backlog += 1
+        else:
+            self._behind[key] = entry
+            entry.message.refusals += blamed
+            if message.sent_at or entry.error is None:
+                entry.error = error
+            entry.message.sent_at = message.sent_at or entry.message.sent_at
+        if blamed:
             self._disk.next.suspects.append(key)
         self._note_backlog()
         self._disk.submit()
@@ -303,7 +317,7 @@ class OutboxModel(Model, Keeper):
 
     def _retry(self, key: Key) -> None:
         del self._deferred[key]
-        self._keep(key, None)
+        self._keep(key)
         self.load_more()
 
     def _refuse(self, key: Key, message: Message, error: AMQPException) -> None:
@@ -318,6 +332,18 @@ class OutboxModel(Model, Keeper):
 
     # Sending what is stored
 
+    def fill_line(self) -> None:
+        """Have what is being written sent, where nothing comes before it and it may be sent."""
+        if self._behind and not self._backlog and self._gate.publishable:
+            # What was lost has come back behind what was published later.
+            for key in sorted(self._behind)[: max(0, LOAD - self._to_send)]:
+                entry = self._behind[key]
+                if not entry.message.future.done():
+                    del self._behind[key]
+                    self._to_send += 1
+                    copy = self._loaded[key] = entry.message.copy(self._loop.create_future())
+                    self._publisher.enter_stored(copy)
+
     def load_more(self) -> None:
         """Read more of what is stored, where it may be sent and not enough is in line."""
         wanted = self._backlog and self._to_send < LOAD and len(self._deferred) < MAX_DEFERRED
@@ -328,15 +354,12 @@ class OutboxModel(Model, Keeper):
 
     def _enter(self, rows: list[tuple[Key, Row]]) -> None:
         for key, row in rows:
-            known = (
-                key in self._loaded or key in self._deferred or key in self._disk.next.deletes or key in self._writing
-            )
-            if not known and self._gate.publishable and self._backlog:
+            known = (self._loaded, self._deferred, self._writing, self._disk.next.deletes, self._disk.next.set_asides)
+            if not any(key in each for each in known) and self._gate.publishable and self._backlog:
                 self._backlog -= 1
                 self._to_send += 1
                 message = self._loaded[key] = message_of(key, row, self._loop)
                 self._publisher.enter_stored(message)
-        self._publisher.send_waiting()
 
     def _see_end_of_backlog(self) -> None:
         if not self.holds and self._knows("backlog_ended"):
@@ -368,10 +391,10 @@ class OutboxModel(Model, Keeper):
             self._fail(problem, problem)
         elif batch.puts:
             self._told &= {"outbox_limit"}
-        for row in batch.puts:
-            entry = self._take_entry((OWN, row.number))
-            if entry is not None:
-                self._note_written(entry) if done.written else self._note_failure(entry)
+        for number in batch.puts:
+            key = OWN, number
+            if key in self._writing:
+                self._note_written(key) if done.written else self._note_failure(key)
         self._note_read(batch, done)
         if batch.close:
             self.feed(self.files_closed)
@@ -382,34 +405,49 @@ class OutboxModel(Model, Keeper):
             self._note_backlog()
         self._see_end_of_backlog()
         self._tell_empty()
+        if self._behind or self._to_send:
+            self._publisher.send_waiting()
         self.load_more()
 
-    def _take_entry(self, key: Key) -> Entry | None:
-        entry = self._writing.pop(key, None)
-        if entry is not None:
-            self._writing_size -= entry.message.size + OVERHEAD
-            self._behind -= not entry.on_wire
+    def _take_entry(self, key: Key) -> Entry:
+        entry = self._writing.pop(key)
+        self._behind.pop(key, None)
+        self._writing_size -= entry.message.size + OVERHEAD
         return entry
 
-    def _note_written(self, entry: Entry) -> None:
-        message, key = entry.message, entry.message.key
-        assert key is not None
-        cancelled = message.future.cancelled()
-        if (message.future.done() and not cancelled) or (cancelled and not message.sent_at):
+    def _note_written(self, key: Key) -> None:
+        message, behind, loaded = self._writing[key].message, key in self._behind, self._loaded.get(key)
+        was_sent = message.sent_at or not (behind or (loaded is not None and not loaded.sent_at))
+        if message.future.cancelled() and not was_sent:
+            # Nobody waits for it any more.
+            if loaded is not None:
+                self._forget(key, loaded)
             self._delete(key, message)
             return
-        if entry.on_wire:
-            self._loaded[key] = message
-        else:
-            self._backlog += 1
-        if not cancelled:
+        self._take_entry(key)
+        self._backlog += behind
+        if not message.future.done():
             self._publisher.succeed(message, STORED)
 
-    def _note_failure(self, entry: Entry) -> None:
-        entry.message.key = None
+    def _note_failure(self, key: Key) -> None:
+        entry = self._give_back(key)
+        if entry is not None:
+            # When it is known that nothing can be stored.
+            self._loop.call_soon(self._end_unstored, entry)
+
+    def _give_back(self, key: Key) -> Entry | None:
+        """Take no more notice of a message that is not stored; returns it, unless a copy of it is on the wire."""
+        loaded, entry = self._loaded.get(key), self._writing[key]
+        is_on_wire = loaded is not None and loaded.sent_at and loaded is not entry.message
+        if loaded is not None:
+            self._loaded.pop(key) if is_on_wire else self._forget(key, loaded)
+        self._take_entry(key)
         self._size = max(0, self._size - entry.message.size - OVERHEAD)
-        # When it is known that nothing can be stored.
-        self._loop.call_soon(self._end_unstored, entry)
+        entry.message.key = None
+        if loaded is not None and is_on_wire:
+            self._publisher.carry_on(entry.message, loaded)
+            return None
+        return entry
 
     def _end_unstored(self, entry: Entry) -> None:
         if entry.error is not None:
@@ -420,7 +458,8 @@ class OutboxModel(Model, Keeper):
     def _note_read(self, batch: Batch, done: Done) -> None:
         if done.totals is not None:
             gone = self._disk.next.deletes | self._disk.next.set_asides.keys()
-            self._backlog = max(0, done.totals.messages - len(self._loaded) - len(self._deferred) - len(gone))
+            there = {*self._loaded, *self._deferred, *gone} - self._writing.keys()
+            self._backlog = max(0, done.totals.messages - len(there))
             self._size = done.totals.size + self._writing_size
             self._set_aside = done.totals.set_aside + len(self._disk.next.set_asides)
         if batch.load is None:
@@ -442,12 +481,9 @@ class OutboxModel(Model, Keeper):
 
     def _end_writing(self) -> None:
         """End what is being written; what the disk was given may yet be there."""
-        entries = [entry for key in list(self._writing) if (entry := self._take_entry(key)) is not None]
         given = self._disk.given
         self._disk.next.puts.clear()
-        for entry in entries:
-            self._size = max(0, self._size - entry.message.size - OVERHEAD)
-            entry.message.key = None
+        for entry in [entry for key in list(self._writing) if (entry := self._give_back(key)) is not None]:
             if entry.message.number in given:
                 entry.error = OutcomeUnknown("the disk has not answered in time; it may be stored, and delivered later")
             self._end_unstored(entry)
@@ -477,6 +513,7 @@ class OutboxModel(Model, Keeper):
     def send_waiting(self, _event: EventData) -> None:
         """Send what waits, in order."""
         self._publisher.send_waiting()
+        self._tell_empty()
 
     def store_waiting(self, _event: EventData) -> None:
         """Store what waits: what is stored comes first."""
@@ -517,3 +554,8 @@ class OutboxModel(Model, Keeper):
                 future.set_result(None)
         self._when_closed.clear()
         self._when_empty.clear()
+
+
+def _is_fate(message: Message, error: AMQPException) -> bool:
+    """Tell whether an error is about the connection, not about the message itself."""
+    return isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message)

@@ -74,8 +74,8 @@ _ANY: Final = (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING, Outbox.FULL, Outbox
 
 OUTBOX_TRANSITIONS: Final = (
     Row("client_started", (Outbox.OFF, Outbox.FINISHING), Outbox.OPENING, conditions="given"),
-    Row("files_opened", (Outbox.OPENING,), Outbox.HOLDING, conditions="holds"),
-    Row("files_opened", (Outbox.OPENING,), Outbox.CLEAR),
+    Row("files_opened", (Outbox.OPENING, Outbox.FULL), Outbox.HOLDING, conditions="holds"),
+    Row("files_opened", (Outbox.OPENING, Outbox.FAILING), Outbox.CLEAR),
     # A message was stored, or one that was sent was lost.
     Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING),
     Row("backlog_began", (Outbox.FAILING,), Outbox.FULL),
@@ -84,9 +84,8 @@ OUTBOX_TRANSITIONS: Final = (
     # The disk, or outbox_limit.
     Row("disk_failed", (Outbox.OPENING, Outbox.HOLDING), Outbox.FULL, conditions="holds"),
     Row("disk_failed", (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING), Outbox.FAILING),
-    Row("disk_due", (Outbox.FULL,), Outbox.FULL, conditions="hangs"),
-    Row("disk_due", (Outbox.FAILING,), Outbox.FAILING, conditions="hangs"),
-    Row("disk_due", (Outbox.FULL, Outbox.FAILING), Outbox.OPENING),
+    Row("disk_due", (Outbox.FULL,), Outbox.FULL, before="open_files"),
+    Row("disk_due", (Outbox.FAILING,), Outbox.FAILING, before="open_files"),
     Row("client_stopped", _ANY, Outbox.FINISHING),
     Row("files_closed", (Outbox.FINISHING,), Outbox.OFF, before="give_up_writing"),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import STORED, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
+from sprockets_amqp import STORED, ExchangeRefused, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.outbox_file import OutboxFile
 from sprockets_amqp.settings import Settings
@@ -152,6 +152,27 @@ def test_what_is_stored_survives_the_client(broker: Broker) -> None:
         stop(broker, again)
         stop(broker, other)
         assert list(path.iterdir()) == []
+
+
+def test_a_clock_that_jumps_changes_no_order(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a client's life or between two: the time is stored for people alone."""
+    with folder() as path:
+        for year, life in (40, "ab"), (10, "cd"), (50, "ef"):
+            client = broker.client(outbox=path, timeout=0)
+            broker.clock.turn()
+            for back, name in enumerate(life):
+                monkeypatch.setattr("time.time", lambda now=3e7 * (year - 3 * back): now)
+                publish(client, name)
+                broker.clock.turn()
+            stop(broker, client)
+        monkeypatch.undo()
+        with sqlite3.connect(path / "amqp.1.outbox") as connection:
+            times = [time for (time,) in connection.execute("SELECT stored_at FROM messages ORDER BY number")]
+        connection.close()
+        assert times == [3e7 * year for year in (40, 37, 10, 7, 50, 47)]
+        broker.client(outbox=path)
+        confirm(broker)
+        assert broker.messages == list("abcdef")
 
 
 def test_a_file_whose_client_is_gone_is_taken_over_within_a_minute(broker: Broker) -> None:
@@ -455,8 +476,8 @@ def test_a_client_that_is_stopped_closes_its_files_whatever_state_they_are_in(
 
 def work(waiting: list[Any]) -> None:
     """Let the disk do what it was given."""
-    for each in waiting:
-        each()
+    while waiting:
+        waiting.pop(0)()
 
 
 def opening(broker: Broker, path: Path, **settings: Any) -> tuple[Client, list[Any]]:
@@ -621,6 +642,30 @@ def test_a_ready_client_goes_on_while_the_disk_fails(broker: Broker, monkeypatch
         problems.clear()
 
 
+def test_nobody_waits_for_a_disk_that_is_tried_again(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published meanwhile goes out, though it may not wait, and flush() returns."""
+    with folder() as path:
+        client = broker.ready(outbox=path, confirm_timeout=2)
+        problems = failing(monkeypatch)
+        publish(client, "late")
+        broker.clock.advance(2.5)
+        confirm(broker)
+        assert state(client) is Outbox.FAILING
+        Disk.waiting = waiting = list[Any]()
+        broker.clock.advance(1.1)
+        assert len(waiting) == 1
+        (goes,) = publish(client, "goes", timeout=0)
+        confirm(broker)
+        flushed = broker.clock.loop.create_task(client.flush())
+        broker.clock.turn()
+        assert (goes.result(), flushed.done()) == (None, True)
+        problems.clear()
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert state(client) is Outbox.CLEAR
+
+
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have the disk fail as long as the list is not empty; each failure is added to it."""
     problems = ["database or disk is full"]
@@ -654,6 +699,36 @@ def test_a_disk_that_fails_makes_publishes_end_as_without_an_outbox(
         assert (waits.result(), state(client)) == (STORED, Outbox.HOLDING)
         confirm(broker)
         assert broker.messages == ["waits"]
+
+
+def test_what_is_stored_is_sent_first_by_a_client_that_can_store_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk can be read, and not be written to: publishes are refused until all of it is sent."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored")
+        broker.clock.turn()
+        stop(broker, client)
+
+        def fail(_file: OutboxFile) -> None:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(OutboxFile, "try_out", fail)
+            again = broker.client(outbox=path)
+            broker.clock.turn()
+            broker.clock.turn()
+            assert (state(again), again.counters.stored) == (Outbox.FULL, 1)
+            (refused,) = publish(again, "refused")
+            broker.open()
+            (goes,) = publish(again, "goes")
+            confirm(broker)
+            assert (outcome(refused), goes.result(), broker.messages) == (NotReadyError, None, ["stored", "goes"])
+            assert state(again) is Outbox.FAILING
+        broker.clock.advance(1.1)
+        assert state(again) is Outbox.CLEAR
 
 
 def test_a_disk_that_fails_does_not_keep_what_is_stored_from_being_sent(
@@ -858,3 +933,161 @@ def test_an_outbox_republishes() -> None:
     """What is lost is sent again: from the line, or from the disk."""
     assert Settings(outbox=str(Path(__file__).parent)).republish_unconfirmed
     assert not Settings().republish_unconfirmed
+
+
+# What is sent while it is being written
+
+
+def overtaking(broker: Broker, path: Path, *names: str, **settings: Any) -> tuple[Client, list[Any], list[Any]]:
+    """Have messages on the wire that are not written yet; returns their client, the disk's work and their ends."""
+    client = broker.client(outbox=path, timeout=0, **settings)
+    broker.clock.turn()
+    Disk.waiting = waiting = list[Any]()
+    ends = publish(client, *names)
+    broker.open()
+    assert broker.messages == list(names)
+    assert (state(client), [each.done() for each in ends]) == (Outbox.CLEAR, [False] * len(names))
+    return client, waiting, ends
+
+
+def test_what_is_being_written_is_sent_meanwhile_so_that_the_outbox_does_not_stay_the_line(broker: Broker) -> None:
+    """However slow the disk is. What is confirmed before it is written ends so, and is not kept."""
+    with folder() as path:
+        client, waiting, (stored,) = overtaking(broker, path, "stored")
+        (next_one,) = publish(client, "next")
+        confirm(broker)
+        assert (stored.result(), next_one.result(), client.counters.stored) == (None, None, 0)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        stop(broker, client)
+        assert (broker.messages, list(path.iterdir())) == (["stored", "next"], [])
+
+
+def test_what_was_sent_and_is_written_then_is_stored_until_it_is_confirmed(broker: Broker) -> None:
+    """It ends with STORED, is not sent twice, and a confirm deletes it."""
+    with folder() as path:
+        client, waiting, (stored,) = overtaking(broker, path, "stored")
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (stored.result(), client.counters.stored, broker.messages) == (STORED, 1, ["stored"])
+        confirm(broker)
+        assert (client.counters.stored, broker.messages) == (0, ["stored"])
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_was_sent_and_lost_is_sent_again_in_order(broker: Broker, *, written: bool) -> None:
+    """Whether the disk has written it by then or not."""
+    with folder() as path:
+        client, waiting, ends = overtaking(broker, path, "first", "second", max_unconfirmed=2)
+        (third,) = publish(client, "third")
+        lose(broker)
+        (fourth,) = publish(client, "fourth")
+        if written:
+            Disk.waiting = None
+            work(waiting)
+            broker.clock.turn()
+            assert {each.result() for each in (*ends, third, fourth)} == {STORED}
+        broker.clock.advance(1)
+        confirm(broker)
+        assert broker.messages == ["first", "second", "first", "second", "third", "fourth"]
+        assert client.counters.stored == 0
+        Disk.waiting = None
+        work(waiting)
+
+
+def test_what_rabbitmq_says_before_the_disk_ends_the_publish(broker: Broker) -> None:
+    """A nack, an exchange that does not exist: nobody has been told that it is stored."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        refused = client.publish("missing", "q", b"", {"message_id": "refused"})
+        (nacked,) = publish(client, "nacked")
+        broker.open()
+        broker.peer.confirm(1, nack=True)
+        broker.open()
+        assert (outcome(refused), outcome(nacked)) == (ExchangeRefused, MessageNacked)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        stop(broker, client)
+        assert list(path.iterdir()) == []
+
+
+def test_what_is_refused_after_it_was_sent_before_is_set_aside(broker: Broker) -> None:
+    """It may be in a queue: its publish ends with STORED, as that of a message that was stored before."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        sent = client.publish("events", "q", b"", {"message_id": "sent"})
+        broker.open()
+        lose(broker)
+        broker.missing.add("events")
+        broker.clock.advance(1)
+        broker.open()
+        assert (broker.messages, sent.done()) == (["sent"], False)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (sent.result(), client.counters.stored, client.counters.set_aside) == (STORED, 0, 1)
+
+
+def test_a_suspect_that_is_being_written_is_sent_alone(broker: Broker) -> None:
+    """RabbitMQ closed the channel over one of two: the one that it refuses alone is told, the other goes out."""
+    with folder() as path:
+        client, waiting, (poison, good) = overtaking(broker, path, "poison", "good")
+        broker.peer.close_channel(next(iter(broker.peer.unconfirmed)), 406, "PRECONDITION_FAILED")
+        for _ in range(4):
+            broker.open()
+            broker.clock.advance(0.5)
+        assert broker.messages == ["poison", "good", "poison"]
+        broker.peer.close_channel(next(iter(broker.peer.unconfirmed)), 406, "PRECONDITION_FAILED")
+        for _ in range(4):
+            broker.open()
+            broker.clock.advance(0.5)
+        assert (outcome(poison), broker.messages[3:]) == (OutcomeUnknown, ["good"])
+        confirm(broker)
+        assert (good.result(), client.counters.stored, client.counters.set_aside) == (None, 0, 0)
+        Disk.waiting = None
+        work(waiting)
+
+
+def test_what_was_sent_and_cannot_be_written_ends_as_without_an_outbox(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By RabbitMQ's word, which is on its way; or at confirm_timeout. What was not sent ends with why."""
+    with folder() as path:
+        client, waiting, (confirmed, late) = overtaking(
+            broker, path, "confirmed", "late", max_unconfirmed=2, confirm_timeout=5
+        )
+        (unsent,) = publish(client, "unsent")
+        broker.clock.turn()
+        failing(monkeypatch)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (confirmed.done(), late.done(), state(client)) == (False, False, Outbox.FAILING)
+        assert (client.waiting, unsent.done()) == (0, True)
+        broker.peer.confirm(1)
+        broker.open()
+        broker.clock.advance(6)
+        assert (confirmed.result(), outcome(late), outcome(unsent)) == (None, OutcomeUnknown, NotReadyError)
+        assert client.counters.stored == 0
+
+
+def test_a_cancelled_publish_that_is_in_line_while_it_is_written_is_not_sent(broker: Broker) -> None:
+    """Nobody waits for it any more, and it was never sent; one that was sent stays."""
+    with folder() as path:
+        client, waiting, (sent,) = overtaking(broker, path, "sent", max_unconfirmed=1)
+        (unsent,) = publish(client, "unsent")
+        broker.clock.turn()
+        assert state(client) is Outbox.HOLDING
+        sent.cancel()
+        unsent.cancel()
+        Disk.waiting = None
+        work(waiting)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored, state(client)) == (["sent"], 0, Outbox.CLEAR)

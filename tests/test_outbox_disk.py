@@ -1,9 +1,13 @@
-"""The outbox on a disk that takes no more: the kernel refuses to let its files grow."""
+"""The outbox on a disk that takes no more: it is full, read-only, or the kernel refuses to let a file grow."""
 
 import asyncio
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.support import disks
+from tests.support.consume import declare_queue
+from tools.rabbitmq import Node
 
 FILLING = """
 import asyncio, logging, resource, sys
@@ -42,3 +46,46 @@ async def test_a_disk_that_fills_up_is_told_once_and_used_again_when_there_is_ro
     told, ends, again = out.decode().splitlines()
     assert told.startswith(f"outbox {tmp_path}: nothing can be stored: OperationalError: "), errors.decode()
     assert (ends, again) == ("True True True", "stored True")
+
+
+async def test_a_disk_that_is_full_of_stored_messages_is_used_again_when_they_were_delivered(
+    broker: Node, tmp_path: Path
+) -> None:
+    """Nothing is lost or sent twice; publishes end as without an outbox meanwhile, told once and shown on the page."""
+    queue = await declare_queue(broker.url)
+    seen = await disks.run("fills up", tmp_path, broker.url, queue.name)
+    assert seen["fitted"] > 10
+    assert seen["full"] == ["refused"] * 5
+    assert [words for words in seen["told"] if "nothing can be stored" in words] == [
+        f"outbox {tmp_path}: nothing can be stored: OperationalError: database or disk is full"
+    ]
+    assert "the outbox stores nothing: OperationalError: database or disk is full" in seen["page"]
+    assert (seen["drained"], seen["ready"]) == (seen["fitted"], "None")
+    assert seen["stored"][seen["fitted"] :] != []
+    assert await queue.message_ids() == sorted(seen["stored"] + seen["confirmed"], key=number)
+    assert seen["left"] == []
+    await queue.delete()
+
+
+async def test_a_file_system_that_is_read_only_for_a_while_is_done_without(broker: Node, tmp_path: Path) -> None:
+    """What was stored before is sent when it is back, and what is published meanwhile ends as without an outbox."""
+    queue = await declare_queue(broker.url)
+    seen = await disks.run("turns read-only", tmp_path, broker.url, queue.name)
+    assert len(seen["stored"]) > 5
+    assert "must be a folder that this process may write to" in seen["anew"]
+    assert (seen["read-only"], seen["steady"], seen["ready"]) == (["refused"] * 5, True, "None")
+    reason = "OSError: [Errno 30] Read-only file system"
+    assert [words.partition(": '")[0] for words in seen["told"]] == [
+        f"outbox {tmp_path}: nothing can be stored: {reason}"
+    ]
+    assert f"the outbox stores nothing: {reason}" in seen["page"]
+    arrived = await queue.message_ids()
+    assert sorted(arrived, key=number) == sorted(seen["stored"] + seen["confirmed"], key=number)
+    assert [name for name in arrived if name in seen["stored"]] == seen["stored"]
+    assert seen["left"] == []
+    await queue.delete()
+
+
+def number(name: str | None) -> int:
+    """The number of a message."""
+    return int(str(name)[1:])

@@ -73,7 +73,7 @@ DEFECTS: Final = (
     Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),
     Defect("a torn confirm is lost", "sprockets_amqp/wire/transport.py", 'self._torn = data if torn else b""', 'self._torn = b""'),
     Defect("stored is told before it is on the disk", OUTBOX, "        self._disk.submit()\n        return \"\"\n", "        self._disk.submit()\n        self._publisher.succeed(message, STORED)\n        return \"\"\n"),
-    Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, error.__cause__)\n", "                self._delete(key, message)\n"),
+    Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, message, error)\n", "                self._delete(key, message)\n"),
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=("store_waiting",),', ""),
     Defect("what is published passes what is stored", "states/outbox.py", '    Outbox.HOLDING: {"goes out": "is stored"', '    Outbox.HOLDING: {"goes out": "goes out"'),
     Defect("what is stored is numbered backwards", "sprockets_amqp/delivery/outbox_row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),

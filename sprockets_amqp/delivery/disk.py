@@ -13,8 +13,6 @@ from .outbox_row import Batch, Done
 
 #: Seconds that one batch may take.
 DISK_LIMIT: Final = 10.0
-#: How many messages are written at once: the loop is not to stand still while it tells their ends.
-BATCH: Final = 1000
 
 
 class Disk:
@@ -42,14 +40,9 @@ class Disk:
         self._executor: Executor | None = None
 
     @property
-    def hangs(self) -> bool:
-        """Whether what is being done takes longer than it may."""
-        return self._limit is not None and self._limit.when() <= self._loop.time()
-
-    @property
     def given(self) -> set[int]:
         """The numbers of the messages that are being written: they may be on the disk, whatever follows."""
-        return {row.number for row in self._running.puts} if self._running is not None else set()
+        return set(self._running.puts) if self._running is not None else set()
 
     @property
     def loading(self) -> bool:
@@ -61,9 +54,6 @@ class Disk:
         if self._running is not None or self.next.empty:
             return
         batch, self.next = self.next, Batch()
-        if len(batch.puts) > BATCH:
-            batch.puts, self.next.puts = batch.puts[:BATCH], batch.puts[BATCH:]
-            batch.close, self.next.close = False, batch.close
         self._running = batch
         self._limit = self._loop.call_later(
             DISK_LIMIT, self._on_silence, f"the disk has not answered within {DISK_LIMIT:g} s"

@@ -157,6 +157,13 @@ class Message:
         self.sent_at = 0.0
         return self
 
+    def copy(self, future: "asyncio.Future[Result]") -> "Message":
+        """Return it as it is stored, with a future of its own: what becomes of it is not the end of its publish."""
+        assert self.key is not None
+        address = self.exchange, self.routing_key, self.user_id, self.copies
+        octets = self.method, self.properties, self.body
+        return self.restored(future, self.key, self.message_id or "", address, octets, self.refusals)
+
     @property
     def size(self) -> int:
         """The octets that it takes in memory, but for what each message takes."""

@@ -26,7 +26,7 @@ APPLICATION_ID: Final = 0x7370414D
 VERSION: Final = 1
 #: Seconds to wait for somebody else who writes: the command line does.
 BUSY_LIMIT: Final = 5.0
-#: Octets of an empty file from which on it is worth making small again.
+#: Octets of an empty file from which on it is worth beginning a new one.
 LARGE: Final = 1024**2
 #: How many messages are written at once to the file that takes the place of a damaged one.
 BATCH: Final = 1000
@@ -95,6 +95,15 @@ class OutboxFile:
         """Whether nothing is in the file, set aside or not."""
         return self._database.execute("SELECT 1 FROM messages").fetchone() is None
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes so much of the disk that it is worth giving back when the file is empty."""
+        return self.path.stat().st_size > LARGE
+
+    def numbers(self) -> set[int]:
+        """Return the numbers of all messages, set aside or not."""
+        return {number for (number,) in self._database.execute("SELECT number FROM messages")}
+
     def totals(self) -> Totals:
         """Count what is in the file."""
         to_send, size, oldest, aside = self._database.execute(
@@ -143,6 +152,11 @@ class OutboxFile:
             many("UPDATE messages SET set_aside = ? WHERE number = ?", set_asides)
             many("DELETE FROM messages WHERE number = ?", [(each,) for each in deletes])
 
+    def try_out(self) -> None:
+        """See that something can be written: a disk that is full or read-only can still be read."""
+        with self._transaction():
+            self._database.execute(f"PRAGMA user_version={VERSION}")
+
     def retry(self, number: int) -> bool:
         """Have a message that was set aside sent after all; tells whether there was one."""
         return self._change(
@@ -152,12 +166,6 @@ class OutboxFile:
     def drop(self, number: int) -> bool:
         """Delete a message; tells whether there was one."""
         return self._change("DELETE FROM messages WHERE number = ?", number)
-
-    def make_small(self) -> None:
-        """Give the disk back what an empty file still takes."""
-        if self.path.stat().st_size > LARGE and self.is_empty:
-            self._database.execute("VACUUM")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _change(self, statement: str, number: int) -> bool:
         with self._transaction():
@@ -231,6 +239,11 @@ def take_lock(path: Path) -> int:
 def is_corrupt(error: BaseException) -> bool:
     """Tell whether an error says that a file is no longer what SQLite wrote."""
     return isinstance(error, sqlite3.DatabaseError) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in CORRUPT
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error says that the disk is full."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .outbox_file import SUFFIX, Locked, OutboxFile, is_corrupt
+from .outbox_file import SUFFIX, Locked, OutboxFile, is_corrupt, is_full
 from .outbox_row import OWN, Batch, Done, Key, Row, Totals
 
 LOGGER = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Folder:
                 done.rows = self._load(*batch.load, batch.loaded)
             if batch.look:
                 done.totals = self._totals()
+                with self._repairing(OWN) as file:
+                    file.try_out()
         except Exception as error:
             done.problem = error
         if batch.close:
@@ -65,16 +67,19 @@ class Folder:
 
     def _open(self) -> None:
         if OWN not in self._files:
-            for number in itertools.count(1):
-                with contextlib.suppress(Locked):
-                    file = OutboxFile.take(self._path / f"{self._name}.{number}{SUFFIX}")
-                    self._files[OWN], self._base = file, file.last_number
-                    break
+            self._take_own()
         mine = {file.path for file in self._files.values()} | self._foreign
         for path in files(self._path, self._name):
             if path not in mine:
                 with contextlib.suppress(Locked):
                     self._adopt(path)
+
+    def _take_own(self) -> None:
+        for number in itertools.count(1):
+            with contextlib.suppress(Locked):
+                file = OutboxFile.take(self._path / f"{self._name}.{number}{SUFFIX}")
+                self._files[OWN], self._base = file, file.last_number
+                break
 
     def _adopt(self, path: Path) -> None:
         try:
@@ -91,9 +96,9 @@ class Folder:
             file.close(delete=True)
 
     def _close(self) -> None:
-        for file in self._files.values():
+        for number, file in self._files.items():
             try:
-                file.close(delete=file.is_empty)
+                file.close(delete=self._is_delivered(number))
             except (sqlite3.Error, OSError):
                 file.close()
         self._files.clear()
@@ -109,21 +114,41 @@ class Folder:
         # The client's own first: somebody waits for that.
         for number in sorted(changed | {OWN}):
             if number in self._files and (number in changed or batch.puts):
-                with self._repairing(number) as file:
-                    self._write_file(number, file, batch)
+                self._write_to(number, batch)
             done.written = True
         for number in changed & self._files.keys():
             with self._repairing(number) as file:
+                if (number != OWN or file.is_large) and file.is_empty:
+                    self._begin_anew(number)
+
+    def _write_to(self, number: int, batch: Batch) -> None:
+        """Write to a file, also where the disk is full of messages that were delivered: deleting them takes room."""
+        with self._repairing(number) as file:
+            try:
+                self._write_file(number, file, batch)
+            except sqlite3.OperationalError as error:
+                if not is_full(error) or not self._is_delivered(number):
+                    raise
+                self._begin_anew(number)
                 if number == OWN:
-                    file.make_small()
-                elif file.is_empty:
-                    file.close(delete=True)
-                    del self._files[number]
+                    self._write_file(number, self._files[OWN], batch)
+
+    def _is_delivered(self, number: int) -> bool:
+        """Tell whether nothing is left in a file to keep."""
+        file, gone = self._files[number], _of(number, self._gone, self._shift(number))
+        return file.is_empty or (bool(gone) and file.numbers() <= set(gone))
+
+    def _begin_anew(self, number: int) -> None:
+        """Delete a file in which nothing is left to keep, and take a new one where it is the client's own."""
+        self._files.pop(number).close(delete=True)
+        self._gone = {key for key in self._gone if key[0] != number}
+        if number == OWN:
+            self._take_own()
 
     def _write_file(self, number: int, file: OutboxFile, batch: Batch) -> None:
         shift = self._shift(number)
         file.write(
-            [row.summed(shift) for row in batch.puts] if number == OWN else (),
+            [row.summed(shift) for row in batch.puts.values()] if number == OWN else (),
             _of(number, self._gone, shift),
             _of(number, batch.suspects, shift),
             [(words, key[1] + shift) for key, words in self._aside.items() if key[0] == number],
@@ -167,12 +192,11 @@ class Folder:
     @contextlib.contextmanager
     def _repairing(self, number: int) -> Iterator[OutboxFile]:
         """Yield a file; one that turns out to be damaged is repaired before the error is raised."""
-        file = self._files[number]
         try:
-            yield file
+            yield self._files[number]
         except sqlite3.DatabaseError as error:
-            if is_corrupt(error):
-                file.repair(error)
+            if is_corrupt(error) and number in self._files:
+                self._files[number].repair(error)
             raise
 
 

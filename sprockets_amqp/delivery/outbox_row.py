@@ -95,7 +95,7 @@ class Batch:
     """What is to be done in the folder next; all that is written is one transaction for each file.
 
     Attributes:
-        puts: messages to store, with numbers that count from where the client began.
+        puts: messages to store, by their numbers, which count from where the client began.
         deletes: those that RabbitMQ has.
         suspects: those that RabbitMQ may have closed the channel over.
         set_asides: those that are not to be sent any more, and why.
@@ -105,7 +105,7 @@ class Batch:
         close: whether to close everything, at last.
     """
 
-    puts: list[Row] = dataclasses.field(default_factory=list)
+    puts: dict[int, Row] = dataclasses.field(default_factory=dict)
     deletes: set[Key] = dataclasses.field(default_factory=set)
     suspects: list[Key] = dataclasses.field(default_factory=list)
     set_asides: dict[Key, str] = dataclasses.field(default_factory=dict)
@@ -139,7 +139,7 @@ class Done:
     totals: Totals | None = None
 
 
-def row_of(message: Message, refusals: int) -> Row:
+def row_of(message: Message) -> Row:
     """Write a message as it is stored."""
     return Row(
         message.number,
@@ -153,7 +153,7 @@ def row_of(message: Message, refusals: int) -> Row:
         message.properties,
         message.body,
         0,
-        refusals,
+        message.refusals,
     )
 
 

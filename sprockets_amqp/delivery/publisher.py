@@ -134,6 +134,7 @@ class Publisher:
 
     def send_waiting(self) -> None:
         """Send what waits, in order, as far as the lifecycle, the limits and RabbitMQ's word on exchanges let it."""
+        self.keeper.fill_line()
         while self._line and self._may_send():
             message = self._line.next()
             if message is None:
@@ -182,6 +183,15 @@ class Publisher:
         if message.refusals:
             self._suspect(message)
         self._line.enter(message)
+
+    def carry_on(self, message: Message, copy: Message) -> None:
+        """Let what becomes of a copy that is on the wire be the end of its publish: it could not be stored."""
+        copy.key = None
+        self._reports.hand_on(message, copy)
+        ended, copy.future = copy.future, message.future
+        copy.future.add_done_callback(lambda _future: ended.cancel())
+        if self._confirm_timer is None:
+            self._expire_unconfirmed()
 
     def drop(self, message: Message) -> None:
         """Forget a stored message: it has ended, or is read again later."""

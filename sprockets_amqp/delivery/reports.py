@@ -24,6 +24,11 @@ class Reports(dict[Message, Watch]):
             # It is known by then, unless the caller cancelled the publish.
             message.future.add_done_callback(lambda _future: self.end(message))
 
+    def hand_on(self, message: Message, copy: Message) -> None:
+        """Watch another message in the place of one."""
+        if message in self:
+            self[copy] = self.pop(message)
+
     def end(self, message: Message, error: AMQPException | None = None, result: Result = None) -> None:
         """Report the end of a message to its observers; a coroutine that awaits the future continues after them."""
         watch = self.pop(message, None)

@@ -53,6 +53,9 @@ class Keeper:
     def on_end(self, message: Message, error: AMQPException | None) -> None:
         """Called when a stored message was confirmed, or with the error that it would end with."""
 
+    def fill_line(self) -> None:
+        """Put what is being stored in line, where it is the next that may be sent."""
+
     def load_more(self) -> None:
         """Read more of what is stored, where it may be sent."""
 
