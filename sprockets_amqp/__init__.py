@@ -39,7 +39,7 @@ from .errors import (
 )
 from .hooks import Changes, StateChange, Subscription
 from .mixin import PublishingMixin
-from .observers import Observation, Observer, Outcome, Publish, PublishEnd
+from .observers import Delivery, Observation, Observer, Outcome, Publish, PublishEnd
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
 from .topology import Topology
 
@@ -66,6 +66,7 @@ __all__ = [
     "Client",
     "ConnectionStateError",
     "Counters",
+    "Delivery",
     "ExchangeRefused",
     "InvalidMessage",
     "MessageNacked",

@@ -58,7 +58,9 @@ class Bound(Events):
         self._hooks.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
         self._observers.bind(io_loop.asyncio_loop)  # type: ignore[attr-defined]
         tell = functools.partial(self._hooks.call_later_in_order, self._tell_persistent_failure)
-        self._present = core = Core(self.settings, self, self._hooks.announce, tell, self._setup, self.name, io_loop)
+        self._present = core = Core(
+            self.settings, self, self._hooks.announce, tell, self._observers, self._setup, self.name, io_loop
+        )
         _bound.add(self)
         core.start()
         return core

@@ -460,6 +460,9 @@ class Client(Bound):
         the context of the call (`contextvars`), and before a coroutine that awaits the publish continues. An exception
         from either is logged and changes nothing.
 
+        A method ``delivered(delivery)``, where the observer has one, is called with the `Delivery` of each message that
+        the client sent from its outbox, or set aside: the publish that ended with `STORED` is not told again.
+
         A forked process's client has the observers, and is told of what is published there.
 
         Raises:

@@ -10,6 +10,7 @@ from .hooks import StateChange
 from .inflight import InFlight
 from .lifecycle import Lifecycle
 from .link import Events, Link
+from .observers import Observers
 from .settings import Settings
 from .topology import Setup, SetupFunction
 
@@ -28,6 +29,7 @@ class Core:
         events: Events,
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
+        observers: Observers,
         setup: SetupFunction | None,
         name: str,
         io_loop: IOLoop,
@@ -40,7 +42,7 @@ class Core:
         )
         declares = Setup(setup, self.loop)
         self.lifecycle = Lifecycle(
-            settings, self.link, events, declares, name, announce, on_persistent_failure, self.loop
+            settings, self.link, events, declares, name, announce, on_persistent_failure, observers, self.loop
         )
         self.publisher = self.lifecycle.publisher
         #: The requests that handlers with `PublishingMixin` are answering.

@@ -19,6 +19,7 @@ from .errors import AMQPException
 from .hooks import StateChange
 from .link import Events, Link
 from .model import Model, Timeout, Trigger
+from .observers import Observers
 from .outage import OutageModel
 from .outbox import OutboxModel
 from .renewal import RenewalModel
@@ -81,6 +82,7 @@ class Lifecycle(Model):
         name: str,
         announce: Callable[[StateChange], object],
         on_persistent_failure: Callable[[], object],
+        observers: Observers,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop)
@@ -88,7 +90,7 @@ class Lifecycle(Model):
         self.attempts = self.address.attempts
         self.publisher = Publisher(loop, self, link, settings)
         self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop)
-        self.outbox = OutboxModel(self, self.publisher, settings, name, loop)
+        self.outbox = OutboxModel(self, self.publisher, observers, settings, name, loop)
         self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop)
         self._setup = setup
         #: When the present documented state was entered, in seconds since 1970.

@@ -47,7 +47,7 @@ class Outcome(enum.StrEnum):
     NACKED = "nacked"
     #: `OutcomeUnknown`.
     UNKNOWN = "unknown"
-    #: It is on the disk, in the outbox, and is sent later; that is told no more.
+    #: It is on the disk, in the outbox, and is sent later: `Delivery` tells of that.
     STORED = "stored"
     #: The caller cancelled the future; the message may have been sent before.
     CANCELLED = "cancelled"
@@ -112,11 +112,35 @@ class PublishEnd:
     seconds_to_confirm: float | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a stored message: its publish ended with `STORED`, in this process or in one before it.
+
+    Attributes:
+        outcome: `Outcome.CONFIRMED`; or that of the error for which it was set aside.
+        error: why it was set aside, or None.
+        exchange: where it was published to.
+        routing_key: with which routing key.
+        message_id: the message's id.
+        size: octets of the encoded body.
+        seconds_to_confirm: from when it was handed to the transport, the last time, until RabbitMQ acked it; None
+            where it was set aside.
+    """
+
+    outcome: Outcome
+    error: AMQPException | None
+    exchange: str
+    routing_key: str
+    message_id: str | None
+    size: int
+    seconds_to_confirm: float | None
+
+
 OnEnd = Callable[[PublishEnd], object]
 
 
 class Observer(Protocol):
-    """What `Client.observe` takes."""
+    """What `Client.observe` takes; where it has a method ``delivered`` as well, see `Client.observe`."""
 
     def publishing(self, publish: Publish) -> OnEnd | None:
         """Called in each publish; it has to be quick.
@@ -128,9 +152,15 @@ class Observer(Protocol):
 class Observation:
     """What `Client.observe` returns: it lasts until `cancel()`."""
 
-    def __init__(self, observers: "Observers", publishing: Callable[[Publish], OnEnd | None]) -> None:
+    def __init__(
+        self,
+        observers: "Observers",
+        publishing: Callable[[Publish], OnEnd | None],
+        delivered: Callable[[Delivery], object] | None,
+    ) -> None:
         self._observers = observers
         self.publishing: Final = publishing
+        self.delivered: Final = delivered
 
     def __repr__(self) -> str:
         return f"<Observation by {self.publishing!r}>"
@@ -168,7 +198,9 @@ class Observers(list[Observation]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pending: collections.deque[tuple[contextvars.Context, OnEnd, PublishEnd]] = collections.deque()
+        self._pending: collections.deque[tuple[contextvars.Context, Callable[..., object], object]] = (
+            collections.deque()
+        )
         self._scheduled = False
         self._log = BoundedLog(LOGGER, time.monotonic)
 
@@ -185,10 +217,10 @@ class Observers(list[Observation]):
 
     def observe(self, observer: Observer) -> Observation:
         """Show each publish to the observer from now on. Raises TypeError where it has no method ``publishing``."""
-        publishing = getattr(observer, "publishing", None)
+        publishing, delivered = getattr(observer, "publishing", None), getattr(observer, "delivered", None)
         if not callable(publishing):
             raise TypeError(f"an observer has a method publishing(publish), and {observer!r:.80} has none")
-        observation = Observation(self, publishing)
+        observation = Observation(self, publishing, delivered if callable(delivered) else None)
         self.append(observation)
         return observation
 
@@ -207,9 +239,16 @@ class Observers(list[Observation]):
             properties = {**given, "headers": added}
         return properties, Watch(self, [each for each in on_end if each is not None])
 
-    def tell(self, on_end: OnEnd, end: PublishEnd, context: contextvars.Context) -> None:
-        """Call back with the end of a publish, in a later turn of the loop; at once where it has none any more."""
-        self._pending.append((context, on_end, end))
+    def deliver(self, delivery: Delivery) -> None:
+        """Tell every observer that wants to know what became of a stored message."""
+        for observation in self:
+            if observation.delivered is not None:
+                # Its publish may be long over, and was perhaps another process's.
+                self.tell(observation.delivered, delivery, contextvars.Context())
+
+    def tell(self, callback: Callable[..., object], told: object, context: contextvars.Context) -> None:
+        """Call back in a later turn of the loop; at once where it has none any more."""
+        self._pending.append((context, callback, told))
         if self._loop.is_closed():
             self._tell_pending()
         else:
@@ -224,8 +263,8 @@ class Observers(list[Observation]):
         self._scheduled = False
         # What is published by one that is told ends in a turn of its own.
         for _ in range(len(self._pending)):
-            context, on_end, end = self._pending.popleft()
-            context.run(self._call, on_end, end)
+            context, callback, told = self._pending.popleft()
+            context.run(self._call, callback, told)
 
     def _call(self, callback: Callable[..., Any], argument: object) -> Any:
         try:

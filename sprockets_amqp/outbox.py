@@ -19,6 +19,7 @@ from .delivery.publisher import Publisher, blames
 from .delivery.surroundings import Gate, Keeper
 from .errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
 from .model import Model, Timeout, Trigger
+from .observers import OUTCOMES, Delivery, Observers, Outcome
 from .settings import Settings
 from .states import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox
 from .text import shown
@@ -81,11 +82,18 @@ class OutboxModel(Model, Keeper):
     _disk: "Disk"
 
     def __init__(
-        self, gate: Gate, publisher: Publisher, settings: Settings, name: str, loop: asyncio.AbstractEventLoop
+        self,
+        gate: Gate,
+        publisher: Publisher,
+        observers: Observers,
+        settings: Settings,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop)
         self._gate = gate
         self._publisher = publisher
+        self._observers = observers
         self._settings = settings
         if settings.outbox is not None:
             self._disk = self._open_disk(settings.outbox, name)
@@ -290,6 +298,8 @@ class OutboxModel(Model, Keeper):
             original = self._take_entry(key).message
             original.key = None
             self._publisher.end(original, error)
+        else:
+            self._report(message, None)
         if key[0] != OWN or self._disk.next.puts.pop(key[1], None) is None:
             self._disk.next.deletes.add(key)
         self._disk.submit()
@@ -320,13 +330,29 @@ class OutboxModel(Model, Keeper):
         self._keep(key)
         self.load_more()
 
+    def _report(self, message: Message, error: AMQPException | None) -> None:
+        if self._observers:
+            self._observers.deliver(
+                Delivery(
+                    outcome=Outcome.CONFIRMED if error is None else OUTCOMES[type(error)],
+                    error=error,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    message_id=message.message_id,
+                    size=len(message.body),
+                    seconds_to_confirm=self._loop.time() - message.sent_at if error is None else None,
+                )
+            )
+
     def _refuse(self, key: Key, message: Message, error: AMQPException) -> None:
+        error.about(message.message_id, message.exchange, message.routing_key)
         cause = error.__cause__
         words = describe(cause) if cause is not None and blames(cause) else shown(error)
         self._set_aside += 1
         self._disk.next.set_asides[key] = words
         self._nacks.pop(key, None)
         self._log.log(logging.ERROR, "message %s is set aside in the outbox: %s", shown(message.message_id), words)
+        self._report(message, error)
         self._disk.submit()
         self._tell_empty()
 

@@ -8,32 +8,14 @@ from typing import Any
 
 import pytest
 
-from examples.metrics_gauge import make_application
 from examples.outage_alert import watch
 from examples.pause_intake import Intake
 from sprockets_amqp import Client, State
 from tests.support.consume import declare_queue
-from tests.support.http import fetch, served
 from tests.support.waiting import until
 from tools.rabbitmq import Node
 
 QUICK: dict[str, Any] = {"reconnect_delay": 0.2, "max_reconnect_delay": 0.5}
-
-
-async def test_the_gauge_shows_the_state_and_what_became_of_messages(node: Node) -> None:
-    """Exactly one state is 1, and each change was counted."""
-    application = make_application(url=node.url)
-    client: Client = application.settings["client"]
-    async with served(application) as base:
-        await client.publish("amq.topic", "key", b"")
-        await node.stop()
-        await client.wait_for(State.CLOSED, 60)
-        metrics = dict(line.rsplit(" ", 1) for line in (await fetch(f"{base}/metrics")).body.decode().splitlines())
-    await client.shutdown()
-    lit = [name for name, value in metrics.items() if name.startswith("amqp_connection_state") and value == "1"]
-    assert lit == ['amqp_connection_state{state="closed"}']
-    assert metrics['amqp_connection_changes_total{state="ready"}'] == "1"
-    assert metrics["amqp_messages_confirmed"] == "1"
 
 
 async def test_the_alert_comes_once_in_an_outage_and_again_when_it_is_over(node: Node) -> None:
@@ -93,7 +75,7 @@ async def test_the_intake_pauses_while_rabbitmq_blocks(node: Node) -> None:
         await queue.delete()
 
 
-@pytest.mark.parametrize("name", ["metrics_gauge", "observed", "outage_alert", "pause_intake"])
+@pytest.mark.parametrize("name", ["observed", "outage_alert", "pause_intake"])
 async def test_each_example_runs_by_itself_until_ctrl_c(broker: Node, name: str) -> None:
     """As its first lines say, and leaves nothing unclosed."""
     process = await asyncio.create_subprocess_exec(

@@ -11,13 +11,24 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import STORED, ExchangeRefused, InvalidMessage, MessageNacked, NotReadyError, OutcomeUnknown
+from sprockets_amqp import (
+    STORED,
+    Delivery,
+    ExchangeRefused,
+    InvalidMessage,
+    MessageNacked,
+    NotReadyError,
+    Outcome,
+    OutcomeUnknown,
+    Publish,
+)
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.outbox_file import OutboxFile
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.states import Outbox, State
 from sprockets_amqp.web import status
 from tests.support.memory import Broker, in_memory, outcome
+from tests.support.observing import Seen
 from tools.memory import Disk
 
 broker = in_memory
@@ -80,6 +91,39 @@ def test_what_waited_too_long_is_stored_and_sent_when_the_client_is_ready(broker
         confirm(broker)
         assert broker.messages == ["first", "second", "third"]
         assert (client.counters.stored, state(client)) == (0, Outbox.CLEAR)
+
+
+def test_observers_are_told_what_became_of_a_stored_message(broker: Broker) -> None:
+    """Apart from the end of its publish, and by the client that sends it; one that wants no word gets none."""
+    with folder() as path:
+        first = broker.client(outbox=path, timeout=0)
+        before = Seen().of(first)
+        broker.clock.turn()
+        publish(first, "first")
+        first.publish("missing", "q", b"12345", {"message_id": "second"})
+        broker.clock.advance(1)
+        assert (before.outcomes, before.deliveries) == ([Outcome.STORED] * 2, [])
+        stop(broker, first)
+
+        client = broker.client(outbox=path, timeout=0)
+        seen = Seen().of(client)
+        client.observe(Deaf())
+        confirm(broker)
+        assert (before.deliveries, seen.ends) == ([], [])
+        delivered, refused = sorted(seen.deliveries, key=lambda each: each.outcome)
+        assert delivered == Delivery(Outcome.CONFIRMED, None, "", "q", "first", 5, delivered.seconds_to_confirm)
+        assert delivered.seconds_to_confirm is not None
+        assert isinstance(refused.error, ExchangeRefused) and refused.error.message_id == "second"
+        assert refused == Delivery(Outcome.REFUSED, refused.error, "missing", "q", "second", 5, None)
+
+
+class Deaf:
+    """An observer that wants to know of no delivery."""
+
+    delivered = None
+
+    def publishing(self, publish: Publish) -> None:
+        """Want to know of no end, either."""
 
 
 def test_while_something_is_stored_the_outbox_is_the_line(broker: Broker) -> None:
@@ -954,9 +998,11 @@ def test_what_is_being_written_is_sent_meanwhile_so_that_the_outbox_does_not_sta
     """However slow the disk is. What is confirmed before it is written ends so, and is not kept."""
     with folder() as path:
         client, waiting, (stored,) = overtaking(broker, path, "stored")
+        seen = Seen().of(client)
         (next_one,) = publish(client, "next")
         confirm(broker)
         assert (stored.result(), next_one.result(), client.counters.stored) == (None, None, 0)
+        assert (seen.outcomes, seen.deliveries) == ([Outcome.CONFIRMED], [])
         Disk.waiting = None
         work(waiting)
         broker.clock.turn()

@@ -12,7 +12,7 @@ from sprockets_amqp.bound import running_loop
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.counters import Counters
 from sprockets_amqp.forks import after_fork
-from sprockets_amqp.observers import OnEnd, Outcome, Publish, PublishEnd
+from sprockets_amqp.observers import Delivery, OnEnd, Outcome, Publish, PublishEnd
 from sprockets_amqp.states import State
 
 __all__ = ["ClientMetrics"]
@@ -40,6 +40,7 @@ class ClientMetrics(Collector):
     amqp_client_state                      gauge      with ``state``: 1 for the present documented state, else 0
     amqp_client_reconnects_total           counter    connections made again after one was lost
     amqp_client_publishes_total            counter    with ``outcome``: publishes that ended, an `Outcome` each
+    amqp_client_delivered_total            counter    messages from the outbox that RabbitMQ confirmed
     amqp_client_waiting                    gauge      messages in line
     amqp_client_unconfirmed                gauge      messages on the wire, neither confirmed nor lost
     amqp_client_stored                     gauge      messages in the outbox, to be sent or confirmed
@@ -72,6 +73,9 @@ class ClientMetrics(Collector):
         self._publishes = Counter(
             "amqp_client_publishes", "Publishes that ended.", ("client", "outcome"), registry=None
         )
+        self._delivered = Counter(
+            "amqp_client_delivered", "Messages from the outbox that RabbitMQ confirmed.", ("client",), registry=None
+        )
         self._line = Histogram(
             "amqp_client_line_seconds", "Seconds in line.", ("client",), registry=None, buckets=BUCKETS
         )
@@ -82,6 +86,7 @@ class ClientMetrics(Collector):
             # What has not happened yet is 0: a rate knows of the first one.
             for outcome in Outcome:
                 self._publishes.labels(name, outcome)
+            self._delivered.labels(name)
             self._line.labels(name)
             self._confirm.labels(name)
 
@@ -98,6 +103,11 @@ class ClientMetrics(Collector):
         self._line.labels(name).observe(end.seconds_in_line)
         if end.seconds_to_confirm is not None:
             self._confirm.labels(name).observe(end.seconds_to_confirm)
+
+    def note_delivery(self, name: str, delivery: Delivery) -> None:
+        """Count a stored message that was sent and confirmed."""
+        if delivery.outcome is Outcome.CONFIRMED:
+            self._delivered.labels(name).inc()
 
     def describe(self) -> Iterator[Metric]:
         """Called by the registry to learn of the names."""
@@ -120,7 +130,7 @@ class ClientMetrics(Collector):
             for family, (_, _, value) in zip(gauges, GAUGES, strict=True):
                 family.add_metric((name,), value(counters))
         yield from (state, reconnects, *gauges)
-        for metric in (self._publishes, self._line, self._confirm):
+        for metric in (self._publishes, self._delivered, self._line, self._confirm):
             yield from metric.collect()
 
 
@@ -131,6 +141,9 @@ class _Observer:
 
     def publishing(self, _publish: Publish) -> OnEnd:
         return self._note
+
+    def delivered(self, delivery: Delivery) -> None:
+        self._metrics.note_delivery(self._name, delivery)
 
     def _note(self, end: PublishEnd) -> None:
         self._metrics.note(self._name, end)

@@ -8,7 +8,7 @@ from tests.support.documents import Document
 TELEMETRY: Final = Document("docs/telemetry.md")
 
 TESTED: Final = {
-    ("Five alerts to start with", "yaml"),
+    ("Six alerts to start with", "yaml"),
     ("Five queries to start with", "promql"),
     ("Observers of your own", "python"),
     ("OpenTelemetry", "sh"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sprockets_amqp import Client, Outcome, Publish, PublishEnd
+from sprockets_amqp import Client, Delivery, Outcome, Publish, PublishEnd
 
 
 class Seen:
@@ -13,12 +13,17 @@ class Seen:
         self.headers = headers
         self.begun: list[Publish] = []
         self.ends: list[PublishEnd] = []
+        self.deliveries: list[Delivery] = []
 
     def publishing(self, publish: Publish) -> Callable[[PublishEnd], object]:
         """Keep it."""
         self.begun.append(publish)
         publish.headers.update(self.headers)
         return self.ends.append
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Keep it."""
+        self.deliveries.append(delivery)
 
     @property
     def outcomes(self) -> list[Outcome]:
