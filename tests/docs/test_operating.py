@@ -72,7 +72,7 @@ async def test_the_page_and_the_probes_answer(amqp_broker: Broker) -> None:
 def test_the_document_is_that_of_the_probes(amqp_broker: Broker) -> None:
     """With the fields that the page explains."""
     shown = json.loads(PAGE.block("JSON", "json"))
-    client = amqp.Client("amqp://rabbit.example.org/shop", reconnect_delay=60)
+    client = amqp.Client("amqp://rabbit/shop", reconnect_delay=60)
     amqp_broker.stop()
     amqp_broker.advance(1)
     told = status.describe(client)
