@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tornado.web import Application
 
 import sprockets_amqp as amqp
 from sprockets_amqp import address, lifecycle
@@ -19,7 +18,7 @@ from tools.rabbitmq import Node
 
 PAGE: Final = Document("docs/reliability.md")
 
-TESTED: Final = {("Confirms", "python"), ("Reconnecting", "python"), ("Duplicates", "python")}
+TESTED: Final = {("Confirms", "python"), ("Duplicates", "python")}
 
 URL: Final = "amqp://broker"
 
@@ -47,16 +46,6 @@ async def test_a_persistent_message_is_published(orders: Broker) -> None:
     async with amqp.Client(URL) as client, PAGE.run("Confirms", client=client, body=b"a book"):
         (message,) = orders.messages("orders")
         assert (message.properties.delivery_mode, message.confirmed) == (2, True)
-
-
-async def test_several_nodes_may_be_named(amqp_broker: Broker) -> None:
-    """Each is a node of the client, and unconfirmed messages are sent again."""
-    application = Application()
-    async with PAGE.run("Reconnecting", amqp=amqp, application=application):
-        client: amqp.Client = application.amqp  # type: ignore[attr-defined]
-        attempts = client._core.lifecycle.attempts
-        assert {getattr(attempts.node, "port", 0) for _ in range(3) if attempts.next() >= 0} == {5672, 5673, 5674}
-        assert client.settings.republish_unconfirmed
 
 
 async def test_what_may_have_arrived_is_published_again_with_its_id(orders: Broker) -> None:
