@@ -148,7 +148,7 @@ def test_the_limits_are_the_clients(amqp_broker: Broker) -> None:
         "waiting for a confirm": f"confirm_timeout {defaults.confirm_timeout:g} seconds",
         "asking a url function": f"{address.ASK_LIMIT:g} seconds",
         "reaching one node, up to its handshake": (
-            f"{_attempt_limit(URL):g} seconds or {_attempt_limit('amqp://one,two'):g} where the URL has several nodes"
+            f"{_attempt_limit(URL):g} seconds or {_attempt_limit('amqp://one,two'):g} if the URL has several nodes"
         ),
         "setup": f"{lifecycle.SETUP_LIMIT:g} seconds",
         "close(), waiting for confirms": f"{lifecycle.DRAIN_LIMIT:g} seconds",
