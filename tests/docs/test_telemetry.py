@@ -1,8 +1,17 @@
 """docs/telemetry.md: tests/test_prometheus.py runs the queries and alerts, tests/test_observers.py the observer."""
 
+import re
 from importlib.metadata import metadata
 from typing import Final
 
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from sprockets_amqp import Client, MessageNacked
+from sprockets_amqp.telemetry.opentelemetry import trace_publishes
+from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 
 TELEMETRY: Final = Document("docs/telemetry.md")
@@ -26,3 +35,24 @@ def test_the_extras_are_those_of_the_package() -> None:
         if command.startswith("pip install 'sprockets_amqp[")
     }
     assert asked and asked <= set(extras or ())
+
+
+def test_the_attributes_are_those_of_a_span(amqp_broker: Broker) -> None:
+    """One that ended well and one that did not have all of them together, and no other."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    client = Client("amqp://broker", on_return_callback=lambda *_: None)
+    trace_publishes(client, provider)
+
+    async def publish() -> None:
+        await client.publish("amq.topic", "key", b"", {"correlation_id": "c"})
+        amqp_broker.nack_next()
+        with pytest.raises(MessageNacked):
+            await client.publish("amq.topic", "key", b"")
+
+    amqp_broker.run(publish())
+    spans = exporter.get_finished_spans()
+    found = {name for span in spans for name in span.attributes or {}}
+    cells = [row[0] for row in TELEMETRY.rows("OpenTelemetry")]
+    assert {name for cell in cells for name in re.findall(r"[a-z_]+\.[a-z_.]+", cell)} == found
+    provider.shutdown()
