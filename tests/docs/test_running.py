@@ -18,7 +18,6 @@ import sprockets_amqp as amqp
 from examples.application import Events
 from sprockets_amqp import lifecycle, outbox
 from sprockets_amqp.testing import Broker
-from tests.support.command import WARNINGS_ARE_ERRORS
 from tests.support.documents import SECONDS, Document
 from tests.support.http import fetch
 from tests.support.waiting import until
@@ -63,7 +62,6 @@ async def started(
     """Start a program in a process group of its own, and wait until it has published."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *WARNINGS_ARE_ERRORS,
         *arguments,
         cwd=ROOT,
         env={**os.environ, "AMQP_URL": broker.url, "PORT": str(port), **variables},
