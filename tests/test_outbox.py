@@ -1010,6 +1010,26 @@ def test_what_is_being_written_is_sent_meanwhile_so_that_the_outbox_does_not_sta
         assert (broker.messages, list(path.iterdir())) == (["stored", "next"], [])
 
 
+@pytest.mark.parametrize(
+    ("limits", "taken"), [({"max_waiting": 2}, 2), ({"max_waiting_size": 100}, 1)], ids=["messages", "octets"]
+)
+def test_no_more_is_taken_than_may_wait_while_the_disk_writes(broker: Broker, limits: Any, taken: int) -> None:
+    """What comes then is refused, and not kept in memory all the same: a disk may take seconds."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, **limits)
+        broker.clock.advance(1)
+        Disk.waiting = waiting = list[Any]()
+        futures = publish(client, *"abcdef")
+        broker.clock.turn()
+        assert [each.done() for each in futures] == [False] * taken + [True] * (6 - taken)
+        assert {outcome(each) for each in futures[taken:]} == {NotReadyError}
+        assert "being stored already" in str(futures[-1].exception())
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert [each.result() for each in futures[:taken]] == [STORED] * taken
+
+
 def test_what_was_sent_and_is_written_then_is_stored_until_it_is_confirmed(broker: Broker) -> None:
     """It ends with STORED, is not sent twice, and a confirm deletes it."""
     with folder() as path:

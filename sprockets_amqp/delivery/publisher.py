@@ -251,7 +251,7 @@ class Publisher:
         if self._gate.publish_outcome == "is stored":
             problem = self.keeper.store(message, self._loop.time() + timeout)
             if problem:
-                self.give_up(message, problem)
+                self.give_up(message, problem, storable=False)
         elif not self._gate.awaitable:
             self.give_up(message, self._gate.condition)
         elif in_setup() and not may_send:
@@ -295,13 +295,15 @@ class Publisher:
             return f"RabbitMQ has not answered whether it takes messages for exchange {asking.exchange!r}"
         return "connection is Ready, but the messages before this one had not gone out"
 
-    def give_up(self, message: Message, why: str) -> None:
-        """End a message that is not to wait any longer."""
+    def give_up(self, message: Message, why: str, *, storable: bool = True) -> None:
+        """End a message that is not to wait any longer; `storable`: it may be kept in the outbox instead."""
         self._leave(message)
-        if message.sent_at:
-            self.end(message, OutcomeUnknown(f"it was sent and the connection lost; then {why}"))
-        else:
-            self.end(message, NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503"))
+        error = (
+            OutcomeUnknown(f"it was sent and the connection lost; then {why}")
+            if message.sent_at
+            else NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503")
+        )
+        self.end(message, error, storable=storable)
 
     def _ask_next(self) -> None:
         message = self._line.next_held()
@@ -409,6 +411,7 @@ class Publisher:
         cause: BaseException | None = None,
         *,
         on_wire: bool = False,
+        storable: bool = True,
     ) -> None:
         """End a publish, unless its caller cancelled it: whatever becomes of a message passes here.
 
@@ -417,6 +420,7 @@ class Publisher:
             error: what it ends with; None: it was confirmed, or handed over where there are no confirms.
             cause: what that comes from.
             on_wire: whether RabbitMQ may confirm it yet.
+            storable: whether it may be stored instead.
         """
         if error is not None and cause is not None:
             error.__cause__ = cause
@@ -426,7 +430,7 @@ class Publisher:
             self._reports.end(message)
         elif error is None:
             self.succeed(message)
-        elif not self.keeper.takes(message, error, on_wire=on_wire):
+        elif not (storable and self.keeper.takes(message, error, on_wire=on_wire)):
             self._reports.end(message, error)
             self.counters.failed += 1
             message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
