@@ -13,7 +13,7 @@ from benchmarks.peers import EXCHANGE, QUEUE, ROUTING_KEY
 from tools.rabbitmq import Node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from pika.adapters.blocking_connection import BlockingChannel
@@ -28,6 +28,7 @@ class Broker:
     def __init__(self, node: Node, cafile: Path) -> None:
         self.node = node
         self.cafile = cafile
+        self._owner: BlockingChannel | None = None
 
     def url(self, *, tls: bool) -> str:
         """Return the URL to publish to."""
@@ -47,19 +48,17 @@ class Broker:
         await asyncio.to_thread(self._purge)
 
     def _declare(self) -> None:
-        with self._channel() as channel:
-            channel.exchange_declare(EXCHANGE, "topic")
-            channel.queue_declare(QUEUE, arguments=_QUEUE_ARGUMENTS)
-            channel.queue_bind(QUEUE, EXCHANGE, ROUTING_KEY)
+        # Nobody reads from it between two measurements, so that it can't answer heartbeats.
+        parameters = pika.URLParameters(f"{self.node.url}?heartbeat=0")
+        self._owner = pika.BlockingConnection(parameters).channel()
+        self._owner.exchange_declare(EXCHANGE, "topic")
+        # Exclusive: since version 4.3, RabbitMQ has no other queues that are not on a disk.
+        self._owner.queue_declare(QUEUE, exclusive=True, arguments=_QUEUE_ARGUMENTS)
+        self._owner.queue_bind(QUEUE, EXCHANGE, ROUTING_KEY)
 
     def _purge(self) -> None:
-        with self._channel() as channel:
-            channel.queue_purge(QUEUE)
-
-    @contextlib.contextmanager
-    def _channel(self) -> Iterator[BlockingChannel]:
-        with pika.BlockingConnection(pika.URLParameters(self.node.url)) as connection:
-            yield connection.channel()
+        assert self._owner is not None
+        self._owner.queue_purge(QUEUE)
 
 
 @contextlib.asynccontextmanager

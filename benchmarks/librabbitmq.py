@@ -34,7 +34,7 @@ def measure(program: Path, url: str, cafile: Path | None, case: Case, limit: flo
     broker = urlsplit(url)
     arguments = [
         broker.hostname, broker.port, cafile if case.tls else "-", EXCHANGE, ROUTING_KEY, APP_ID,
-        case.size, case.window, case.warm_up, case.messages,
+        case.given, case.size, case.window, case.warm_up, case.messages,
     ]  # fmt: skip
     printed = subprocess.run([program, *map(str, arguments)], stdout=subprocess.PIPE, check=True, timeout=limit).stdout
     measured = json.loads(printed)

@@ -26,7 +26,7 @@ async def test_no_peer_is_always_the_first(tmp_path: Path) -> None:
     """In two rounds each peer is measured on a case once early in the turn and once late."""
     runner = Noted(cast("Broker", None), tmp_path)
     runner.order = []
-    await runner.run([HEADLINE, LONE], ["pika", "aiormq", "aio-pika"], 2, Results({}))
+    await runner.run([(case, ["pika", "aiormq", "aio-pika"]) for case in (HEADLINE, LONE)], 2, Results({}))
     for case in (HEADLINE, LONE):
         peers = [peer for measured, peer in runner.order if measured == case]
         assert len(peers) == 6
