@@ -11,10 +11,12 @@ from benchmarks import chart, checks, machine, report
 from benchmarks.broker import running_broker
 from benchmarks.cases import FULL, HANDLER, HEADLINE, Case
 from benchmarks.peers import BASELINE, LIBRABBITMQ, OURS, PEERS
-from benchmarks.results import Results, read
+from benchmarks.results import Record, Results, read, write
 from benchmarks.runner import Runner, can_run, why_not
 
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent
+RECORD = HERE / "results.json"
+
 #: What the goals for speed need, and no more.
 _QUICK = ((HEADLINE, (OURS, BASELINE, LIBRABBITMQ)), (HANDLER, (OURS,)))
 _WORKLOADS = ("pipelined", "one at a time", "handler", "checks")
@@ -23,33 +25,48 @@ _WORKLOADS = ("pipelined", "one at a time", "handler", "checks")
 def main() -> None:
     """Do what the command line asks for."""
     options = _parser().parse_args()
-    everything = (options.peers == list(PEERS), options.workloads == list(_WORKLOADS))
-    results = read(_HERE / "results.json") if options.redraw else asyncio.run(_measure(options))
-    print("\n" + (report.goals if options.quick else report.render)(results))
-    if options.quick:
+    if options.redraw:
+        write_all(read(RECORD), options.output or HERE)
         return
-    folder = options.output or (_HERE if options.redraw or all(everything) else None)
+    results = asyncio.run(_measure(options))
+    if options.quick:
+        print("\n" + report.goals({options.system: results}))
+        return
+    print("\n" + report.render({options.system: results}))
+    everything = options.peers == list(PEERS) and options.workloads == list(_WORKLOADS)
+    folder = options.output or (HERE if everything else None)
     if folder is None:
         print("Only a part was measured, so nothing was written; --output FOLDER would.")
         return
+    record = read(folder / RECORD.name)
+    before = record.get(options.system, results)
+    results.growth_machine, results.growth = before.growth_machine, before.growth
+    write_all({**record, options.system: results}, folder)
+
+
+def write_all(record: Record, folder: Path) -> None:
+    """Write the record, its tables and its chart, which is that of the system that was recorded first."""
     folder.mkdir(parents=True, exist_ok=True)
-    results.write(folder / "results.json")
-    (folder / "results.md").write_text("# What was measured\n\n" + report.render(results))
-    chart.draw(results, folder / "chart.svg")
+    write(record, folder / RECORD.name)
+    (folder / "results.md").write_text("# What was measured\n\n" + report.render(record))
+    measured = [results for results in record.values() if results.machine]
+    if measured:
+        chart.draw(measured[0], folder / "chart.svg")
     print(f"Written to {folder}: results.json, results.md, chart.svg")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="only what the goals for speed need, in a minute; nothing is written"
-    )
+    parser.add_argument("--quick", action="store_true", help="only the goals for speed, in a minute; writes nothing")
     # An even number: each peer is as often early in its turn as late.
     parser.add_argument("--rounds", type=int, default=6, help="how often everything is measured (6)")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--workloads", nargs="+", choices=_WORKLOADS, default=list(_WORKLOADS))
+    parser.add_argument(
+        "--system", default=machine.system(), help=f"the name that it is recorded by ({machine.system()})"
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where results and chart go (benchmarks/)")
-    parser.add_argument("--redraw", action="store_true", help="measure nothing: render the last results again")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: write the tables and the chart again")
     return parser
 
 
@@ -63,7 +80,7 @@ async def _measure(options: argparse.Namespace) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         print("starting RabbitMQ ...", flush=True)
         async with running_broker(Path(folder)) as broker:
-            results = Results(await machine.describe(broker, options.rounds))
+            results = Results(machine.describe(f"{options.rounds} rounds"))
             await Runner(broker, Path(folder)).run(plan, options.rounds, results)
             if not options.quick and "checks" in options.workloads and OURS in present:
                 results.checks = await checks.run(broker)

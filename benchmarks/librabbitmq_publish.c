@@ -6,7 +6,6 @@
  * With WINDOW 1 the latency of each measured message is printed too, in seconds.
  */
 #include <amqp.h>
-#include <amqp_framing.h>
 #include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
 #include <stdbool.h>

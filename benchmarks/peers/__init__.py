@@ -46,6 +46,11 @@ _MODULES = {
 PEERS = (OURS, BASELINE, BARE, LIBRABBITMQ, "aiormq", "aio-pika")
 
 
+def exchange_names(number: int) -> list[str]:
+    """Name so many exchanges."""
+    return [f"{EXCHANGE}.{each}" for each in range(number)]
+
+
 class Publisher(Protocol):
     """A connection to RabbitMQ with one channel in confirm mode."""
 
