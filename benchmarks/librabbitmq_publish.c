@@ -81,7 +81,7 @@ static void publish(void) {
   char traceparent[56];
   amqp_table_entry_t headers[3];
   if (with_headers) {
-    snprintf(traceparent, sizeof traceparent, "00-%032lx-%016lx-01", (unsigned long)last_tag, (unsigned long)last_tag);
+    snprintf(traceparent, sizeof traceparent, "00-%032d-%016lx-01", 0, (unsigned long)last_tag);
     headers[0] = text("traceparent", traceparent);
     headers[1] = text("schema", "user.created");
     headers[2] = (amqp_table_entry_t){amqp_cstring_bytes("version"), {.kind = AMQP_FIELD_KIND_I32, .value.i32 = 3}};

@@ -17,6 +17,7 @@ Giver = Callable[[], Properties | None]
 # Making an id is the application's business, and costs the same whoever publishes: one that is counted up costs least.
 _number = itertools.count(1).__next__
 _run = os.urandom(8).hex()
+_trace = os.urandom(16).hex()
 
 
 def with_properties() -> Properties:
@@ -31,7 +32,7 @@ def with_headers() -> Properties:
         "content_type": "application/json",
         "delivery_mode": 2,
         "message_id": f"{_run}-{number:019}",
-        "headers": {"traceparent": f"00-{number:032x}-{number:016x}-01", "schema": "user.created", "version": 3},
+        "headers": {"traceparent": f"00-{_trace}-{number:016}-01", "schema": "user.created", "version": 3},
     }
 
 
