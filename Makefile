@@ -1,11 +1,13 @@
 # `make demo` and `make test` are all that a fresh Debian machine needs; .ci/setup installs what is missing.
 PYTHON ?= python3
 VENV := .venv
+# Of random faults, and of messages while memory is measured.
+MINUTES ?= 60
 PY := $(VENV)/bin/python
 SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools docs/conf.py
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench soak dist clean
+.PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench growth soak dist clean
 
 help:
 	@echo "make demo      publish an event from a small application and read it back from a queue"
@@ -17,8 +19,9 @@ help:
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make docs-serve build it and show it on http://127.0.0.1:8800"
 	@echo "make diagrams  render states/ into diagrams/"
-	@echo "make bench     measure against other clients"
-	@echo "make soak      an hour of random faults"
+	@echo "make bench     measure against other clients; on other systems, as root: SYSTEMS=\"debian-12 ...\""
+	@echo "make growth    measure how costs grow with numbers, and memory for MINUTES=60"
+	@echo "make soak      random faults for MINUTES=60"
 	@echo "make dist      build what is uploaded to a package index, of the tagged commit: REPOSITORY=https://..."
 	@echo "make clean     remove what the others made"
 
@@ -86,15 +89,21 @@ diagrams: $(VENV)/.dev
 	@$(PY) -m sprockets_amqp diagram
 	@$(PY) -m tools.documents
 
+# On this system, or on those that are named, as root: SYSTEMS="debian-12 debian-unstable".
 bench: $(VENV)/.bench
-	@.ci/setup broker compiler
-	@$(PY) -m benchmarks
+	@.ci/setup $(if $(SYSTEMS),systems,broker compiler)
+	@$(PY) -m benchmarks$(if $(SYSTEMS),.systems $(SYSTEMS))
+	@$(PY) -m tools.documents
+
+growth: $(VENV)/.bench
+	@.ci/setup $(if $(SYSTEMS),systems,broker)
+	@$(PY) -m benchmarks.$(if $(SYSTEMS),systems $(SYSTEMS) --run="benchmarks.growth --minutes $(MINUTES)",growth --minutes $(MINUTES))
 	@$(PY) -m tools.documents
 
 soak: $(VENV)/.dev
 	@.ci/setup broker
 	@OUTBOX_PROCESS_KILLS=20 OUTBOX_BROKER_KILLS=5 $(PY) -m pytest -o timeout=1800 tests/test_outbox_real.py
-	@$(PY) -m tests.soak
+	@$(PY) -m tests.soak --minutes $(MINUTES)
 
 dist: $(VENV)/.dev
 	@.ci/setup git

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pika
 import trustme
+from pika.exceptions import AMQPError
 
-from benchmarks.peers import EXCHANGE, QUEUE, ROUTING_KEY
+from benchmarks.peers import EXCHANGE, QUEUE, ROUTING_KEY, exchange_names
 from tools.rabbitmq import Node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from pika.adapters.blocking_connection import BlockingChannel
@@ -28,6 +29,7 @@ class Broker:
     def __init__(self, node: Node, cafile: Path) -> None:
         self.node = node
         self.cafile = cafile
+        self._owner: BlockingChannel | None = None
 
     def url(self, *, tls: bool) -> str:
         """Return the URL to publish to."""
@@ -42,24 +44,39 @@ class Broker:
         """Declare the exchange and the queue."""
         await asyncio.to_thread(self._declare)
 
+    async def declare_exchanges(self, number: int) -> None:
+        """Declare so many more exchanges, and have the queue take what comes to any of them under any routing key."""
+        await asyncio.to_thread(self._declare_exchanges, number)
+
     async def empty_queue(self) -> None:
         """Purge the queue, so that no peer starts with what another left."""
         await asyncio.to_thread(self._purge)
 
+    def close(self) -> None:
+        """Let go of the queue; harmless where the node is gone."""
+        if self._owner is not None:
+            with contextlib.suppress(AMQPError):
+                self._owner.connection.close()
+
     def _declare(self) -> None:
-        with self._channel() as channel:
-            channel.exchange_declare(EXCHANGE, "topic")
-            channel.queue_declare(QUEUE, arguments=_QUEUE_ARGUMENTS)
-            channel.queue_bind(QUEUE, EXCHANGE, ROUTING_KEY)
+        # Nobody reads from it between two measurements, so that it can't answer heartbeats.
+        parameters = pika.URLParameters(f"{self.node.url}?heartbeat=0")
+        self._owner = pika.BlockingConnection(parameters).channel()
+        self._owner.exchange_declare(EXCHANGE, "topic")
+        # Exclusive: since version 4.3, RabbitMQ has no other queues that are not on a disk.
+        self._owner.queue_declare(QUEUE, exclusive=True, arguments=_QUEUE_ARGUMENTS)
+        self._owner.queue_bind(QUEUE, EXCHANGE, ROUTING_KEY)
+
+    def _declare_exchanges(self, number: int) -> None:
+        assert self._owner is not None
+        self._owner.queue_bind(QUEUE, EXCHANGE, "#")
+        for name in exchange_names(number):
+            self._owner.exchange_declare(name, "topic")
+            self._owner.queue_bind(QUEUE, name, "#")
 
     def _purge(self) -> None:
-        with self._channel() as channel:
-            channel.queue_purge(QUEUE)
-
-    @contextlib.contextmanager
-    def _channel(self) -> Iterator[BlockingChannel]:
-        with pika.BlockingConnection(pika.URLParameters(self.node.url)) as connection:
-            yield connection.channel()
+        assert self._owner is not None
+        self._owner.queue_purge(QUEUE)
 
 
 @contextlib.asynccontextmanager
@@ -75,5 +92,6 @@ async def running_broker(folder: Path) -> AsyncIterator[Broker]:
     tls = {"cacertfile": str(cafile), "certfile": str(certfile), "keyfile": str(keyfile), "verify": "verify_none"}
     async with Node("benchmark", tls=tls) as node:
         broker = Broker(node, cafile)
-        await broker.declare()
-        yield broker
+        with contextlib.closing(broker):
+            await broker.declare()
+            yield broker

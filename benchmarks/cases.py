@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from benchmarks.messages import Given
 
 Workload = Literal["pipelined", "one at a time", "handler"]
 
 #: What can be asked of a round.
 Measure = Literal["cpu", "rate", "p50", "p99", "empty_cpu", "adds", "added"]
+
+_SAID: dict[Given, str] = {"properties": "", "headers": ", with headers", "none": ", without properties"}
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -27,6 +32,8 @@ class Case:
     window: int
     tls: bool
     messages: int
+    #: What each message is given.
+    given: Given = "properties"
 
     def __str__(self) -> str:
         return f"{self.workload}, {self.title}"
@@ -34,7 +41,7 @@ class Case:
     @property
     def title(self) -> str:
         """The sizes alone, for people."""
-        return f"{size_name(self.size)}, {self.window:,} in flight" + (", TLS" if self.tls else "")
+        return f"{size_name(self.size)}, {self.window:,} in flight" + _SAID[self.given] + (", TLS" if self.tls else "")
 
     @property
     def warm_up(self) -> int:
@@ -105,10 +112,14 @@ def size_name(size: int) -> str:
 HEADLINE = Case("pipelined", KIB, 500, tls=False, messages=40_000)
 LONE = Case("one at a time", KIB, 1, tls=False, messages=3_000)
 HANDLER = Case("handler", KIB, 64, tls=False, messages=8_000)
+HEADERS = replace(HEADLINE, given="headers")
+DEFAULTS = replace(HEADLINE, given="none")
 
 #: The headline stands in each part of a round: its messages per second vary most with what else the machine does.
 FULL = (
     HEADLINE,
+    HEADERS,
+    DEFAULTS,
     Case("pipelined", 0, 500, tls=False, messages=30_000),
     Case("pipelined", 16 * KIB, 500, tls=False, messages=10_000),
     Case("pipelined", 128 * KIB, 100, tls=False, messages=2_000),
@@ -124,10 +135,4 @@ FULL = (
     Case("one at a time", KIB, 1, tls=True, messages=3_000),
     HANDLER,
     HEADLINE,
-)
-
-QUICK = (
-    HEADLINE,
-    LONE,
-    HANDLER,
 )

@@ -86,7 +86,8 @@ def _place(bottom: float, top: float, left: float, right: float, between: float)
 
 
 def _series(results: Results) -> tuple[list[Case], list[Case]]:
-    plain = [case for case in results.cases("pipelined", "one at a time") if not case.tls]
+    of_these = [case for case in results.cases("pipelined", "one at a time") if case.given == HEADLINE.given]
+    plain = [case for case in of_these if not case.tls]
     sizes = [case for case in plain if case.size != HEADLINE.size or case.window == HEADLINE.window]
     windows = [case for case in plain if case.size == HEADLINE.size]
     return sorted(sizes, key=lambda case: case.size), sorted(windows, key=lambda case: case.window)

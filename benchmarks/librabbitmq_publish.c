@@ -1,6 +1,7 @@
 /* Publish with librabbitmq, mandatory and with publisher confirms, and print what it cost as one line of JSON.
  *
- * Usage: librabbitmq_publish HOST PORT CAFILE EXCHANGE ROUTING_KEY APP_ID SIZE WINDOW WARM_UP COUNT
+ * Usage: librabbitmq_publish HOST PORT CAFILE EXCHANGE ROUTING_KEY APP_ID GIVEN SIZE WINDOW WARM_UP COUNT
+ * GIVEN: "properties", "headers" for those and headers, or "none" for an id, a timestamp and an app id.
  * CAFILE is "-" for a plain connection. WARM_UP messages are sent before COUNT measured ones, in the same way.
  * With WINDOW 1 the latency of each measured message is printed too, in seconds.
  */
@@ -18,6 +19,7 @@ static amqp_connection_state_t connection;
 static amqp_bytes_t exchange, routing_key, app_id, body;
 static uint64_t last_tag, oldest_tag = 1;
 static bool *confirmed;
+static bool none, with_headers;
 
 static void fail(const char *what) {
   fprintf(stderr, "librabbitmq_publish: %s failed\n", what);
@@ -55,15 +57,37 @@ static void connect_to(const char *host, int port, const char *cafile) {
   if (amqp_confirm_select(connection, 1) == NULL) fail("select confirms");
 }
 
+static amqp_table_entry_t text(const char *name, const char *value) {
+  amqp_field_value_t field = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)};
+  return (amqp_table_entry_t){amqp_cstring_bytes(name), field};
+}
+
 static void publish(void) {
   char message_id[37];
   snprintf(message_id, sizeof message_id, "%036lx", (unsigned long)last_tag);
   amqp_basic_properties_t properties = {
-      ._flags = AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_APP_ID_FLAG,
+      ._flags = AMQP_BASIC_MESSAGE_ID_FLAG,
       .message_id = amqp_cstring_bytes(message_id),
-      .timestamp = time(NULL),
-      .app_id = app_id,
   };
+  if (none) {
+    properties._flags |= AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_APP_ID_FLAG;
+    properties.timestamp = time(NULL);
+    properties.app_id = app_id;
+  } else {
+    properties._flags |= AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG;
+    properties.content_type = amqp_cstring_bytes("application/json");
+    properties.delivery_mode = AMQP_DELIVERY_PERSISTENT;
+  }
+  char traceparent[56];
+  amqp_table_entry_t headers[3];
+  if (with_headers) {
+    snprintf(traceparent, sizeof traceparent, "00-%032d-%016lx-01", 0, (unsigned long)last_tag);
+    headers[0] = text("traceparent", traceparent);
+    headers[1] = text("schema", "user.created");
+    headers[2] = (amqp_table_entry_t){amqp_cstring_bytes("version"), {.kind = AMQP_FIELD_KIND_I32, .value.i32 = 3}};
+    properties._flags |= AMQP_BASIC_HEADERS_FLAG;
+    properties.headers = (amqp_table_t){.num_entries = 3, .entries = headers};
+  }
   check(amqp_basic_publish(connection, 1, exchange, routing_key, true, false, &properties, body), "publish");
   last_tag++;
 }
@@ -99,13 +123,15 @@ static void run(uint64_t count, uint64_t window, double *latencies) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 11) fail("reading ten arguments");
+  if (argc != 12) fail("reading eleven arguments");
   exchange = amqp_cstring_bytes(argv[4]);
   routing_key = amqp_cstring_bytes(argv[5]);
   app_id = amqp_cstring_bytes(argv[6]);
-  body = amqp_bytes_malloc(strtoul(argv[7], NULL, 10));
+  none = strcmp(argv[7], "none") == 0;
+  with_headers = strcmp(argv[7], "headers") == 0;
+  body = amqp_bytes_malloc(strtoul(argv[8], NULL, 10));
   memset(body.bytes, 'x', body.len);
-  uint64_t window = strtoul(argv[8], NULL, 10), warm_up = strtoul(argv[9], NULL, 10), count = strtoul(argv[10], NULL, 10);
+  uint64_t window = strtoul(argv[9], NULL, 10), warm_up = strtoul(argv[10], NULL, 10), count = strtoul(argv[11], NULL, 10);
   confirmed = calloc(warm_up + count + 1, sizeof *confirmed);
   double *latencies = window == 1 ? calloc(count, sizeof *latencies) : NULL;
 

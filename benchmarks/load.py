@@ -69,10 +69,10 @@ async def load(port: int, path: str, requests: int, connections: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(peer: str, url: str, size: int, environment: dict[str, str]) -> AsyncIterator[int]:
+async def serving(peer: str, url: str, case: Case, environment: dict[str, str]) -> AsyncIterator[int]:
     """Start the server with ``peer`` in it, and give its port."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.server", peer, url, str(size),
+        sys.executable, "-m", "benchmarks.server", peer, url, str(case.size), case.given,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ | environment,
     )  # fmt: skip
     assert process.stdin is not None
@@ -88,15 +88,17 @@ async def serving(peer: str, url: str, size: int, environment: dict[str, str]) -
 
 async def measure(peer: str, url: str, case: Case, environment: dict[str, str]) -> Round:
     """Load the empty handler and the publishing one of the same process in alternate bursts, and compare."""
-    bursts = 4
+    bursts = 16
     requests = case.messages // bursts
     spent = {"/empty": (0.0, 0.0), "/publish": (0.0, 0.0)}
     wall = 0.0
-    async with serving(peer, url, case.size, environment) as port:
+    async with serving(peer, url, case, environment) as port:
         for path in spent:
             await load(port, path, case.warm_up, case.window)
-        for _ in range(bursts):
-            for path, (user, system) in spent.items():
+        for number in range(bursts):
+            # Each is first as often as it is second: a machine that gets slower is no part of the difference.
+            for path in spent if number % 2 else reversed(spent):
+                user, system = spent[path]
                 before, started = _usage(port), time.perf_counter()
                 await load(port, path, requests, case.window)
                 wall += time.perf_counter() - started if path == "/publish" else 0

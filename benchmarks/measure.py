@@ -16,26 +16,27 @@ import time
 from dataclasses import asdict
 
 from benchmarks.cases import Case, Round, percentiles
+from benchmarks.messages import MAKERS, Giver
 from benchmarks.peers import Publisher, make_publisher
 
 
-async def publish_pipelined(publisher: Publisher, body: bytes, messages: int, window: int) -> None:
+async def publish_pipelined(publisher: Publisher, body: bytes, give: Giver, messages: int, window: int) -> None:
     """Publish as ``window`` handlers at once would, each awaiting its own confirmation before its next message."""
     turns = iter(range(messages))
 
     async def publish_in_turn() -> None:
         for _ in turns:
-            await publisher.publish(body)
+            await publisher.publish(body, give())
 
     await asyncio.gather(*(publish_in_turn() for _ in range(window)))
 
 
-async def publish_one_at_a_time(publisher: Publisher, body: bytes, messages: int) -> list[float]:
+async def publish_one_at_a_time(publisher: Publisher, body: bytes, give: Giver, messages: int) -> list[float]:
     """Publish the next message when the last is confirmed; return what each took, in seconds."""
     latencies = []
     for _ in range(messages):
         started = time.perf_counter()
-        await publisher.publish(body)
+        await publisher.publish(body, give())
         latencies.append(time.perf_counter() - started)
     return latencies
 
@@ -44,14 +45,14 @@ async def measure(peer: str, url: str, case: Case) -> Round:
     """Connect, warm up, and measure ``case``."""
     publisher = make_publisher(peer)
     await publisher.open(url, case.window)
-    body = os.urandom(case.size)
+    body, give = os.urandom(case.size), MAKERS[case.given]
     latencies: list[float] = []
 
     async def publish(messages: int) -> None:
         if case.workload == "one at a time":
-            latencies[:] = await publish_one_at_a_time(publisher, body, messages)
+            latencies[:] = await publish_one_at_a_time(publisher, body, give, messages)
         else:
-            await publish_pipelined(publisher, body, messages, case.window)
+            await publish_pipelined(publisher, body, give, messages, case.window)
 
     await publish(case.warm_up)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()

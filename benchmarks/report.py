@@ -1,105 +1,100 @@
-"""The tables: Markdown whose columns line up, so that a terminal shows them as well."""
+"""The tables of what the peers were measured on."""
 
 from __future__ import annotations
 
 import statistics
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import HANDLER, HEADLINE, LONE, Case, Measure
+from benchmarks import growth_report
+from benchmarks.cases import DEFAULTS, HANDLER, HEADERS, HEADLINE, LONE, Case, Measure
+from benchmarks.messages import MAKERS
 from benchmarks.peers import BARE, BASELINE, LIBRABBITMQ, OURS, PEERS
+from benchmarks.tables import ABSENT, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.results import Results
+    from benchmarks.results import Record, Results
 
-_ABSENT = "-"
+#: What this project's client is held against: what is compared, on which case, with which peer (None: the measure is a
+#: ratio by itself), and the goal.
+_GOALS: tuple[tuple[str, Case, Measure, str | None, str], ...] = (
+    ("processor time a message, over pika by hand", HEADLINE, "cpu", BASELINE, "at most 0.40, on Python 3.14 0.33"),
+    ("the same, with headers as well", HEADERS, "cpu", BASELINE, ABSENT),
+    ("the same, without properties", DEFAULTS, "cpu", BASELINE, ABSENT),
+    ("the same, pika sending none at all", DEFAULTS, "cpu", BARE, ABSENT),
+    ("messages a second, over librabbitmq in C", HEADLINE, "rate", LIBRABBITMQ, "at least 0.9"),
+    ("one at a time: latency p50, over pika by hand", LONE, "p50", BASELINE, "at most 1.0"),
+    ("processor time that a handler's publish adds, over the empty request", HANDLER, "added", None, "at most 0.20"),
+)
 
-#: What this project's client is held against: what is compared, on which case, with which peer, and the goal.
-_GOALS: tuple[tuple[str, Case, str, Measure, str], ...] = (
-    ("processor time per confirmed message, over pika by hand", HEADLINE, BASELINE, "cpu", "at most 0.5"),
-    ("the same, over pika by hand without any properties", HEADLINE, BARE, "cpu", _ABSENT),
-    ("messages per second, over librabbitmq in C", HEADLINE, LIBRABBITMQ, "rate", "at least 0.9"),
-    ("one at a time: latency p50, over pika by hand", LONE, BASELINE, "p50", "at most 1.0"),
+#: The rows of the README: what, on which case, over which peer, and how it is written.
+_SUMMARY: tuple[tuple[str, Case, Measure, str | None, str], ...] = (
+    ("processor time a message", HEADLINE, "cpu", None, "{:.1f} µs"),
+    ("the same, over pika by hand", HEADLINE, "cpu", BASELINE, "{:.2f}"),
+    ("the same, with headers as well", HEADERS, "cpu", BASELINE, "{:.2f}"),
+    ("messages a second, over librabbitmq", HEADLINE, "rate", LIBRABBITMQ, "{:.2f}"),
+    ("one at a time: latency p50, over pika by hand", LONE, "p50", BASELINE, "{:.2f}"),
+    ("what a publish adds to a Tornado request", HANDLER, "adds", None, "{:.0f} µs"),
+    ("the same, over the empty request", HANDLER, "added", None, "{:.2f}"),
 )
 
 
-def render(results: Results) -> str:
+def render(record: Record) -> str:
     """Return the whole report; what was not measured is left out."""
-    cases = sorted(results.cases("pipelined", "one at a time"), key=lambda case: (case.tls, case.size, case.window))
-    sections = [
-        ("Against the goals", _goals(results)),
-        ("Processor time per confirmed message: µs (over pika by hand)", _grid(results, cases, "cpu", "{:,.1f}")),
-        ("Confirmed messages per second (over pika by hand)", _grid(results, cases, "rate", "{:,.0f}")),
-        ("One at a time: latency of a confirmed publish", _latencies(results)),
-        ("In a Tornado handler: processor time of the server per request", _handlers(results)),
-        ("Where", "".join(f"- {name}: {value}\n" for name, value in results.machine.items())),
-    ]
-    return "\n".join(f"## {heading}\n\n{section}" for heading, section in sections if section)
+    sections = [("## Against the goals", goals(record))]
+    for system, results in record.items():
+        sections += _sections(system, results) if results.machine else []
+    for results in record.values():
+        sections += growth_report.sections(results)
+    return "\n".join(f"{heading}\n\n{section}" for heading, section in sections if section)
 
 
-def summary(results: Results) -> str:
-    """Return the README's table, of the clients that a user would choose from, and where it was measured."""
-    peers = (OURS, BASELINE, "aiormq", "aio-pika")
-    alone = ("", "", "")
-    rows = (
-        (
-            f"processor time per confirmed message ({HEADLINE.title})",
-            *(_number(results.median(HEADLINE, peer, "cpu"), "{:.1f} µs") for peer in peers),
-        ),
-        (
-            "the same, over pika by hand, in turn",
-            *(_number(results.ratio(HEADLINE, peer, BASELINE, "cpu"), "{:.2f}") for peer in peers),
-        ),
-        (
-            "the same, over pika by hand without any properties",
-            _number(results.ratio(HEADLINE, OURS, BARE, "cpu"), "{:.2f}"),
-            *alone,
-        ),
-        (
-            "messages per second, over librabbitmq in C",
-            _number(results.ratio(HEADLINE, OURS, LIBRABBITMQ, "rate"), "{:.2f}"),
-            *alone,
-        ),
-        (
-            "one at a time: latency p50",
-            *(_number(results.median(LONE, peer, "p50"), "{:.2f} ms", 1e3) for peer in peers),
-        ),
-        (
-            "what a publish adds to a Tornado request",
-            *(_number(results.median(HANDLER, peer, "adds"), "{:.0f} µs") for peer in peers),
-        ),
-    )
-    where = "Medians; {when}, RabbitMQ {RabbitMQ}, {processor}; {system}.".format(**results.machine)
-    return f"{table(('', OURS, 'pika by hand', *peers[2:]), rows)}\n{where}\n"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with every column but the first set to the right; nothing for no rows."""
-    if not rows:
-        return ""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "".join(_aligned(cells, widths) for cells in (header, rule, *rows))
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-    return f"| {' | '.join((cells[0].ljust(widths[0]), *rest))} |\n"
-
-
-def _goals(results: Results) -> str:
+def goals(record: Record) -> str:
+    """Return the ratios that this project's client is held against, the median and the range of each."""
     rows = [
-        (what, goal, *_spread(ratios))
-        for what, case, baseline, measure, goal in _GOALS
-        if (ratios := results.ratios(case, OURS, baseline, measure))
+        (what, results.name, goal, *_spread(values))
+        for what, case, measure, baseline, goal in _GOALS
+        for results in record.values()
+        if (values := results.ratios(case, OURS, baseline, measure))
     ]
-    if added := results.values(HANDLER, OURS, "added"):
-        rows.append(
-            ("processor time a handler's publish adds, over the empty request", "at most 0.22", *_spread(added))
-        )
-    rows += [(check.what, check.goal, check.value, "") for check in results.checks]
-    return table(("", "goal", "median", "all rounds"), rows)
+    rows += [
+        (check.what, results.name, check.goal, check.value, "")
+        for results in record.values()
+        for check in results.checks
+    ]
+    return table(("", "on", "goal", "median", "all rounds"), rows)
+
+
+def summary(record: Record) -> str:
+    """Return the README's table, of the clients that a user would choose from, and where it was measured."""
+    peers = [peer for peer in PEERS if peer != BARE]
+    measured = [results for results in record.values() if results.machine]
+    rows = [
+        (what, results.name, *(number(results.ratio(case, peer, baseline, measure), form) for peer in peers))
+        for what, case, measure, baseline, form in _SUMMARY
+        for results in measured
+    ]
+    where = "".join("\n{}: {when}; {processor}; {system}.\n".format(each.name, **each.machine) for each in measured)
+    names = {BASELINE: "pika by hand", LIBRABBITMQ: "librabbitmq (C)"}
+    head = (HEADLINE.title, "medians on", *(names.get(peer, peer) for peer in peers))
+    return f"{table(head, rows)}{where}"
+
+
+def _sections(system: str, results: Results) -> list[tuple[str, str]]:
+    given = list(MAKERS)
+    cases = sorted(
+        results.cases("pipelined", "one at a time"),
+        key=lambda case: (case.tls, case.size, case.window, given.index(case.given)),
+    )
+    where = {"recorded as": system, **results.machine}
+    return [
+        (f"## {results.name}", "".join(f"- {name}: {value}\n" for name, value in where.items())),
+        ("### Processor time per confirmed message: µs (over pika by hand)", _grid(results, cases, "cpu", "{:,.1f}")),
+        ("### Confirmed messages per second (over pika by hand)", _grid(results, cases, "rate", "{:,.0f}")),
+        ("### One at a time: latency of a confirmed publish", _latencies(results)),
+        ("### In a Tornado handler: processor time of the server per request", _handlers(results)),
+    ]
 
 
 def _grid(results: Results, cases: Sequence[Case], measure: Measure, form: str) -> str:
@@ -111,15 +106,15 @@ def _grid(results: Results, cases: Sequence[Case], measure: Measure, form: str) 
 def _cell(results: Results, case: Case, peer: str, measure: Measure, form: str) -> str:
     value, ratios = results.median(case, peer, measure), results.ratios(case, peer, BASELINE, measure)
     ratio = f" ({statistics.median(ratios):.2f})" if ratios and peer != BASELINE else ""
-    return _number(value, form) + ratio
+    return number(value, form) + ratio
 
 
 def _latencies(results: Results) -> str:
     rows = [
         (
             f"{peer}, {'TLS' if case.tls else 'plain'}",
-            *(_number(results.median(case, peer, measure), "{:.2f} ms", 1e3) for measure in ("p50", "p99")),
-            _number(results.ratio(case, peer, BASELINE, "p50"), "{:.2f}"),
+            *(number(results.median(case, peer, measure), "{:.2f} ms", 1e3) for measure in ("p50", "p99")),
+            number(results.ratio(case, peer, BASELINE, "p50"), "{:.2f}"),
         )
         for case in results.cases("one at a time")
         for peer in results.peers(case)
@@ -132,8 +127,8 @@ def _handlers(results: Results) -> str:
     rows = [
         (
             peer,
-            *(_number(results.median(case, peer, measure), "{:.0f} µs") for measure in columns),
-            _number(results.median(case, peer, "added"), "{:.2f}"),
+            *(number(results.median(case, peer, measure), "{:.0f} µs") for measure in columns),
+            number(results.median(case, peer, "added"), "{:.2f}"),
         )
         for case in results.cases("handler")
         for peer in results.peers(case)
@@ -143,7 +138,3 @@ def _handlers(results: Results) -> str:
 
 def _spread(values: Sequence[float]) -> tuple[str, str]:
     return f"{statistics.median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"
-
-
-def _number(value: float | None, form: str, scale: float = 1) -> str:
-    return _ABSENT if value is None else form.format(value * scale)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks import report, results
+from benchmarks import growth_report, report, results
 from sprockets_amqp.drawing import diagrams, tables
 from tools import faults, matrix, modules, starts
 
@@ -30,6 +30,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
     "faults": faults.table,
     "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),
+    "growth": lambda: growth_report.summary(results.read(ROOT / "benchmarks/results.json")),
 }
 
 _PART: Final = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- /(?P=name) -->", re.DOTALL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -176,14 +178,21 @@ told = {"python": platform.python_version(), "rabbitmq": ".".join(map(str, versi
 print(json.dumps(told | {"pika": pika.__version__, "tornado": tornado.version}))'"""
 
 
-def test(system: System) -> dict[str, object]:
-    """Run demo and tests on a copy of the system; returns its row of the table."""
+@contextlib.contextmanager
+def made(system: System) -> Iterator[Path]:
+    """Make a copy of the system with the last commit in it; yields its folder."""
     base = make_base(system.suite)
     with tempfile.TemporaryDirectory(prefix="sprockets-amqp-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary, system.suite)
         run("cp", "--archive", "--reflink=auto", str(base), str(folder))
         configure(folder)
         run("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder / "src"))
+        yield folder
+
+
+def test(system: System) -> dict[str, object]:
+    """Run demo and tests on a copy of the system; returns its row of the table."""
+    with made(system) as folder:
         say(f"{system.name}: make demo")
         demo = inside(folder, "make demo").returncode
         if system.before:

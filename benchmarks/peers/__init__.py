@@ -1,7 +1,8 @@
 """The publishers that are measured, one module each, behind one protocol.
 
-All publish the same message: mandatory, with a message id, a timestamp and an app id, which a peer sets itself where
-its library does not. All use one connection and one channel in confirm mode, and await each message's own confirmation.
+All publish the same message, mandatory, with the properties that they are given; where they are given none, with a
+message id, a timestamp and an app id, which a peer sets itself where its library does not. All use one connection and
+one channel in confirm mode, and await each message's own confirmation.
 A peer's library is imported only in the process that measures it.
 """
 
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+
+    from benchmarks.messages import Properties
 
 EXCHANGE = "benchmark"
 ROUTING_KEY = "benchmark"
@@ -43,14 +46,19 @@ _MODULES = {
 PEERS = (OURS, BASELINE, BARE, LIBRABBITMQ, "aiormq", "aio-pika")
 
 
+def exchange_names(number: int) -> list[str]:
+    """Name so many exchanges."""
+    return [f"{EXCHANGE}.{each}" for each in range(number)]
+
+
 class Publisher(Protocol):
     """A connection to RabbitMQ with one channel in confirm mode."""
 
     async def open(self, url: str, window: int) -> None:
         """Connect, and get ready to have up to ``window`` messages unconfirmed."""
 
-    def publish(self, body: bytes) -> Awaitable[object]:
-        """Publish ``body``; what is returned ends when the broker has confirmed it."""
+    def publish(self, body: bytes, properties: Properties | None) -> Awaitable[object]:
+        """Publish ``body`` with ``properties``; what is returned ends when the broker has confirmed it."""
 
     async def close(self) -> None:
         """Close the connection."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractExchange, AbstractRobustConnection
 
+    from benchmarks.messages import Properties
+
 
 class AioPika:
     """One robust connection and one channel in confirm mode; mandatory is aio-pika's default."""
@@ -31,9 +33,11 @@ class AioPika:
         channel = await self._connection.channel(publisher_confirms=True)
         self._exchange = await channel.get_exchange(EXCHANGE)
 
-    def publish(self, body: bytes) -> Awaitable[object]:
+    def publish(self, body: bytes, properties: Properties | None) -> Awaitable[object]:
         """Publish to the exchange that was looked up."""
-        message = aio_pika.Message(body, message_id=str(uuid.uuid4()), timestamp=datetime.now(UTC), app_id=APP_ID)
+        if properties is None:
+            properties = {"message_id": str(uuid.uuid4()), "timestamp": datetime.now(UTC), "app_id": APP_ID}
+        message = aio_pika.Message(body, **properties)
         confirmed: Awaitable[object] = self._exchange.publish(message, ROUTING_KEY)
         return confirmed
 

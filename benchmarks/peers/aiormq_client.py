@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from aiormq.abc import AbstractChannel, AbstractConnection
 
+    from benchmarks.messages import Properties
+
 
 class Aiormq:
     """One connection and one channel; aiormq selects confirms when it opens a channel."""
@@ -31,11 +33,16 @@ class Aiormq:
         self._connection = await aiormq.connect(url)
         self._channel = await self._connection.channel(publisher_confirms=True)
 
-    def publish(self, body: bytes) -> Awaitable[object]:
+    def publish(self, body: bytes, properties: Properties | None) -> Awaitable[object]:
         """Publish with aiormq's default of waiting until the frames are written."""
-        properties = spec.Basic.Properties(message_id=str(uuid.uuid4()), timestamp=datetime.now(UTC), app_id=APP_ID)
+        if properties is None:
+            properties = {"message_id": str(uuid.uuid4()), "timestamp": datetime.now(UTC), "app_id": APP_ID}
         confirmed: Awaitable[object] = self._channel.basic_publish(
-            body, exchange=EXCHANGE, routing_key=ROUTING_KEY, properties=properties, mandatory=True
+            body,
+            exchange=EXCHANGE,
+            routing_key=ROUTING_KEY,
+            properties=spec.Basic.Properties(**properties),
+            mandatory=True,
         )
         return confirmed
 

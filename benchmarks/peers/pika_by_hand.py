@@ -20,6 +20,8 @@ from benchmarks.peers import APP_ID, EXCHANGE, ROUTING_KEY
 if TYPE_CHECKING:
     from pika.channel import Channel
 
+    from benchmarks.messages import Properties
+
 
 class PikaByHand:
     """Futures by delivery tag; a ``multiple`` confirmation counts up from the oldest tag that may be unconfirmed."""
@@ -53,9 +55,9 @@ class PikaByHand:
         )
         await ready
 
-    def publish(self, body: bytes) -> asyncio.Future[None]:
+    def publish(self, body: bytes, properties: Properties | None) -> asyncio.Future[None]:
         """Publish, and return the future of the message's delivery tag."""
-        self._channel.basic_publish(EXCHANGE, ROUTING_KEY, body, self._properties(), mandatory=True)
+        self._channel.basic_publish(EXCHANGE, ROUTING_KEY, body, self._encodable(properties), mandatory=True)
         self._last_tag += 1
         future: asyncio.Future[None] = self._loop.create_future()
         self._unconfirmed[self._last_tag] = future
@@ -66,7 +68,9 @@ class PikaByHand:
         self._connection.close()
         await self._closed
 
-    def _properties(self) -> pika.BasicProperties | None:
+    def _encodable(self, properties: Properties | None) -> pika.BasicProperties | None:
+        if properties is not None:
+            return pika.BasicProperties(**properties)
         return pika.BasicProperties(message_id=str(uuid.uuid4()), timestamp=int(time.time()), app_id=APP_ID)
 
     def _on_confirm(self, frame: Any) -> None:
