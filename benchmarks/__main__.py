@@ -7,15 +7,13 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from benchmarks import chart, checks, machine, report
+from benchmarks import checks, machine, report
 from benchmarks.broker import running_broker
 from benchmarks.cases import FULL, HANDLER, HEADLINE, Case
 from benchmarks.peers import BASELINE, LIBRABBITMQ, OURS, PEERS
-from benchmarks.results import Record, Results, read, write
+from benchmarks.record import HERE, RECORD, write_all
+from benchmarks.results import Results, read
 from benchmarks.runner import Runner, can_run, why_not
-
-HERE = Path(__file__).parent
-RECORD = HERE / "results.json"
 
 #: What the goals for speed need, and no more.
 _QUICK = ((HEADLINE, (OURS, BASELINE, LIBRABBITMQ)), (HANDLER, (OURS,)))
@@ -42,17 +40,6 @@ def main() -> None:
     before = record.get(options.system, results)
     results.growth_machine, results.growth = before.growth_machine, before.growth
     write_all({**record, options.system: results}, folder)
-
-
-def write_all(record: Record, folder: Path) -> None:
-    """Write the record, its tables and its chart, which is that of the system that was recorded first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write(record, folder / RECORD.name)
-    (folder / "results.md").write_text("# What was measured\n\n" + report.render(record))
-    measured = [results for results in record.values() if results.machine]
-    if measured:
-        chart.draw(measured[0], folder / "chart.svg")
-    print(f"Written to {folder}: results.json, results.md, chart.svg")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks import growth_report, machine
-from benchmarks.__main__ import HERE, RECORD, write_all
 from benchmarks.broker import Broker, running_broker
 from benchmarks.kinds import CLIENTS, KINDS, MEMORY, Kind
+from benchmarks.record import HERE, RECORD, write_all
 from benchmarks.results import Grown, Results, read
 
 #: The names of all that can be measured.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.__main__ import HERE, RECORD, write_all
+from benchmarks.record import HERE, RECORD, write_all
 from benchmarks.results import read
 from tools import matrix
 
