@@ -95,7 +95,7 @@ async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["publish", "--property", "colour=red"], "'colour' is none of content_type"),
+        (["publish", "--property", "colour=red"], "'colour' is not one of content_type"),
         (["publish", "--property", "headers=1"], "headers are given with --header"),
         (["publish", "--property", "priority=high"], "priority must be a whole number, not 'high'"),
         (["publish", "--property", "priority"], "'priority' is not NAME=VALUE"),
