@@ -28,7 +28,7 @@ def install(
     sprockets.http application shuts its client down by itself.
 
     Raises:
-            ValueError: a setting or the name is invalid; the error names it and where it came from.
+        ValueError: a setting or the name is invalid; the error names it and where it came from.
     """
     present = client_of(application, check_name(name))
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):

@@ -76,9 +76,7 @@ def test_a_client_that_ran_on_one_loop_is_refused_on_the_next(broker: Node) -> N
         return client
 
     async def use(client: Client) -> None:
-        with pytest.raises(
-            RuntimeError, match=r"another event loop: call install\(\) while this loop is running"
-        ):
+        with pytest.raises(RuntimeError, match=r"another event loop: call install\(\) while this loop is running"):
             client.publish("amq.topic", "key", b"")
 
     asyncio.run(use(asyncio.run(make())))

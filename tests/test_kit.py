@@ -194,7 +194,7 @@ def test_unroutable_is_returned(amqp_broker: Broker) -> None:
 
 def test_what_routes_by_headers_is_refused(amqp_broker: Broker, client: Client) -> None:
     """The error says that it is the kit that cannot."""
-    with pytest.raises(ExchangeRefused, match="the broker in memory routes by no headers"):
+    with pytest.raises(ExchangeRefused, match="the broker in memory has no headers exchanges"):
         amqp_broker.run(asyncio.wait_for(client.publish("amq.headers", "key", b""), 1))
 
 
@@ -613,4 +613,4 @@ def test_an_unknown_setting_is_told() -> None:
     result = unittest.TestResult()
     Mistaken("test_nothing").run(result)
     ((_, traceback),) = result.errors
-    assert "amqp_settings has no 'time_out'; there are url, timeout" in traceback
+    assert "amqp_settings has no 'time_out'; the settings are url, timeout" in traceback

@@ -418,7 +418,7 @@ def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None
 def test_headers_are_named_by_key_and_type(loop: asyncio.AbstractEventLoop, headers: dict[Any, Any], says: str) -> None:
     """A header's value may be secret: it is in no sentence, in no error before it, and in no frame of a traceback."""
     error = make_refused(loop, {"headers": headers})
-    assert str(error) == f"headers hold what an AMQP table cannot: {says}; the message was not sent"
+    assert str(error) == f"headers hold a value that AMQP cannot encode: {says}; the message was not sent"
     assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
 
 

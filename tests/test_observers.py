@@ -124,7 +124,7 @@ def test_what_an_observer_adds_is_checked_like_anything_else(broker: Broker) -> 
     Seen(trace=object()).of(client)
     future = client.publish("", "q", b"")
     assert outcome(future) is errors.InvalidMessage
-    assert "headers hold what an AMQP table cannot: 'trace'" in str(future.exception())
+    assert "headers hold a value that AMQP cannot encode: 'trace'" in str(future.exception())
 
 
 @pytest.mark.parametrize("properties", [5, {"headers": "none"}, {"headers": ["none"]}])
