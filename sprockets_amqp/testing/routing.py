@@ -122,7 +122,7 @@ class Routing:
 
 def by_headers(exchange: str) -> str:
     """Say why the exchange does not exist."""
-    return f"the broker in memory has no headers exchanges, and so no {exchange!r}: use {', '.join(TYPES)}"
+    return f"the broker in memory has no headers exchanges, and no exchange {exchange!r}: use {', '.join(TYPES)}"
 
 
 def _matches(kind: ExchangeType, pattern: str, routing_key: str) -> bool:
