@@ -360,7 +360,7 @@ def test_a_timeout_that_is_no_number_is_refused(loop: asyncio.AbstractEventLoop,
 
 def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEventLoop) -> None:
     """As for any function, a misspelt keyword is the caller's defect, and the error lists what there is."""
-    with pytest.raises(TypeError, match=r"no option 'timeut'; there are mandatory, timeout"):
+    with pytest.raises(TypeError, match=r"no option 'timeut'; the options are mandatory, timeout"):
         make(loop, options={"timeut": 3})
 
 

@@ -265,7 +265,7 @@ def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
 def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
     if isinstance(error, ProbableAuthenticationError):
         return (
-            "wrong user or password (percent-encoded in the URL?): check with rabbitmqctl authenticate_user; "
+            "wrong user or password (percent-encode them in the URL): check with rabbitmqctl authenticate_user; "
             "guest may log in only from RabbitMQ's own machine"
         )
     if isinstance(error, TimeoutError):
