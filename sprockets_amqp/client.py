@@ -309,7 +309,7 @@ class Client(Bound):
 
     @property
     def counters(self) -> Counters:
-        """The number of messages so far, by outcome, and now, by where they are: a copy."""
+        """A copy of the message counters."""
         return dataclasses.replace(
             self._core.publisher.counters,
             reconnects=max(0, self._core.link.opened - 1),

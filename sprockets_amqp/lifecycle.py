@@ -325,7 +325,7 @@ class Lifecycle(Model):
         return tell
 
     def _attempt(self, action: Callable[[], None]) -> None:
-        """Run an action; if it raises, the attempt fails once this transition is complete and if it is not over yet."""
+        """Run an action; if it raises, the attempt fails after this transition, unless the state is left first."""
         try:
             action()
         except Exception as error:
