@@ -144,7 +144,7 @@ async def test_tls_is_checked_step_by_step(tmp_path: Path) -> None:
         fails_at(plain, "login", "it may be a TLS port (use amqps://)")
 
         untrusted = await run("check", secure_url(node, Authority(stranger).certificate, client=False))
-        fails_at(untrusted, "TLS", "name yours in the URL's ssl_options", tls=True)
+        fails_at(untrusted, "TLS", "give your authority's certificates as AMQP_TLS_CA", tls=True)
 
         await _serve(node, authority, "elsewhere.example.org")
         other = await run("check", secure_url(node, authority.certificate))

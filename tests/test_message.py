@@ -384,7 +384,7 @@ def test_headers_that_hold_themselves_are_refused(loop: asyncio.AbstractEventLoo
     """Headers without an end are an InvalidMessage like any other."""
     headers: dict[str, Any] = {}
     headers["self"] = headers
-    with pytest.raises(InvalidMessage, match="headers hold what an AMQP table cannot"):
+    with pytest.raises(InvalidMessage, match="headers hold a value that AMQP cannot encode"):
         make(loop, properties={"headers": headers})
 
 

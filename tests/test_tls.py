@@ -107,7 +107,7 @@ def test_files_come_from_settings(authority: Authority, monkeypatch: pytest.Monk
         ("amqps://host", {"tls_ca": "bad"}, "has no certificate in PEM format"),
         ("amqps://host", {"tls_certificate": "/nowhere/app.pem"}, "'/nowhere/app.pem': No such file or directory"),
         ("amqps://host", {"tls_certificate": "bad"}, "are not a matching certificate and private key in PEM format"),
-        ("amqps://host", {"tls_certificate": "app", "tls_key": "other"}, "that fit together (KEY_VALUES_MISMATCH)"),
+        ("amqps://host", {"tls_certificate": "app", "tls_key": "other"}, "in PEM format (KEY_VALUES_MISMATCH)"),
         ("amqps://host", {"tls_certificate": "app", "tls_key": "locked"}, "the private key is encrypted"),
         ("amqps://host", {"tls_key": "key"}, "tls_key is given without tls_certificate"),
         ("amqps://host", {"tls_ca": "ca", "tls_context": "context"}, "tls_context and tls_ca are both given"),

@@ -259,7 +259,10 @@ def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
         return "renew the node's certificate"
     if error.verify_code in OTHER_NAME:
         return f"the certificate is not for {parameters.host!r}: use a host that it names"
-    return "no trusted authority signed the certificate: name yours in the URL's ssl_options, as ca_certs"
+    return (
+        "no trusted authority signed the certificate: give your authority's certificates as AMQP_TLS_CA, or as "
+        "ca_certs in the URL's ssl_options"
+    )
 
 
 def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
