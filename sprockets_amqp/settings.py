@@ -176,27 +176,35 @@ class Settings:
     confirm_timeout: float = _setting(30.0, "CONFIRM_TIMEOUT", _positive_seconds)
     #: Seconds before the first attempt to reconnect; doubled for each further attempt, up to max_reconnect_delay.
     reconnect_delay: float = _setting(DEFAULT_RECONNECT_DELAY, "RECONNECT_DELAY", _positive_seconds)
+    #: Seconds up to which that delay is doubled.
     max_reconnect_delay: float = _setting(60.0, "MAX_RECONNECT_DELAY", _positive_seconds)
     #: Attempts on a single node before the client is closed and waits; each of several nodes is tried once.
     connection_attempts: int = _setting(DEFAULT_CONNECTION_ATTEMPTS, "CONNECTION_ATTEMPTS", _count)
+    #: Whether a publish ends when RabbitMQ confirms it, rather than when it is handed to the connection.
     enable_confirmations: bool = _setting(True, "CONFIRMATIONS", _flag)
+    #: Whether a publish whose message no queue takes ends with `MessageReturned`.
     fail_on_return: bool = _setting(False, "FAIL_ON_RETURN", _flag)
+    #: Whether messages that were lost with a connection or channel are sent again.
     republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)
-    #: Messages on the wire.
+    #: The most messages that may be on the wire, unconfirmed.
     max_unconfirmed: int = _setting(1000, "MAX_UNCONFIRMED", _count)
-    #: Messages in line, and the octets of their bodies and properties.
+    #: The most messages that may wait in line.
     max_waiting: int = _setting(10000, "MAX_WAITING", _count)
+    #: The most octets of bodies and properties that may wait in line.
     max_waiting_size: int = _setting(64 * 1024**2, "MAX_WAITING_SIZE", _count)
     #: The largest body in bytes; None: the default of RabbitMQ's version (`transport.Connection.body_limit`).
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
+    #: The app_id of messages that are published without one.
     default_app_id: str | None = _setting(None, "APP_ID", _text)
     #: A folder for messages that cannot be sent: a publish ends with `STORED` once its message is on disk there.
     outbox: str | None = _setting(None, "OUTBOX", _folder)
     #: The most octets that all stored messages may take.
     outbox_limit: int = _setting(1024**3, "OUTBOX_LIMIT", _count)
-    #: Files in PEM format, read at each attempt to connect: trusted authorities, the client's certificate and its key.
+    #: A PEM file with the certificates of trusted authorities; all PEM files are read at each attempt to connect.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)
+    #: A PEM file with the client's certificate.
     tls_certificate: str | None = _setting(None, "TLS_CERTIFICATE", _path)
+    #: A PEM file with the private key of that certificate, if the certificate's file does not hold it.
     tls_key: str | None = _setting(None, "TLS_KEY", _path)
     #: An SSL context of your own, instead of these files.
     tls_context: ssl.SSLContext | None = _setting(None, "", _context)
