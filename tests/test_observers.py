@@ -237,7 +237,7 @@ def test_an_observer_may_publish_when_it_is_told_an_end(broker: Broker) -> None:
 @pytest.mark.parametrize("observer", [None, object(), print])
 def test_what_is_no_observer_is_refused(broker: Broker, observer: Any) -> None:
     """At once, by name, rather than at each publish."""
-    with pytest.raises(TypeError, match="an observer has a method publishing"):
+    with pytest.raises(TypeError, match="an observer needs a method publishing"):
         broker.client().observe(observer)
 
 

@@ -298,7 +298,7 @@ def test_the_page_and_the_probes_tell_of_the_outbox(broker: Broker) -> None:
         publish(client, "full")
         broker.clock.turn()
         told = status.snapshot(client)
-        assert (told["ready"], "outbox cannot store anything: it has 223 octets" in told["publish"]) == (
+        assert (told["ready"], "outbox cannot store anything: it takes 223 octets" in told["publish"]) == (
             False,
             True,
         )

@@ -158,7 +158,7 @@ class Message:
         return self
 
     def copy(self, future: "asyncio.Future[Result]") -> "Message":
-        """Return it as it is stored, with a future of its own: what becomes of it is not the end of its publish."""
+        """Return a copy, as it is stored, with its own future: its end is not the end of the publish."""
         assert self.key is not None
         address = self.exchange, self.routing_key, self.user_id, self.copies
         octets = self.method, self.properties, self.body

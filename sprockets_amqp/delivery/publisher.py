@@ -133,7 +133,7 @@ class Publisher:
             self._enter(message, self._settings.timeout, first=True)
 
     def send_waiting(self) -> None:
-        """Send what waits, in order, as far as the lifecycle, the limits and RabbitMQ's word on exchanges let it."""
+        """Send waiting messages, in order, as far as the lifecycle, the limits and RabbitMQ's answers allow."""
         self.keeper.fill_line()
         while self._line and self._may_send():
             message = self._line.next()
@@ -185,7 +185,7 @@ class Publisher:
         self._line.enter(message)
 
     def carry_on(self, message: Message, copy: Message) -> None:
-        """Let what becomes of a copy that is on the wire be the end of its publish: it could not be stored."""
+        """Let the end of a copy that is on the wire be the end of its publish: the message could not be stored."""
         copy.key = None
         self._reports.hand_on(message, copy)
         ended, copy.future = copy.future, message.future

@@ -25,7 +25,7 @@ class Reports(dict[Message, Watch]):
             message.future.add_done_callback(lambda _future: self.end(message))
 
     def hand_on(self, message: Message, copy: Message) -> None:
-        """Watch another message in the place of one."""
+        """Watch another message in place of this one."""
         if message in self:
             self[copy] = self.pop(message)
 

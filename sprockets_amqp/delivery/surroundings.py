@@ -54,7 +54,7 @@ class Keeper:
         """Called when a stored message was confirmed, or with the error that it would end with."""
 
     def fill_line(self) -> None:
-        """Put what is being stored in line, where it is the next that may be sent."""
+        """Put messages that are being stored in line, if they are the next that may be sent."""
 
     def load_more(self) -> None:
         """Read more stored messages, if they may be sent."""
