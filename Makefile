@@ -10,27 +10,27 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 .PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench growth soak dist clean
 
 help:
-	@echo "make demo      publish an event from a small application and read it back from a queue"
-	@echo "make test      run the tests, against RabbitMQ nodes that they start themselves"
-	@echo "make test-fast run those that need no RabbitMQ, Prometheus, browser or package index, within a minute"
-	@echo "make matrix    run demo and tests on other systems, made from nothing: SYSTEMS=\"debian-13 ...\", as root"
-	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000, or replay one: SEED=..."
+	@echo "make demo      publish an event from a small application, and read it from a queue"
+	@echo "make test      run the tests, on RabbitMQ nodes that they start themselves"
+	@echo "make test-fast run, within a minute, those that need no RabbitMQ, Prometheus, browser or package index"
+	@echo "make matrix    run demo and tests on other systems, created empty, as root: SYSTEMS=\"debian-13 ...\""
+	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000; or replay one: SEED=..."
 	@echo "make lint      ruff, mypy --strict, lint-imports, codespell, and the public API against that of 1.0"
 	@echo "make docs      build the documentation into docs/_build"
-	@echo "make docs-serve build it and show it on http://127.0.0.1:8800"
-	@echo "make diagrams  render states/ into diagrams/"
+	@echo "make docs-serve build it and serve it at http://127.0.0.1:8800"
+	@echo "make diagrams  bring diagrams/ and the generated parts of README and docs up to date"
 	@echo "make bench     measure against other clients; on other systems, as root: SYSTEMS=\"debian-12 ...\""
 	@echo "make growth    measure how costs grow with numbers, and memory for MINUTES=60"
-	@echo "make soak      random faults for MINUTES=60"
-	@echo "make dist      build what is uploaded to a package index, of the tagged commit: REPOSITORY=https://..."
-	@echo "make clean     remove what the others made"
+	@echo "make soak      run with random faults for MINUTES=60"
+	@echo "make dist      build, from the tagged commit, what is uploaded to a package index: REPOSITORY=https://..."
+	@echo "make clean     remove what the other targets made"
 
 $(PY):
 	@PYTHON=$(PYTHON) .ci/setup python
 	@echo "making $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-# Each stamp is newer than what it was made from, so that nothing is installed twice.
+# Each stamp is newer than the files it depends on, so that nothing is installed twice.
 $(VENV)/.run: setup.cfg pyproject.toml | $(PY)
 	@echo "installing sprockets_amqp into $(VENV) ..."
 	@$(PIP_INSTALL) --editable .
@@ -50,18 +50,18 @@ demo: $(VENV)/.run
 	@[ -n "$$AMQP_URL" ] || .ci/setup broker
 	@$(PY) -m examples.demo
 
-# Much of the time a test waits for a broker, so that several share the machine. Those that are named with T run alone:
+# Tests spend much of their time waiting for a broker, so several share the machine. Tests named with T run alone:
 # make test T=tests/test_client.py
 test: $(VENV)/.dev
 	@.ci/setup broker diagrams browser terminal prometheus git
 	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
 
-# The markers come from the fixtures that a test uses: tests/conftest.py.
+# The markers come from the fixtures that a test uses; see tests/conftest.py.
 test-fast: $(VENV)/.dev
 	@.ci/setup diagrams
 	@$(PY) -m pytest --hypothesis-profile fast --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not browser and not package and not prometheus' $(T)
 
-# All of them take about an hour.
+# All systems together take about an hour.
 matrix: $(VENV)/.dev
 	@.ci/setup systems
 	@$(PY) -m tools.matrix --record $(SYSTEMS); status=$$?; $(PY) -m tools.documents; exit $$status
@@ -83,7 +83,7 @@ docs: $(VENV)/.dev
 docs-serve: docs
 	@$(PY) -m http.server --bind 127.0.0.1 --directory docs/_build 8800
 
-# What is drawn and written from the declaration and the tests: diagrams/, and the generated parts of README and docs.
+# Draws and writes what comes from the declaration and the tests: diagrams/, and generated parts of README and docs.
 diagrams: $(VENV)/.dev
 	@.ci/setup diagrams
 	@$(PY) -m sprockets_amqp diagram

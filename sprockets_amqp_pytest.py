@@ -1,7 +1,7 @@
-"""The pytest fixture `amqp_broker`, which pytest finds by itself where `sprockets_amqp` is installed.
+"""The pytest fixture `amqp_broker`, which pytest finds by itself if `sprockets_amqp` is installed.
 
-Every run of pytest there loads this module, before it knows what it is going to run. It stands outside of the package,
-so that only tests that ask for the fixture load the client, pika and Tornado, and not before coverage is measured.
+Every run of pytest loads this module, before it knows which tests it will run. It is outside of the package, so that
+only tests that use the fixture load the client, pika and Tornado, and not before coverage is measured.
 """
 
 import inspect
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def amqp_broker(request: pytest.FixtureRequest) -> Iterator["Broker"]:
-    """A broker in memory, in the place of every RabbitMQ, for one test.
+    """A broker in memory, in place of every RabbitMQ, for one test.
 
-    A test that is no coroutine gets a loop of the broker's with it: `Broker.fetch` and `Broker.run` use that, and where
-    anything waits, time moves instead.
+    A test that is not a coroutine also gets the broker's own loop: `Broker.fetch` and `Broker.run` use it, and time
+    moves instead of anything having to wait.
     """
     from sprockets_amqp.testing import Broker  # noqa: PLC0415 - not in every run of pytest
 

@@ -1,1 +1,1 @@
-"""Applications that publish with sprockets_amqp, small enough to begin from."""
+"""Applications that publish with sprockets_amqp, small enough to start from."""

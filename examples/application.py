@@ -1,4 +1,4 @@
-"""A small application: POST /events publishes the body to an exchange, and answers when RabbitMQ confirmed it.
+"""A small application: POST /events publishes the body to an exchange, and answers when RabbitMQ has confirmed it.
 
 Run it with ``AMQP_URL=amqp://user:password@host:5672/%2f python -m examples.application``; `make demo` shows it.
 """
@@ -18,7 +18,7 @@ class Events(PublishingMixin, RequestHandler):
     """Takes events."""
 
     async def post(self) -> None:
-        """Publish the request's body; what the publish raises is answered with 503 or 502."""
+        """Publish the request's body; if that fails, the response is 503 or 502."""
         message_id = str(uuid.uuid4())
         properties = {"message_id": message_id, "content_type": "application/json", "delivery_mode": 2}
         await self.amqp_publish(self.settings["exchange"], "event.posted", self.request.body, properties)

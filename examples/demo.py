@@ -1,6 +1,6 @@
-"""`make demo`: an HTTP request becomes a message in a queue, and the connection lives through a broker that goes away.
+"""`make demo`: an HTTP request becomes a message in a queue, and the connection survives an outage of the broker.
 
-It starts a RabbitMQ node of its own, or with AMQP_URL set uses that broker, and leaves nothing on either.
+It starts a RabbitMQ node of its own or, with AMQP_URL set, uses that broker, and leaves nothing behind on either.
 """
 
 import asyncio
@@ -28,23 +28,23 @@ from sprockets_amqp.urls import hide_password, node_parameters
 from sprockets_amqp.wire.replies import describe
 from tools.rabbitmq import Node, NodeFailed, scripts
 
-#: Seconds within which RabbitMQ, the application and the message are to be there.
+#: Seconds within which RabbitMQ, the application and the message must be there.
 LIMIT = 60
 #: The demo's own exchange and queue: nobody else sees its events.
 NAME = f"sprockets-amqp-demo-{uuid.uuid4().hex[:8]}"
 
 
 class DemoFailed(Exception):
-    """What went wrong, in a sentence for whoever runs the demo."""
+    """What went wrong, in a sentence for the person who runs the demo."""
 
 
 def say(text: str = "") -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line at once, even into a pipe."""
     print(text, flush=True)
 
 
 async def demonstrate(url: str) -> None:
-    """Show all of it, on a broker of our own or, where there is a URL, on that one."""
+    """Show everything, on the broker at the URL or, without one, on a node of our own."""
     say("sprockets_amqp: an HTTP request becomes a message in a RabbitMQ queue.")
     async with AsyncExitStack() as cleaning:
         say("\n1. RabbitMQ")
@@ -53,7 +53,7 @@ async def demonstrate(url: str) -> None:
         say(f"   Broker: {hide_password(url)}")
         await on_broker(url, declare)
         cleaning.push_async_callback(on_broker, url, delete)
-        say(f"   Exchange {NAME!r} takes events to a queue of the same name.")
+        say(f"   Exchange {NAME!r} passes events to a queue of the same name.")
 
         say("\n2. The application (examples/application.py) starts, and connects")
         application = EventsApplication(NAME, url=url, timeout=LIMIT, reconnect_delay=0.5, max_reconnect_delay=1)
@@ -64,21 +64,21 @@ async def demonstrate(url: str) -> None:
 
         say("\n3. An event is posted over HTTP")
         show_answer(await post(address, {"event": "signed up", "user": 7}))
-        say("\n4. The queue is read, by a client that knows nothing of the application")
+        say("\n4. The queue is read by a client that knows nothing about the application")
         show_message(await on_broker(url, take))
         if node is not None:
             await show_outage(node, application, address)
-        say("\nLast, everything is stopped and removed.")
+        say("\nFinally, everything is stopped and removed.")
 
 
 async def show_outage(node: Node, application: EventsApplication, address: str) -> None:
     """Stop the broker, post an event, start the broker again."""
-    say("\n5. RabbitMQ is stopped, and an event posted meanwhile: it waits")
+    say("\n5. RabbitMQ is stopped, and another event is posted: it waits")
     await node.stop()
     answer = asyncio.create_task(post(address, {"event": "signed out", "user": 7}))
     await asyncio.wait([answer], timeout=0.5)
     say(f"   Half a second later, messages that wait in the application: {application.amqp.waiting}")
-    say("\n6. RabbitMQ is started again: the application is back by itself, and the event goes out")
+    say("\n6. RabbitMQ is started again: the application reconnects by itself, and the event is sent")
     await node.start()
     show_answer(await answer)
     show_message(await on_broker(node.url, take))
@@ -88,14 +88,14 @@ async def show_outage(node: Node, application: EventsApplication, address: str) 
 async def own_node() -> AsyncIterator[Node]:
     """Start a node on ports and in a folder of its own."""
     scripts()
-    say("   Starting a node of our own (some 5 seconds); any other on this machine is left alone ...")
+    say("   Starting a node of our own (about 5 seconds); any other on this machine is left alone ...")
     async with Node() as node:
         yield node
 
 
 @contextmanager
 def serving(application: EventsApplication) -> Iterator[str]:
-    """Serve the application on a free port; yields where events are posted to."""
+    """Serve the application on a free port; yields the URL to post events to."""
     sockets = bind_sockets(0, "127.0.0.1")
     server = HTTPServer(application)
     server.add_sockets(sockets)
@@ -114,13 +114,13 @@ async def post(address: str, event: dict[str, Any]) -> HTTPResponse:
 
 
 def show_change(change: StateChange) -> None:
-    """Show how the connection's state changes, as the application is told."""
+    """Show a change of the connection's state, as the application receives it."""
     because = f": {change.reason}" if change.reason else ""
     say(f"   state {change.source.name.lower()} -> {change.dest.name.lower()}{because}")
 
 
 def show_answer(answer: HTTPResponse) -> None:
-    """Show what whoever posted the event knows now."""
+    """Show the response to the posted event."""
     message_id = json.loads(answer.body)["message_id"]
     say(f"   {answer.code} {answer.reason} after {answer.request_time:.3f} s: RabbitMQ confirmed message {message_id}")
 
@@ -136,7 +136,7 @@ def show_message(message: tuple[pika.BasicProperties, bytes]) -> None:
 
 
 async def on_broker(url: str, action: Callable[[BlockingChannel], Any]) -> Any:
-    """Do something on a connection of its own, away from the application's loop."""
+    """Run an action on a separate connection, away from the application's loop."""
     return await asyncio.to_thread(_on_broker, url, action)
 
 
@@ -149,7 +149,7 @@ def _on_broker(url: str, action: Callable[[BlockingChannel], Any]) -> Any:
 
 
 def declare(channel: BlockingChannel) -> None:
-    """Make an exchange, and a queue that gets what is published to it; both outlive the broker's restart."""
+    """Declare an exchange and a queue bound to it; both survive the broker's restart."""
     channel.exchange_declare(NAME, "topic", durable=True)
     channel.queue_declare(NAME, durable=True)
     channel.queue_bind(NAME, NAME, "#")
@@ -173,12 +173,12 @@ def take(channel: BlockingChannel) -> tuple[pika.BasicProperties, bytes]:
 
 
 def broker_url() -> str:
-    """Return what AMQP_URL says, checked; empty where it is not set."""
+    """Return the value of AMQP_URL, checked; empty if it is not set."""
     return str(from_environment({"AMQP_URL": os.environ.get("AMQP_URL", "")}).get("url", ""))
 
 
 async def main() -> None:
-    """Run until the end, or until SIGTERM: what was started is stopped in either case."""
+    """Run to the end, or until SIGTERM; in either case, everything that was started is stopped."""
     task = asyncio.ensure_future(demonstrate(broker_url()))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await task
@@ -186,7 +186,7 @@ async def main() -> None:
 
 def run() -> int:
     """Return the exit status."""
-    # The demo tells itself what these would log.
+    # The demo itself says what these would log.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logging.getLogger("sprockets_amqp").setLevel(logging.ERROR)
     try:
@@ -197,9 +197,9 @@ def run() -> int:
     except (DemoFailed, NodeFailed, AMQPException, ValueError, TimeoutError, HTTPClientError) as error:
         reason = str(error)
     except AMQPError as error:
-        reason = f"RabbitMQ cannot be used: {describe(error)}; is AMQP_URL right, and does the broker run?"
+        reason = f"RabbitMQ cannot be used: {describe(error)}; is AMQP_URL correct, and is the broker running?"
     except OSError as error:
-        reason = f"this machine did not play along: {error}"
+        reason = f"the operating system refused something: {error}"
     else:
         say("Done. Next: examples/application.py is the application; docs/start.md shows how to write one.")
         return 0

@@ -1,4 +1,4 @@
-"""POST /events publishes the request's body to an exchange, and from there it goes to a queue."""
+"""POST /events publishes the request's body to an exchange, which routes it to a queue."""
 
 import asyncio
 

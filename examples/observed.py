@@ -1,7 +1,7 @@
 """An application that operators can see into: metrics for Prometheus at /metrics, and a trace of each request.
 
-Each event's span is a child of its request's, and goes on in whatever consumes the event. Here spans are printed; an
-application in production exports them.
+Each event's span is a child of its request's, and continues in whatever consumes the event. Here spans are printed; a
+production application exports them.
 
 Run it with ``AMQP_URL=amqp://user:password@host:5672/%2f python -m examples.observed``, then
 ``curl -d '{}' http://127.0.0.1:8000/events`` and ``curl http://127.0.0.1:8000/metrics``.
@@ -29,13 +29,13 @@ class Metrics(RequestHandler):
     """Answers Prometheus."""
 
     def get(self) -> None:
-        """Write what there is now."""
+        """Write the current values."""
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.write(generate_latest(self.settings["registry"]))
 
 
 class ObservedApplication(Application):
-    """Takes events at /events, tells of them at /metrics, and traces them."""
+    """Takes events at /events, serves metrics at /metrics, and traces both."""
 
     amqp: Client
     amqp_clients: dict[str, Client]

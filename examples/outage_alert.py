@@ -1,4 +1,4 @@
-"""An alert when no message could go out for 30 seconds, and word when the outage is over.
+"""An alert when no message could be sent for 30 seconds, and another when the outage is over.
 
 Run it with ``AMQP_URL=amqp://user:password@host:5672/%2f python -m examples.outage_alert [SECONDS]``, and stop the
 broker.
@@ -16,14 +16,14 @@ from sprockets_amqp.settings import DEFAULT_URL, from_environment
 async def watch(client: Client, alert: Callable[[str], object], after: float = 30.0) -> None:
     """Alert once in each outage that lasts longer than ``after`` seconds, and when it is over; runs until cancelled.
 
-    Every state but ready is an outage, an alarm of RabbitMQ's included; attempts to connect do not start it anew.
+    Every state but ready is an outage, including an alarm of RabbitMQ's; attempts to connect do not restart it.
     """
     changes = client.changes()
     while True:
         try:
             await client.wait_for(State.READY, timeout=after)
         except TimeoutError:
-            alert(f"RabbitMQ takes no messages for {after:g} s: {client.condition}")
+            alert(f"RabbitMQ has taken no messages for {after:g} s: {client.condition}")
             await client.wait_for(State.READY)
             alert("RabbitMQ takes messages again")
         async for change in changes:

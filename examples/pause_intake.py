@@ -1,7 +1,7 @@
-"""An intake that reads nothing while messages can't go out: the pressure goes back to where the events come from.
+"""An intake that stops reading while messages cannot be sent, so that the pressure reaches the source of the events.
 
-Devices send lines over TCP, each is published. While RabbitMQ has a memory alarm, or is away, the sockets are not read:
-TCP makes the devices wait, and nothing piles up here. Run it with
+Devices send lines over TCP, and each line is published. While RabbitMQ has a memory alarm, or is away, the sockets are
+not read: TCP makes the devices wait, and nothing piles up here. Run it with
 ``AMQP_URL=amqp://user:password@host:5672/%2f python -m examples.pause_intake``, then ``nc 127.0.0.1 9000``.
 """
 
@@ -17,7 +17,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Intake:
-    """The devices' connections, which are read while the client is ready."""
+    """The devices' connections, which are read only while the client is ready."""
 
     def __init__(self, client: Client, exchange: str = "amq.topic", routing_key: str = "reading") -> None:
         self.client = client
@@ -28,11 +28,11 @@ class Intake:
         client.subscribe(self._on_change)
 
     async def listen(self, host: str = "127.0.0.1", port: int = 9000) -> asyncio.Server:
-        """Accept connections of devices."""
+        """Accept connections from devices."""
         return await asyncio.get_running_loop().create_server(lambda: Device(self), host, port)
 
     def take(self, line: bytes) -> None:
-        """Publish a line; what was read just before a pause waits in the client."""
+        """Publish a line; lines read just before a pause wait in the client."""
         self.client.publish(self._exchange, self._routing_key, line).add_done_callback(_log_failure)
 
     def _on_change(self, change: StateChange) -> None:
@@ -48,7 +48,7 @@ class Intake:
 
 
 class Device(asyncio.Protocol):
-    """One connection, of which each line is an event."""
+    """One connection; each line is an event."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -56,14 +56,14 @@ class Device(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read from it, unless the intake is paused."""
-        # A stream's is one that reads; uvloop's derives from no class of asyncio's.
+        # A stream's transport can be read from; uvloop's derives from no class of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._intake.transports.add(self._transport)
         if self._intake.paused:
             self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what is complete."""
+        """Pass on complete lines."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._intake.take(line)

@@ -8,14 +8,14 @@ from sprockets_amqp.testing import Broker
 
 @pytest.fixture
 def application(amqp_broker: Broker) -> EventsApplication:
-    """The application, publishing to the broker in memory, which it takes for RabbitMQ."""
+    """The application; it publishes to the broker in memory as if that were RabbitMQ."""
     amqp_broker.queue_declare("audit")
     amqp_broker.queue_bind("audit", "amq.topic", "event.#")
     return EventsApplication()
 
 
 def test_an_event_is_published(amqp_broker: Broker, application: EventsApplication) -> None:
-    """What is posted arrives in the queue, persistent and as JSON."""
+    """The posted event arrives in the queue, persistent and as JSON."""
     answer = amqp_broker.fetch(application, "/events", method="POST", body='{"name": "first"}')
     assert answer.code == 202
     (message,) = amqp_broker.messages("audit")
@@ -34,13 +34,13 @@ def test_an_outage_is_answered_with_503(amqp_broker: Broker, application: Events
 
 
 def test_a_full_queue_is_answered_with_502(amqp_broker: Broker, application: EventsApplication) -> None:
-    """RabbitMQ nacks what the queue has no room for."""
+    """RabbitMQ nacks a message that a full queue refuses."""
     amqp_broker.fill("audit")
     assert amqp_broker.fetch(application, "/events", method="POST", body="{}").code == 502
 
 
 def test_an_exchange_that_is_missing_is_answered_with_502(amqp_broker: Broker) -> None:
-    """The sentence in the log names it."""
+    """The log names the exchange."""
     application = EventsApplication(exchange="nowhere")
     assert amqp_broker.fetch(application, "/events", method="POST", body="{}").code == 502
     assert amqp_broker.published == []

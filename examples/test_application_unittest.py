@@ -10,7 +10,7 @@ from sprockets_amqp.testing import AMQPTestCase
 class EventsTest(AMQPTestCase, AsyncHTTPTestCase):
     """The application, publishing to a broker in memory."""
 
-    #: Real time passes here: no test waits for longer.
+    #: Real time passes here: no test should wait longer than this.
     amqp_settings = {"timeout": 0.2, "confirm_timeout": 0.2}
 
     def get_app(self) -> Application:
@@ -18,7 +18,7 @@ class EventsTest(AMQPTestCase, AsyncHTTPTestCase):
         return EventsApplication()
 
     def test_an_event_is_published(self) -> None:
-        """What is posted arrives, and was confirmed."""
+        """The posted event arrives and is confirmed."""
         self.amqp_broker.queue_declare("audit")
         self.amqp_broker.queue_bind("audit", "amq.topic", "event.*")
         self.assertEqual(self.fetch("/events", method="POST", body="{}").code, 202)
@@ -26,12 +26,12 @@ class EventsTest(AMQPTestCase, AsyncHTTPTestCase):
         self.assertEqual((message.body, message.confirmed), (b"{}", True))
 
     def test_an_outage_is_answered_with_503(self) -> None:
-        """And the event was not published."""
+        """The event is not published."""
         self.amqp_broker.stop()
         self.assertEqual(self.fetch("/events", method="POST", body="{}").code, 503)
         self.assertEqual(self.amqp_broker.published, [])
 
     def test_a_confirmation_that_does_not_come_is_answered_with_502(self) -> None:
-        """RabbitMQ may have the event: its id lets consumers see that it came twice."""
+        """RabbitMQ may have the event; its id lets consumers recognise a duplicate."""
         self.amqp_broker.swallow_confirms()
         self.assertEqual(self.fetch("/events", method="POST", body="{}").code, 502)

@@ -1,4 +1,4 @@
-"""A worker without a web application: plain asyncio, one client, and nothing unconfirmed at its end.
+"""A worker without a web application: plain asyncio, one client, and nothing left unconfirmed at the end.
 
 Run it with ``AMQP_URL=amqp://user:password@host:5672/%2f python -m examples.worker COUNT``.
 """
@@ -10,7 +10,7 @@ from sprockets_amqp import AMQPException, Client
 
 
 async def main(count: int) -> int:
-    """Publish so many events; returns how many RabbitMQ has confirmed."""
+    """Publish ``count`` events; return how many RabbitMQ has confirmed."""
     async with Client.from_environment(default_app_id="worker") as client:
         futures = [
             client.publish("amq.topic", "event.counted", str(number), mandatory=False) for number in range(count)

@@ -1,10 +1,9 @@
-"""The way a Tornado application publishes to RabbitMQ.
+"""Publish from a Tornado application to RabbitMQ.
 
 >>> import sprockets_amqp as amqp
 
-`install(application)` opens one persistent connection and channel; handlers that mix in `PublishingMixin` write
-``await self.amqp_publish(exchange, routing_key, body, properties)`` and know when that returns that RabbitMQ has the
-message.
+`install(application)` opens one persistent connection and channel. Handlers that mix in `PublishingMixin` call
+``await self.amqp_publish(exchange, routing_key, body, properties)``: when it returns, RabbitMQ has the message.
 """
 
 import importlib
@@ -16,8 +15,8 @@ try:
 except ModuleNotFoundError as error:
     if error.name == f"{__name__}.states":
         raise ImportError(
-            "sprockets_amqp/states is missing. In a checkout it is a symbolic link to states/: where Git made a file "
-            "of it, run: git config core.symlinks true && git checkout -- sprockets_amqp/states"
+            "sprockets_amqp/states is missing. In a checkout it is a symbolic link to states/: if Git made it a file "
+            "instead, run: git config core.symlinks true && git checkout -- sprockets_amqp/states"
         ) from None
     raise
 

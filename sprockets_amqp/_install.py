@@ -17,18 +17,18 @@ LOGGER = logging.getLogger(__name__)
 def install(
     application: Application, io_loop: IOLoop | None = None, *, name: str = DEFAULT_NAME, **kwargs: Any
 ) -> bool:
-    """Give the application a client, as ``application.amqp``; returns False, with a warning, where it has one already.
+    """Give the application a client, ``application.amqp``; return False, with a warning, if it has one already.
 
-    An application may have several clients, each with a ``name``: ``application.amqp_clients`` has all of them. The
-    name is the prefix of the client's variables (``AUDIT_URL`` for ``"audit"``); a handler publishes on it with the
-    class attribute ``amqp_name = "audit"``.
+    An application may have several clients, each with a ``name``; ``application.amqp_clients`` holds all of them. The
+    name is the prefix of the client's environment variables (``AUDIT_URL`` for ``"audit"``). A handler chooses its
+    client with the class attribute ``amqp_name = "audit"``.
 
-    It may be called before a loop runs (also in ``Application.__init__`` and in sprockets.http's ``before_run``), and
-    connects when the loop does. Keyword arguments are those of `Client`; the environment gives those that are missing.
-    A sprockets.http application shuts its client down by itself.
+    Call it before or while a loop runs (``Application.__init__`` and sprockets.http's ``before_run`` are fine); the
+    client connects when the loop runs. Keyword arguments are those of `Client`; the environment supplies the rest. A
+    sprockets.http application shuts its client down by itself.
 
     Raises:
-        ValueError: a setting or the name is bad; the sentence names it and where it came from.
+        ValueError: a setting or the name is invalid; the error names it and where it came from.
     """
     present = client_of(application, check_name(name))
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
@@ -39,7 +39,7 @@ def install(
         settings["name"] = name
         client = Client(io_loop=io_loop, **settings)
     finally:
-        # A traceback may be shown with what its frames hold.
+        # Tracebacks may be shown with their frames' local variables.
         settings, kwargs = {}, {}
     if name == DEFAULT_NAME:
         application.amqp = client  # type: ignore[attr-defined]

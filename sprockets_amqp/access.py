@@ -1,4 +1,4 @@
-"""What a function for the setting ``url`` answers: a URL, and for how long its credentials are valid."""
+"""What a function given as ``url`` may return: a URL, and how long its credentials are valid."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ class Access:
     """Where RabbitMQ is and how to log in, for as long as the credentials are valid.
 
     Attributes:
-        url: the node, or several, comma separated.
-        valid_for: seconds until the credentials expire; None: they do not. The function is asked again before that,
-            and RabbitMQ is sent the new password on the open connection.
+        url: one node, or several, separated by commas.
+        valid_for: seconds until the credentials expire; None if they do not. The function is called again before then,
+            and the new password is sent to RabbitMQ on the open connection.
     """
 
     url: str

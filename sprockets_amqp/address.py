@@ -1,4 +1,4 @@
-"""Where RabbitMQ is, and how to log in: the setting ``url``, or what the function in its place answers."""
+"""Where RabbitMQ is, and how to log in: the setting ``url``, or what the function given in its place returns."""
 
 import asyncio
 import inspect
@@ -22,13 +22,13 @@ from .urls import hide_password, node_name, node_parameters, split
 #: Seconds that the function may take.
 ASK_LIMIT: Final = 10.0
 
-#: Called when the function has answered: with None, or with what is wrong.
+#: Called when the function has returned: with None, or with what is wrong.
 Tell = Callable[[AMQPException | None], object]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node. Two are equal when their host, port and vhost are."""
+    """One node; two are equal if their host, port and vhost are."""
 
     host: str
     port: int
@@ -38,12 +38,12 @@ class Node:
 
 
 class Address:
-    """What is known of the nodes, whose turn it is, and the question to the function that knows more.
+    """What is known about the nodes, which is next, and the call to the function that returns them.
 
     Attributes:
-        url: as it was given, or last answered; None before the first answer.
-        attempts: whose turn it is.
-        lifetime: seconds for which the credentials were valid when they were given; infinite: they do not expire.
+        url: the URL as given or last returned; None until the function has returned one.
+        attempts: decides which node is next.
+        lifetime: seconds for which the credentials were valid when they were returned; infinite if they do not expire.
     """
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,11 +55,11 @@ class Address:
         self.lifetime = math.inf
         #: When the credentials expire, in the loop's time.
         self._valid_until = math.inf
-        #: The passwords of the present and the previous answer.
+        #: The passwords of the current and the previous answer.
         self._passwords: deque[list[str]] = deque(maxlen=2)
-        #: The node that was last tried with files of TLS, and the parameters with what they held.
+        #: The node last tried with TLS files, and the parameters with their contents.
         self._used: tuple[Node | None, pika.URLParameters | None] = (None, None)
-        #: The last answer for the node that is connected or, where it does not name that one, for its first node.
+        #: The last answer's parameters for the connected node or, if it does not name that one, for its first node.
         self._answered: pika.URLParameters | None = None
         if isinstance(settings.url, str):
             self._take(settings.url, math.inf)
@@ -68,7 +68,7 @@ class Address:
 
     @property
     def parameters(self) -> pika.URLParameters | None:
-        """pika's parameters of the node that is connected, or tried next; None where none is known."""
+        """pika's parameters for the node that is connected or tried next; None if none is known."""
         node, (used, parameters) = self.attempts.node, self._used
         if node is None:
             return None
@@ -77,22 +77,22 @@ class Address:
     @property
     def next_step(self) -> str:
         """Say what the next attempt begins with."""
-        return f"asking {self.function}" if self.asks else f"trying {self.node_name}"
+        return f"calling {self.function}" if self.asks else f"trying {self.node_name}"
 
     @property
     def node_name(self) -> str:
-        """Name the node that is connected, or tried next."""
+        """Name the node that is connected or tried next."""
         parameters = self.parameters
         return node_name(parameters) if parameters is not None else "a node that is not known yet"
 
     @property
     def function(self) -> str:
-        """Name the function that is asked."""
+        """The function's name."""
         return self._settings.shown_url
 
     @property
     def asks(self) -> bool:
-        """Whether the function is to be asked before the next attempt."""
+        """Whether to call the function before the next attempt."""
         return not isinstance(self._settings.url, str) and (self.attempts.due or self.valid_for <= 0)
 
     @property
@@ -107,21 +107,21 @@ class Address:
 
     @property
     def expires(self) -> bool:
-        """Whether the credentials are valid for a time only."""
+        """Whether the credentials expire."""
         return self.lifetime < math.inf
 
     @property
     def valid_for(self) -> float:
-        """For how many seconds the credentials are still valid."""
+        """How many more seconds the credentials are valid."""
         return self._valid_until - self._loop.time()
 
     # What is done
 
     def prepare(self) -> pika.URLParameters:
-        """Return the parameters for an attempt on the node whose turn it is, with its files of TLS read afresh.
+        """Return the parameters for an attempt on the next node, with its TLS files read afresh.
 
         Raises:
-            AMQPException: a file cannot be used; the sentence names it.
+            AMQPException: a file cannot be used; the error names it.
         """
         node = self.attempts.node
         assert node is not None
@@ -136,15 +136,15 @@ class Address:
         return read
 
     def ask(self, tell: Tell, *, for_connection: bool = False) -> None:
-        """Ask the function, take its answer in, and tell; after `stop_asking` neither happens.
+        """Call the function, take over its answer, and call ``tell``; after `stop_asking` neither happens.
 
-        What is asked ``for_connection`` is for the one that is open: it changes nothing about whose turn it is.
+        With ``for_connection`` the answer is for the open connection, and does not change which node is next.
         """
         self._asking = task = self._loop.create_task(self._call())
         task.add_done_callback(lambda _task: self._on_done(task, tell, for_connection))
 
     def stop_asking(self) -> None:
-        """Cancel the question, where it was not answered yet."""
+        """Cancel the call, if it has not returned yet."""
         task, self._asking = self._asking, None
         if task is not None:
             task.cancel()
@@ -156,7 +156,7 @@ class Address:
         return await answer if inspect.isawaitable(answer) else answer
 
     def _on_done(self, task: "asyncio.Task[object]", tell: Tell, for_connection: bool) -> None:
-        # What the function raised is fetched in any case, or asyncio would log it with all that it says.
+        # Always fetch what the function raised, or asyncio would log it, secrets included.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if task is not self._asking:
             return
@@ -165,7 +165,7 @@ class Address:
         tell(AMQPException().saying(f"{self.function} {problem}") if problem else None)
 
     def _problem(self, error: BaseException) -> str:
-        """Say what the function raised, without a password; its traceback would show more."""
+        """Say what the function raised, without passwords; its traceback could show more."""
         try:
             text = str(error)
         except Exception:
@@ -176,26 +176,26 @@ class Address:
         return f"raised {name}: {said}" if said else f"raised {name}"
 
     def _take_answer(self, answer: object, for_connection: bool) -> str:
-        """Take the answer in; returns what is wrong with it, or the empty string."""
+        """Take over the answer; return what is wrong with it, or the empty string."""
         valid_for = math.inf
         if isinstance(answer, Access):
             given: object = answer.valid_for
             answer = answer.url
             if given is not None:
                 if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
-                    return "answered a valid_for that is no number of seconds above 0"
+                    return "returned a valid_for that is not a number of seconds above 0"
                 valid_for = float(given)
         if not isinstance(answer, str):
-            return f"answered no URL, but an object of type {type(answer).__name__}"
+            return f"returned an object of type {type(answer).__name__} instead of a URL"
         try:
             self._take(answer, valid_for, for_connection)
         except ValueError as error:
-            return f"answered a URL that cannot be used: it {error}"
+            return f"returned a URL that cannot be used: it {error}"
         return ""
 
     def _take(self, url: str, valid_for: float, for_connection: bool = False) -> None:
         parsed = node_parameters(url)
-        # Of several nodes each is tried once, so that the next one's turn comes soon.
+        # Each of several nodes is tried once, so that the next one's turn comes soon.
         attempts = self._settings.connection_attempts if len(parsed) == 1 else 1
         nodes = [
             Node(each.host, each.port, each.virtual_host, its_url, self._named(each, attempts))
@@ -206,7 +206,7 @@ class Address:
         self._passwords.append([each for node in nodes for each in _spellings(node.parameters)])
         self._answered = next((node for node in nodes if node == self.attempts.node), nodes[0]).parameters
         if not for_connection:
-            # In an order of this client's own, so that clients spread over the nodes.
+            # In random order, so that clients spread over the nodes.
             self.attempts.replace(random.sample(nodes, len(nodes)))
 
     def _named(self, parameters: pika.URLParameters, attempts: int) -> pika.URLParameters:
@@ -218,7 +218,7 @@ class Address:
 
 
 def _spellings(parameters: pika.URLParameters) -> Iterator[str]:
-    """Return the ways in which a password may be written."""
+    """Yield the forms in which a password may be written."""
     password = getattr(parameters.credentials, "password", "")
     for each in {password, quote(password, safe=""), quote(password), unquote(password), repr(password)[1:-1]}:
         if each:

@@ -1,7 +1,6 @@
-"""What the one who made an HTTP request is told when its event could not be published.
+"""The response to an HTTP request whose event could not be published.
 
-The sentences say what happened and what to do. Hosts, exchanges and RabbitMQ's own words go to the log, not to whoever
-can send a request.
+It says what happened and what to do. Hosts, exchanges and RabbitMQ's own words are logged, not sent to the caller.
 """
 
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from .errors import (
 
 _ANSWERS: Final[dict[type[AMQPException], tuple[int, str]]] = {
     NotReadyError: (503, "The message broker is not available. Nothing was published: try again later."),
-    InvalidMessage: (500, "The application made a message that cannot be published. Nothing was published."),
-    ExchangeRefused: (502, "The message broker refused the exchange of the message. Nothing was published."),
-    MessageReturned: (502, "The message broker had no queue for the message, and dropped it."),
+    InvalidMessage: (500, "The application created an invalid message. Nothing was published."),
+    ExchangeRefused: (502, "The message broker refused the message's exchange. Nothing was published."),
+    MessageReturned: (502, "The message broker had no queue for the message and dropped it."),
     MessageNacked: (502, "The message broker did not accept the message: try again later."),
     OutcomeUnknown: (502, "The message broker did not confirm the message: it may or may not have been published."),
     PublishingFailure: (502, "The message could not be published."),
@@ -31,11 +30,11 @@ _ANSWERS: Final[dict[type[AMQPException], tuple[int, str]]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a request whose publish failed.
+    """The response to a request whose publish failed.
 
     Attributes:
         status: the HTTP status.
-        reason: a sentence for whoever made the request.
+        reason: a sentence for the caller.
         error: what the publish raised.
     """
 
@@ -45,19 +44,19 @@ class Answer:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The answer as JSON."""
+        """The response's JSON document."""
         message_id: object = self.error.message_id
         return {
             "error": type(self.error).__name__,
             "reason": self.reason,
-            # Whoever made the error may have named the message by anything.
+            # An application that creates an error itself may put any object here.
             "message_id": None if message_id is None else str(message_id),
             "may_have_arrived": self.error.may_have_arrived,
         }
 
 
 def answer(error: object) -> Answer | None:
-    """Return the answer to a request over what its handler raised, or None where a publish did not raise it."""
+    """Return the response to what a handler raised, or None if no publish raised it."""
     for known in type(error).__mro__:
         if known in _ANSWERS and isinstance(error, AMQPException):
             return Answer(*_ANSWERS[known], error)

@@ -1,4 +1,4 @@
-"""Which node is tried next, and after what delay: pure arithmetic, without a clock and without I/O."""
+"""Which node is tried next, and after what delay: pure arithmetic, without a clock or I/O."""
 
 import random
 from collections import deque
@@ -7,14 +7,14 @@ from typing import Final, Generic, TypeVar
 
 Node = TypeVar("Node")
 
-#: Seconds before a channel that did not last is opened again, the second time; doubled up to reconnect_delay.
+#: Seconds before a channel that did not last is reopened for the second time; doubled up to reconnect_delay.
 CHANNEL_DELAY: Final = 0.1
 
 
 class Backoff:
-    """Delays in seconds that double from the first up to a limit, each shortened at random by up to a half.
+    """Delays in seconds that double from the first up to a limit, each randomly shortened by up to half.
 
-    With ``at_once`` there is no delay the first time, and the first time after each reset.
+    With ``at_once`` the first delay, and the first after each reset, is 0.
     """
 
     def __init__(self, first: float, limit: float, *, at_once: bool = False) -> None:
@@ -33,15 +33,15 @@ class Backoff:
         return min(self._limit, self._first * 2.0 ** min(doublings, 64)) * random.uniform(0.5, 1)
 
     def reset(self) -> None:
-        """Begin with the first delay again: an attempt succeeded and lasted."""
+        """Start again with the first delay: an attempt succeeded and lasted."""
         self._attempts = 0
 
 
 class Attempts(Generic[Node]):
-    """The attempts to connect: each node is tried once a round, and only between rounds there is a delay.
+    """The attempts to connect: each node is tried once a round, with a delay only between rounds.
 
-    A channel that was open for ``reconnect_delay`` seconds has lasted: what comes after it begins anew. Otherwise a
-    broker that accepts and drops at once would be asked without end.
+    The delays start again once a channel has been open for ``reconnect_delay`` seconds; otherwise a broker that accepts
+    connections and drops them at once would be tried without pause.
 
     >>> attempts = Attempts(["one", "two"], reconnect_delay=5, max_reconnect_delay=60)
     >>> attempts.node, attempts.next(), attempts.node
@@ -60,16 +60,16 @@ class Attempts(Generic[Node]):
 
     @property
     def node(self) -> Node | None:
-        """The node that is connected, or tried next; None where none is known."""
+        """The node that is connected or tried next; None if none is known."""
         return self._nodes[0] if self._nodes else None
 
     @property
     def due(self) -> bool:
-        """Whether the nodes are to be looked up: each was tried, or one was connected, since they were replaced."""
+        """Whether to look the nodes up: each has been tried, or one connected, since they were last replaced."""
         return self._due
 
     def replace(self, nodes: Iterable[Node]) -> None:
-        """Begin a round with other nodes; those that were known before keep their order, and come first."""
+        """Start a round with other nodes; those already known keep their order and come first."""
         found = {node: node for node in nodes}
         known = [found.pop(node) for node in self._nodes if node in found]
         self._nodes = deque([*known, *found.values()])
@@ -77,7 +77,7 @@ class Attempts(Generic[Node]):
         self._due = False
 
     def next(self) -> float:
-        """Go on to the next node; returns the seconds to wait before it is tried."""
+        """Go on to the next node; return the seconds to wait before trying it."""
         self._nodes.rotate(-1)
         if self._untried > 0:
             self._untried -= 1
@@ -87,11 +87,11 @@ class Attempts(Generic[Node]):
         return self._connections.next()
 
     def next_channel(self) -> float:
-        """Return the seconds to wait before a channel that was lost is opened again on its connection."""
+        """Return the seconds to wait before a lost channel is reopened on its connection."""
         return self._channels.next()
 
     def lost(self, lasted: float) -> None:
-        """Hear that a channel was lost that had been open for ``lasted`` seconds; 0: there was none."""
+        """Record the loss of a channel that was open for ``lasted`` seconds; 0 if there was none."""
         self._due = self._due or lasted > 0
         if lasted >= self._lasting:
             self._untried = len(self._nodes) - 1

@@ -1,4 +1,4 @@
-"""What a client stands on: one core at a time, on the loop that runs, in the process that runs it."""
+"""Binds a client to a loop and a process: it has one core at a time, on the running loop."""
 
 import asyncio
 import functools
@@ -19,12 +19,12 @@ from .topology import SetupFunction
 
 LOGGER = logging.getLogger(__name__)
 
-#: Returns None where no loop runs, in this thread and this process; documented, as get_running_loop() is, which raises.
+#: Returns None if no loop runs in this thread and process; documented, like get_running_loop(), which raises.
 running_loop: Final = asyncio._get_running_loop  # noqa: SLF001
 
 
 class Bound(Events):
-    """Bound to a loop, in a process: `Client` is, once it has settings and hooks."""
+    """The base of `Client`, which adds settings and hooks: it is bound to a loop, in a process."""
 
     settings: Settings
     #: The loop that it belongs to.
@@ -33,17 +33,17 @@ class Bound(Events):
     #: Its name among the clients of an application.
     name: str
     _observers: Observers
-    #: What declares exchanges, queues and bindings, if anything does.
+    #: The function that declares exchanges, queues and bindings, if any.
     _setup: SetupFunction | None
-    #: Whether the loop to run on was given: then no other takes its place.
+    #: Whether the loop was given as an argument: then no other takes its place.
     _io_loop_given: bool
-    #: None in a forked process, until it is used there.
+    #: None in a forked process until the client is used there.
     _present: Core | None = None
 
     def bind(self) -> None:
-        """Bind the client to the loop that runs, where it was made before any did; handlers and probes call this.
+        """Bind the client to the running loop if it was made before any ran; handlers and probes call this.
 
-        Where it is bound already, to this loop or another, nothing happens.
+        A client that is already bound, to this loop or another, stays as it is.
         """
         running = running_loop()
         if self._present is None or (running is not None and self._may_move()):
@@ -66,17 +66,17 @@ class Bound(Events):
         return core
 
     def _here(self) -> Core:
-        """Return the core for the loop that runs, or is going to; RuntimeError where that can't be."""
+        """Return the core for the loop that runs, or is going to run. Raises RuntimeError on another loop or thread."""
         core, running = self._core, running_loop()
         if running is core.loop or (running is None and threading.get_ident() == core.thread):
             return core
         if running is not None and self._may_move():
             waiting = core.publisher.waiting
-            core.retire("it was published on an event loop that never ran; another runs the application")
+            core.retire("it was published on an event loop that never ran; the application runs on another")
             core = self._bind(IOLoop.current())
             LOGGER.warning(
-                "the client was made for an event loop that never ran, and moves to the one that runs now; messages "
-                "that were published before are refused: %d",
+                "the client was made for an event loop that never ran, and moves to the one that is running; messages "
+                "published before are refused: %d",
                 waiting,
             )
             return core
@@ -85,38 +85,38 @@ class Bound(Events):
                 f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "
                 "asyncio.run_coroutine_threadsafe(a coroutine that publishes, client.io_loop.asyncio_loop)"
             )
-        raise RuntimeError(f"{self!r} belongs to another event loop: call install() where this loop runs")
+        raise RuntimeError(f"{self!r} belongs to another event loop: call install() while this loop is running")
 
     def _may_move(self) -> bool:
         return self._present is not None and not self._present.ran and not self._io_loop_given
 
     def _abandon(self) -> bool:
-        """Leave all that is the parent's to it, in a forked child; tells whether it waited for its loop to start."""
+        """In a forked child, leave everything to the parent; return whether the client was waiting for its loop."""
         core, self._present = self._present, None
         if core is not None:
             core.abandon()
         return core is not None and not core.ran
 
     def _tell_persistent_failure(self) -> None:
-        """Called once in an outage that lasts."""
+        """Called once in each persistent outage."""
 
 
 _bound: Final[weakref.WeakSet[Bound]] = weakref.WeakSet()
 
 
 def bound() -> list[Bound]:
-    """Return what is bound to any loop, in this process."""
+    """Return the clients that are bound to any loop in this process."""
     return [each for each in _bound if each._present is not None]  # noqa: SLF001
 
 
 def bound_to(loop: asyncio.AbstractEventLoop) -> list[Bound]:
-    """Return what is bound to a loop, in this process."""
+    """Return the clients that are bound to a loop in this process."""
     return [each for each in bound() if each._core.loop is loop]  # noqa: SLF001
 
 
 def _abandon_all() -> None:
     clients = list(_bound)
-    # Those that wait for the loop to start wait for the child's.
+    # Clients that were waiting for the loop to start wait for the child's loop.
     waiting = [client for client in clients if client._abandon()]  # noqa: SLF001
     if clients:
         forget_current_loop()

@@ -1,4 +1,4 @@
-"""A log that whoever is at the other end cannot fill: of each kind of line, so many a second."""
+"""A log that a peer cannot flood: only so many lines of each kind per second."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ class _Count:
 
 
 class Quota:
-    """Lets the first few of each kind pass in a second, and counts the others: arithmetic, and a clock that is given.
+    """Lets the first few of each kind pass in a second and counts the others: pure arithmetic on a given clock.
 
     >>> quota = Quota(clock=lambda: 0.0, most=2)
     >>> [quota.take("bark") for _ in range(4)], quota.take("bite")
@@ -31,7 +31,7 @@ class Quota:
         self._counts: dict[str, _Count] = {}
 
     def take(self, kind: str) -> tuple[bool, int]:
-        """Tell whether one more of this kind passes, and how many did not: in this second, else in the one before."""
+        """Return whether one more of this kind passes, and how many did not: in this second, else in the one before."""
         now = self._clock()
         count = self._counts.get(kind)
         if count is None or now - count.since >= SECOND:
@@ -45,7 +45,7 @@ class Quota:
 
 
 class BoundedLog:
-    """Logs the first lines of each kind in a second, then one that says so, and later how many there were.
+    """Logs the first lines of each kind in a second, then one saying that more follow, and later how many did.
 
     The kind is the message without its arguments.
     """
@@ -55,7 +55,7 @@ class BoundedLog:
         self._quota = Quota(clock, most)
 
     def log(self, level: int, message: str, *args: Any, exc_info: bool = False) -> None:
-        """Log a line, with the traceback of what is handled where that is wanted, or count it."""
+        """Log a line, with the current traceback if ``exc_info``, or count it."""
         passes, held = self._quota.take(message)
         if passes and held:
             self._logger.log(level, "%d more were not logged: %s", held, message, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The client: the documented API; pika's events come in here and become triggers."""
+"""The client: the documented API, where pika's events become triggers."""
 
 import asyncio
 import dataclasses
@@ -46,32 +46,32 @@ LOGGER = logging.getLogger(__name__)
 class Client(Bound):
     """One persistent connection and channel to RabbitMQ, and the way to publish on them.
 
-    It starts to connect at once, or when the loop starts, and goes on for ever until it is closed on request. The
-    settings are those of `Settings`, each as a keyword argument; `install()` adds what the environment says.
+    It connects at once, or when the loop starts, and reconnects until it is closed on request. The settings are those
+    of `Settings`, each as a keyword argument; `install()` adds those from the environment.
 
     ``async with Client(url) as client:`` shuts it down at the end of the block.
 
-    It belongs to the loop that runs when it is made, or to ``io_loop``. Made before any loop runs, it connects when
-    the current one starts, or on the first use in another that does. In a forked process it begins anew, on a
-    connection of its own; what was published before is the parent's.
+    It belongs to the loop that is running when it is made, or to ``io_loop``. Made before any loop runs, it connects
+    when the current one starts, or on its first use in another running loop. In a forked process it starts afresh, on a
+    connection of its own; what was published before the fork is the parent's.
 
     Args:
-        url: the node, or several, comma separated; each lost one is followed by the next at once. Or a function or
-            coroutine function that returns that or an `Access`: it is asked before each round of attempts, and may
+        url: the node, or several, separated by commas; when one is lost, the next is tried at once. Or a function or
+            coroutine function that returns this or an `Access`: it is called before each round of attempts, and may
             take 10 seconds.
         on_ready_callback: called with the client each time publishing becomes possible.
-        on_unavailable_callback: called with the client each time it stops being possible.
+        on_unavailable_callback: called with the client each time publishing stops being possible.
         on_return_callback: called with method, properties and body of each message that RabbitMQ returned as
-            unroutable; without it they are logged as critical.
+            unroutable; without it, they are logged as critical.
         on_persistent_failure_callback: called with the client once in each outage that lasts longer than ``timeout``.
         io_loop: the loop to run on.
-        name: what tells its files in the outbox, and its metrics, from those of other clients.
+        name: distinguishes its outbox files and its metrics from those of other clients.
         setup: a coroutine function that is called with a `Topology` on each connection, and again when a channel was
-            lost, and declares what has to be there before anything is published. It may take 30 seconds. Where it
-            fails, that is a failed attempt to connect: one declaration that RabbitMQ refuses stops all publishing.
+            lost, to declare what must exist before anything is published. It may take 30 seconds. If it fails, so does
+            the attempt to connect: a single declaration that RabbitMQ refuses stops all publishing.
 
     Raises:
-        ValueError: a setting is bad; the sentence names it.
+        ValueError: a setting is invalid; the error names it.
     """
 
     STATE_IDLE: ClassVar = State.IDLE
@@ -109,7 +109,7 @@ class Client(Bound):
                 **settings,
             )
         finally:
-            # A traceback may be shown with what its frames hold.
+            # Tracebacks may be shown with their frames' local variables.
             del url, settings
         if setup is not None and not callable(setup):
             raise ValueError(f"setup must be a coroutine function, not {setup!r:.80}")
@@ -119,9 +119,9 @@ class Client(Bound):
         self.on_unavailable = on_unavailable_callback
         self.on_return = on_return_callback
         self.on_persistent_failure = on_persistent_failure_callback
-        #: How many calls of `shutdown()` are under way.
+        #: How many calls of `shutdown()` are in progress.
         self._shutdowns = 0
-        #: Whether the loop to run on was given: then no other takes its place.
+        #: Whether the loop was given as an argument: then no other takes its place.
         self._io_loop_given = io_loop is not None
         self._log = BoundedLog(LOGGER, self._now)
         self._observers = Observers()
@@ -131,18 +131,18 @@ class Client(Bound):
 
     @classmethod
     def from_environment(cls, *, name: str = DEFAULT_NAME, **settings: Any) -> Self:
-        """Make a client with the settings that the environment gives; keyword arguments come before them.
+        """Make a client with settings from the environment; keyword arguments take precedence.
 
-        ``name`` is the prefix of its variables: ``AUDIT_URL`` for ``"audit"``.
+        ``name`` is the prefix of the variables: ``AUDIT_URL`` for ``"audit"``.
 
         Raises:
-            ValueError: a setting or the name is bad; the sentence names it and where it came from.
+            ValueError: a setting or the name is invalid; the error names it and where it came from.
         """
         try:
             settings = {"url": DEFAULT_URL, "name": name, **from_environment(name=name), **settings}
             return cls(**settings)
         finally:
-            # A traceback may be shown with what its frames hold.
+            # Tracebacks may be shown with their frames' local variables.
             settings = {}
 
     async def __aenter__(self) -> Self:
@@ -154,25 +154,25 @@ class Client(Bound):
         await self.shutdown()
 
     def __repr__(self) -> str:
-        # In a forked process that has not used it yet, it has no state.
+        # In a forked process it has no state until it is used.
         state = self.state if self._present is not None else State.IDLE
         where = "without settings"
         if hasattr(self, "settings"):
             where = hide_password(self.url) if self.url is not None else self.settings.shown_url
         return f"<Client {DESCRIPTIONS[state]} {where}>"
 
-    # What it was told, and what it works with
+    # Its settings, and what it works with
 
     @property
     def url(self) -> str | None:
-        """The URL as it was given or last answered, passwords included; None before the function's first answer."""
+        """The URL as given or last returned, passwords included; None until the function has returned one."""
         if isinstance(self.settings.url, str):
             return self.settings.url
         return self._present.lifecycle.address.url if self._present is not None else None
 
     @property
     def parameters(self) -> pika.URLParameters | None:
-        """pika's parameters of the node that is connected, or tried next; None before the function's first answer."""
+        """pika's parameters for the node that is connected or tried next; None until the function has returned one."""
         return self._lifecycle.address.parameters
 
     @property
@@ -182,17 +182,17 @@ class Client(Bound):
 
     @property
     def channel(self) -> Channel | None:
-        """pika's channel, or None. Messages published on it directly would upset the ledger of confirms."""
+        """pika's channel, or None. Do not publish on it directly: that would confuse the confirms."""
         return self._core.link.channel
 
     @property
     def default_app_id(self) -> str | None:
-        """The app_id of messages that are published without one."""
+        """The app_id of messages published without one."""
         return self.settings.default_app_id
 
     @property
     def publisher_confirmations(self) -> bool:
-        """Whether a publish ends with RabbitMQ's confirmation, rather than when it is handed to the transport."""
+        """Whether a publish ends when RabbitMQ confirms it, rather than when it is handed to the transport."""
         return self.settings.enable_confirmations
 
     @property
@@ -202,19 +202,19 @@ class Client(Bound):
 
     @property
     def connection_attempts(self) -> int:
-        """Attempts to reach a single node before the client is closed and waits."""
+        """Attempts on a single node before the client is closed and waits."""
         return self.settings.connection_attempts
 
-    # The state, as the model has it
+    # The state, from the model
 
     @property
     def state(self) -> State:
-        """Where the connection is in its life."""
+        """The documented state of the connection."""
         return self._lifecycle.documented
 
     @property
     def substate(self) -> Substate:
-        """How far the connection has come within its state; the state itself where it has no substates."""
+        """The substate of the current state; the state itself if it has none."""
         return self._lifecycle.state
 
     @property
@@ -224,7 +224,7 @@ class Client(Bound):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was started yet."""
+        """Whether the client has not been started yet."""
         return self.state is State.IDLE
 
     @property
@@ -234,12 +234,12 @@ class Client(Bound):
 
     @property
     def ready(self) -> bool:
-        """Whether messages go out."""
+        """Whether the connection is ready to publish."""
         return self.state is State.READY
 
     @property
     def blocked(self) -> bool:
-        """Whether RabbitMQ asked not to publish."""
+        """Whether RabbitMQ has asked the client not to publish."""
         return self.state is State.BLOCKED
 
     @property
@@ -259,22 +259,22 @@ class Client(Bound):
 
     @property
     def recovers(self) -> bool:
-        """Whether the client is ready or on its way to it by itself: false once it was closed on request."""
+        """Whether the client is ready, or will be by itself; false once it was closed on request."""
         return self._lifecycle.recovers
 
     @property
     def condition(self) -> str:
-        """The state and the trouble behind it in one line, for people."""
+        """The state and the reason for it in one line, for people."""
         return self._lifecycle.condition
 
     @property
     def state_since(self) -> float:
-        """When the present state was entered, in seconds since 1970."""
+        """When the current state was entered, in seconds since 1970."""
         return self._lifecycle.since
 
     @property
     def history(self) -> tuple[StateChange, ...]:
-        """The last hundred changes of state since the client was made, oldest first."""
+        """The latest hundred state changes since the client was made, oldest first."""
         return tuple(self._hooks.history)
 
     @property
@@ -284,12 +284,12 @@ class Client(Bound):
 
     @property
     def outbox_trouble(self) -> str:
-        """Why nothing can be stored in the outbox now; empty where it can, and without an outbox."""
+        """Why nothing can be stored in the outbox now; empty if it can, and without an outbox."""
         return self._lifecycle.outbox.trouble
 
     @property
     def stopping(self) -> bool:
-        """Whether `shutdown()` is under way, even while the client is still ready for requests in flight."""
+        """Whether `shutdown()` is in progress, even while the client is still ready for requests in flight."""
         return self._shutdowns > 0
 
     @property
@@ -304,12 +304,12 @@ class Client(Bound):
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for the client to be ready, or for room among the unconfirmed."""
+        """How many messages are waiting for the client to be ready, or for room among the unconfirmed."""
         return self._core.publisher.waiting
 
     @property
     def counters(self) -> Counters:
-        """How many messages there were so far, and are now: a copy."""
+        """A copy of the message counters."""
         return dataclasses.replace(
             self._core.publisher.counters,
             reconnects=max(0, self._core.link.opened - 1),
@@ -329,44 +329,44 @@ class Client(Bound):
         properties: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> "asyncio.Future[Result]":
-        """Publish a message; the future ends once, with None when RabbitMQ confirmed it, or with what became of it.
+        """Publish a message. The future ends once: with None when RabbitMQ confirmed it, or with what became of it.
 
-        With an outbox it ends with `STORED` where it would end with NotReadyError or OutcomeUnknown: the message is on
-        the disk, and is sent when RabbitMQ takes messages again.
+        With an outbox it ends with `STORED` where it would otherwise end with NotReadyError or OutcomeUnknown: the
+        message is on disk, and is sent when RabbitMQ accepts messages again.
 
-        Messages leave in the order of the calls. While the client is not ready the message waits, up to ``timeout``
-        seconds (the client's ``timeout`` by default; 0: not at all). A ready client waits up to 5 seconds for
-        RabbitMQ's word on an exchange that it uses for the first time. ``properties`` are AMQP's, by name; app_id,
-        message_id and timestamp are filled in where they are not given.
+        Messages are sent in the order of the calls. While the client is not ready, the message waits up to ``timeout``
+        seconds (by default the client's ``timeout``; 0: not at all). When it is ready and an exchange is used for the
+        first time, the message waits up to 5 seconds for RabbitMQ to accept the exchange. ``properties`` are AMQP's, by
+        name; app_id, message_id and timestamp are filled in if missing.
 
         The future raises:
-            InvalidMessage: an argument or property is bad; nothing was sent.
-            NotReadyError: it was not sent within ``timeout``, or the limits are full, or the client was closed.
-            ExchangeRefused: the exchange does not exist, or is not to be written to.
+            InvalidMessage: an argument or property is invalid; nothing was sent.
+            NotReadyError: it was not sent within ``timeout``, or a limit was reached, or the client was closed.
+            ExchangeRefused: the exchange does not exist, or the user may not write to it.
             MessageReturned: no queue took it, and ``fail_on_return`` is set.
             MessageNacked: a queue refused it.
             OutcomeUnknown: the connection was lost, or confirm_timeout passed, before it was confirmed.
 
         Raises:
-            RuntimeError: it is called from another thread than the client's, or on another loop.
-            TypeError: there is no such option.
+            RuntimeError: it is called from a thread other than the client's, or on another loop.
+            TypeError: an option is unknown.
         """
         core = self._present
         if core is None or running_loop() is not core.loop:
             core = self._here()
-        # What raises is no publish.
+        # A call that raises is not a publish.
         if self._observers and options.keys() <= OPTIONS:
             properties, watch = self._observers.begin(exchange, routing_key, properties)
             return core.publisher.publish(exchange, routing_key, body, properties, options, watch)
         return core.publisher.publish(exchange, routing_key, body, properties, options)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Return when everything that was published before has ended, and nothing is stored any more.
+        """Return when everything published so far has ended, and nothing is stored any more.
 
-        The futures say how each ended. What was set aside in the outbox stays there.
+        The futures say how each publish ended. Messages set aside in the outbox stay there.
 
         Raises:
-            TimeoutError: something has not ended within ``timeout`` seconds; it goes on all the same.
+            TimeoutError: something has not ended within ``timeout`` seconds; it continues all the same.
             RuntimeError: it is called on another loop than the client's.
         """
         core = self._here()
@@ -377,18 +377,19 @@ class Client(Bound):
                 await core.lifecycle.outbox.emptied()
         except TimeoutError:
             left = len([each for each in pending if not each.done()]) + core.lifecycle.outbox.stored
-            raise TimeoutError(f"{left} messages have not ended within {timeout} s: {self.condition}") from None
+            noun = "message has" if left == 1 else "messages have"
+            raise TimeoutError(f"{left} {noun} not ended within {timeout} s: {self.condition}") from None
 
     def connect(self) -> Connection | None:
-        """Connect now, from idle or closed, and recover from then on; returns pika's connection, or None.
+        """Connect now, from idle or closed, and reconnect from then on; return pika's connection, or None.
 
-        There is none yet where a function has to be asked for the URL first.
+        There is no connection yet if a function must be called for the URL first.
 
-        The client calls it for its own first connection, and for each that it makes again: a subclass may have more to
-        do before. Where that raises it is logged, and where it does not connect it is called again after the delay.
+        The client calls this itself for its first connection and each later one: a subclass may do more before that. If
+        the override raises, that is logged; if it does not connect, it is called again after the delay.
 
         Raises:
-            ConnectionStateError: it is connected or connecting already, or closing.
+            ConnectionStateError: it is connected, connecting or closing.
             RuntimeError: it is called from another thread than the client's, or on another loop.
         """
         self._here()
@@ -396,9 +397,9 @@ class Client(Bound):
         return self.connection
 
     def close(self) -> None:
-        """Close the connection when all that is unconfirmed was confirmed, within 10 seconds.
+        """Close the connection once all unconfirmed messages are confirmed, within 10 seconds.
 
-        Publishes are refused at once. `wait_for(State.CLOSED)` tells when it is done. Nothing is connected again until
+        Publishes are refused at once. `wait_for(State.CLOSED)` returns when it is done. The client stays closed until
         `connect()`.
 
         Raises:
@@ -409,11 +410,11 @@ class Client(Bound):
         self._pull("close")
 
     async def shutdown(self, timeout: float = DRAIN_LIMIT) -> None:
-        """Stop from any state: let requests in flight finish, wait for confirmations, close, and leave nothing.
+        """Stop from any state: let requests in flight finish, wait for confirms, close, and leave nothing behind.
 
-        It takes ``timeout`` seconds at the most, the last of them (2, or half) kept for confirmations and closing; what
-        is unconfirmed by then ends with OutcomeUnknown. Stop the HTTP server first: until the requests that it took
-        (those of handlers with `PublishingMixin`) were answered, the client publishes as before.
+        It takes at most ``timeout`` seconds, the last of them (2, or half) reserved for confirms and closing; what is
+        still unconfirmed then ends with OutcomeUnknown. Stop the HTTP server first: until the requests that it accepted
+        (for handlers with `PublishingMixin`) are answered, the client publishes as before.
         """
         loop = self._here().loop
         deadline = loop.time() + timeout
@@ -421,7 +422,7 @@ class Client(Bound):
         try:
             await self.in_flight.finish(timeout - min(CLOSE_LIMIT, timeout / 2))
             await self._stop(deadline)
-            # What was refused is being answered now.
+            # Handlers are now answering the requests whose publish was refused.
             await self.in_flight.finish(deadline - loop.time())
         finally:
             self._shutdowns -= 1
@@ -445,25 +446,26 @@ class Client(Bound):
             await connection.wait_closed()
 
     def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
-        """Call a function or coroutine function with each `StateChange`, or with those into some states.
+        """Call a function or coroutine function with each `StateChange`, or only with changes into some states.
 
-        Changes come in order, none is lost, and what the callback raises is logged and changes nothing. A coroutine
-        function is called again only when it has finished with the change before.
+        Changes arrive in order. A coroutine function is called again only when it has finished with the previous
+        change; if it is more than 1000 behind, it misses the oldest. Exceptions from the callback are logged and change
+        nothing.
         """
         return self._hooks.subscribe(callback, states)
 
     def observe(self, observer: Observer) -> Observation:
-        """Show the observer each publish from now on, until the result's `cancel()`.
+        """Show the observer each publish from now on, until ``cancel()`` is called on the result.
 
-        Its ``publishing(publish)`` is called in each call of `publish` with a `Publish`. It may add to ``headers``, and
-        returns what is to be called once with the `PublishEnd`, or None. That is called in a later turn of the loop, in
-        the context of the call (`contextvars`), and before a coroutine that awaits the publish continues. An exception
-        from either is logged and changes nothing.
+        Its ``publishing(publish)`` is called with a `Publish` in each call of `publish`. It may add to ``headers``, and
+        returns None, or a function that is called once with the `PublishEnd`: in a later turn of the loop, in the
+        context of the call (`contextvars`), and before a coroutine that awaits the publish continues. Exceptions from
+        either are logged and change nothing.
 
-        A method ``delivered(delivery)``, where the observer has one, is called with the `Delivery` of each message that
-        the client sent from its outbox, or set aside: the publish that ended with `STORED` is not told again.
+        If the observer has a method ``delivered(delivery)``, it is called with the `Delivery` of each message that the
+        client sent from its outbox or set aside: the publish that ended with `STORED` is not reported again.
 
-        A forked process's client has the observers, and is told of what is published there.
+        In a forked process the client keeps its observers, which see what is published there.
 
         Raises:
             TypeError: the observer has no method ``publishing``.
@@ -475,10 +477,10 @@ class Client(Bound):
         return Changes(self._hooks)
 
     async def wait_for(self, state: State, timeout: float | None = None) -> None:
-        """Return when the client is in the state, at once if it is already.
+        """Return when the client is in the state: at once if it already is.
 
         Raises:
-            TimeoutError: it was not within ``timeout`` seconds.
+            TimeoutError: it was not reached within ``timeout`` seconds.
             RuntimeError: it is called on another loop than the client's.
         """
         loop = self._here().loop
@@ -507,35 +509,35 @@ class Client(Bound):
             self._lifecycle.feed(self._lifecycle.connection_opened)
 
     def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
-        """Called by pika when no connection could be made."""
+        """Called by pika when a connection could not be opened."""
         if connection is self.connection:
             self._lifecycle.feed(self._lifecycle.connection_failed, describe(error), error)
 
     def on_channel_open(self, channel: Channel) -> None:
-        """Called by pika when the channel is open and, where confirms are used, in confirm mode."""
+        """Called by pika when the channel is open and, if confirms are used, in confirm mode."""
         if channel is self.channel:
             self._lifecycle.feed(self._lifecycle.channel_opened, self._core.link.blocking)
 
     def on_connection_blocked(self, method_frame: Method[Any]) -> None:
         """Called by pika when RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
         reason = shown(getattr(method_frame.method, "reason", ""))
-        self._log.log(logging.WARNING, "RabbitMQ blocks publishing: %s", reason)
+        self._log.log(logging.WARNING, "RabbitMQ blocked publishing: %s", reason)
         self._lifecycle.feed(self._lifecycle.connection_blocked, reason)
 
     def on_connection_unblocked(self, _method_frame: Method[Any]) -> None:
-        """Called by pika when RabbitMQ is no longer short of anything."""
+        """Called by pika when RabbitMQ has enough memory and disk space again."""
         self._lifecycle.feed(self._lifecycle.connection_unblocked)
 
     def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
-        """Called by pika when RabbitMQ stops or resumes the flow (AMQP 0-9-1, channel.flow); it was acknowledged."""
+        """Called by pika when RabbitMQ has stopped or resumed the flow (channel.flow), which has been acknowledged."""
         if method.active:
             self._lifecycle.feed(self._lifecycle.connection_unblocked)
         else:
-            self._log.log(logging.WARNING, "RabbitMQ stops the channel's flow")
+            self._log.log(logging.WARNING, "RabbitMQ stopped the channel's flow")
             self._lifecycle.feed(self._lifecycle.connection_blocked, "channel.flow")
 
     def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
-        """Called by pika with each ack and nack: settle what it is about."""
+        """Called by pika with each ack and nack: settle the messages that it covers."""
         method = method_frame.method
         self._core.publisher.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
 
@@ -561,7 +563,7 @@ class Client(Bound):
             )
 
     def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
-        """Called by pika when RabbitMQ has closed the channel over an error."""
+        """Called by pika when RabbitMQ has closed the channel because of an error."""
         if channel is self.channel:
             self._log.log(logging.WARNING, "RabbitMQ closed the channel: (%s) %s", reply_code, shown(reply_text))
             cause = self._core.link.cause(reply_code, reply_text) or channel_lost(reply_code, reply_text)
@@ -575,8 +577,8 @@ class Client(Bound):
 
     @staticmethod
     def on_back_pressure_detected(obj: object) -> None:
-        """Called when more waits for the socket than should: log it; ``obj`` is the connection."""
-        LOGGER.warning("RabbitMQ or the network takes messages slower than they are published: %r", obj)
+        """Called when too much is waiting for the socket: log it; ``obj`` is the connection."""
+        LOGGER.warning("messages are published faster than RabbitMQ or the network takes them: %r", obj)
 
     # The user's callbacks
 
@@ -592,7 +594,7 @@ class Client(Bound):
         if self.on_persistent_failure is not None:
             self._hooks.start(self.on_persistent_failure, self)
 
-    # What it stands on
+    # Its core
 
     def _now(self) -> float:
         return float(self._core.loop.time())
@@ -611,5 +613,5 @@ class Client(Bound):
             getattr(self._lifecycle, name)()
         except MachineError:
             known = self._lifecycle.states_for(name)
-            sentence = f"{self.condition}; {name}() is for a connection that is {known}"
+            sentence = f"{self.condition}; {name}() can be called only while it is {known}"
             raise ConnectionStateError(self.state_description).saying(sentence) from None

@@ -1,4 +1,4 @@
-"""What belongs to one event loop in one process: a client has one at a time, and a forked child abandons it whole."""
+"""What belongs to one event loop in one process: a client has one at a time, and a forked child abandons it."""
 
 import threading
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Core:
     """The link to RabbitMQ, the lifecycle that drives it, the publisher on it, and the requests in flight.
 
     Attributes:
-        ran: whether the loop has run since this was made: until then it may be that another loop will.
+        ran: whether the loop has run since the core was made; until then, another loop may run the application instead.
         thread: the thread that it was made in.
     """
 
@@ -55,11 +55,11 @@ class Core:
         self.lifecycle.start()
 
     def retire(self, reason: str) -> None:
-        """Refuse what waits, for another core takes the place of this one, whose loop never ran."""
+        """Refuse waiting messages: this core's loop never ran, and another core replaces it."""
         self.lifecycle.retire(reason)
 
     def abandon(self) -> None:
-        """Leave all of it to the parent process, in a forked child: nothing of it acts here any more."""
+        """In a forked child, leave everything to the parent process: nothing here acts any more."""
         self.lifecycle.call_all_off()
         self.lifecycle.outbox.abandon()
         self.link.abandon()

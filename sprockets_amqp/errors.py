@@ -1,7 +1,7 @@
-"""What a publish can end with, and what the client raises.
+"""The errors that a publish can end with, and those that the client raises.
 
-The names that existing code catches are `AMQPException`, `ConnectionStateError`, `NotReadyError` and
-`PublishingFailure`; the others say more, under one of these.
+Existing code catches `AMQPException`, `ConnectionStateError`, `NotReadyError` and `PublishingFailure`; the others are
+more specific subclasses of these.
 """
 
 from typing import ClassVar, Self
@@ -10,9 +10,9 @@ from .text import LIMIT, SENTENCE_LIMIT, shown
 
 
 class AMQPException(Exception):
-    """What everything this package raises on its own derives from.
+    """Base class of this package's own errors.
 
-    A subclass of your own may say with ``fmt`` how its arguments are put into words, as in sprockets.mixins.amqp:
+    A subclass of your own may define with ``fmt`` how its arguments are shown, as in sprockets.mixins.amqp:
 
     >>> class TooLarge(AMQPException):
     ...     fmt = "{} is too large: {} bytes"
@@ -20,10 +20,10 @@ class AMQPException(Exception):
     'the report is too large: 4711 bytes'
 
     Attributes:
-        fmt: the words for the arguments; the errors that this package raises have sentences of their own.
-        message_id: the message it is about, or None.
-        exchange: where that message was published to, or None.
-        routing_key: with which routing key, or None.
+        fmt: the format of the arguments; this package's errors have their own sentences instead.
+        message_id: the message that the error is about, or None.
+        exchange: the exchange that the message was published to, or None.
+        routing_key: its routing key, or None.
         may_have_arrived: whether RabbitMQ may have received the message, so that sending it again may duplicate it.
     """
 
@@ -40,7 +40,7 @@ class AMQPException(Exception):
         try:
             return self.fmt.format(*(_harmless(arg) for arg in self.args))
         except Exception:
-            # Other arguments than fmt has room for: an error can be shown whatever it was made with.
+            # The arguments do not fit fmt: an error can be shown whatever it was made with.
             return " ".join(shown(arg, SENTENCE_LIMIT) for arg in self.args) or type(self).__name__
 
     @property
@@ -51,12 +51,12 @@ class AMQPException(Exception):
         )
 
     def saying(self, sentence: str) -> Self:
-        """Say this sentence instead of the arguments in ``fmt``; returns the error."""
+        """Show this sentence instead of the formatted arguments; return the error."""
         self._sentence = shown(sentence, SENTENCE_LIMIT)
         return self
 
     def about(self, message_id: str | None, exchange: str, routing_key: str) -> Self:
-        """Name the message that the error is about; returns the error."""
+        """Name the message that the error is about; return the error."""
         self.message_id = message_id
         self.exchange = exchange
         self.routing_key = routing_key
@@ -64,13 +64,13 @@ class AMQPException(Exception):
 
 
 class ConnectionStateError(AMQPException):
-    """`Client.connect()` or `Client.close()` was called in a state that has no such transition."""
+    """`Client.connect()` or `Client.close()` was called in a state that does not allow it."""
 
     fmt = "Attempted to close the connection while {}"
 
 
 class NotReadyError(AMQPException):
-    """The message was not sent: the client did not become ready in time, its limits are full, or it is closing.
+    """The message was not sent: the client did not become ready in time, a limit was reached, or it is closing.
 
     Trying again later cannot duplicate the message. In a handler, answer 503.
     """
@@ -85,7 +85,7 @@ class PublishingFailure(AMQPException):
 
 
 class InvalidMessage(PublishingFailure, ValueError):
-    """An argument of the publish cannot be sent as AMQP 0-9-1, or RabbitMQ would refuse it; nothing was sent.
+    """An argument of the publish cannot be encoded as AMQP 0-9-1, or RabbitMQ would refuse it; nothing was sent.
 
     Attributes:
         argument: the argument or property at fault.
@@ -144,7 +144,7 @@ class MessageReturned(PublishingFailure):
 
 
 class MessageNacked(PublishingFailure):
-    """RabbitMQ took no responsibility for the message (``basic.nack``): a queue is full or could not store it."""
+    """RabbitMQ did not take responsibility for the message (``basic.nack``): a queue is full or could not store it."""
 
     may_have_arrived = True
 
@@ -155,7 +155,7 @@ class MessageNacked(PublishingFailure):
 class OutcomeUnknown(PublishingFailure):
     """The connection or channel was lost, or no confirmation came in time: RabbitMQ may or may not have the message.
 
-    The cause is chained where there is one. Sending again may duplicate the message: send the same message_id.
+    The cause, if known, is chained. Sending it again may duplicate the message: use the same message_id.
     """
 
     may_have_arrived = True
@@ -166,5 +166,5 @@ class OutcomeUnknown(PublishingFailure):
 
 
 def _harmless(arg: object) -> object:
-    """Return what ``fmt`` is to be filled with: text as it may be shown, and anything else as it is."""
+    """Return an argument for ``fmt``: text made safe to show, anything else as it is."""
     return shown(arg, SENTENCE_LIMIT) if isinstance(arg, str) else arg

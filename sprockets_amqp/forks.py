@@ -1,11 +1,11 @@
 """Event loops and sockets in a forked child, where they are copies of the parent's.
 
-The kernel's objects under them are shared: what a child unregisters from an epoll is unregistered for its parent, too,
-and a connection stays open until both have closed it. So a child closes its copies without a word to anybody, and an
-event loop that it has inherited gets a selector and a wake-up socket of its own.
+The kernel objects behind them are shared: what a child unregisters from an epoll is unregistered for its parent too,
+and a connection stays open until both have closed it. So a child closes its copies without telling the peer, and gives
+an inherited event loop a selector and a wake-up socket of its own.
 
-What this uses of asyncio beyond its documented API: ``_selector``, ``_close_self_pipe()`` and ``_make_self_pipe()`` of
-its selector event loops. Loops without them (uvloop) are left as they are.
+This uses asyncio beyond its documented API: ``_selector``, ``_close_self_pipe()`` and ``_make_self_pipe()`` of its
+selector event loops. Loops without them (uvloop) are left alone.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: Loops that are a process's own by now, by the number of the process.
+#: Loops that already belong to a process, with its process id.
 _parted: list[tuple[int, object]] = []
 
 
 def after_fork(callback: Callable[[], object]) -> None:
-    """Have a function called in each forked child, where processes can be forked at all."""
+    """Call a function in each forked child, on systems that can fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=callback)
 
@@ -35,15 +35,15 @@ def close_copy(sock: socket.socket) -> None:
 
 
 def part_from_parent(loop: Any) -> None:
-    """Give a loop that was inherited a selector of this process's own, which watches what the parent's watches."""
+    """Give an inherited loop a selector of this process's own that watches what the parent's watches."""
     inherited = getattr(loop, "_selector", None)
     if inherited is None or any(process == os.getpid() and loop is parted for process, parted in _parted):
         return
-    # Kept: a loop that is thrown away unclosed is complained about.
+    # Kept, because asyncio warns about a loop that is dropped without being closed.
     _parted.append((os.getpid(), loop))
     own = selectors.DefaultSelector()
     for key in tuple((inherited.get_map() or {}).values()):
-        # What was closed above, and what epoll does not take, is not watched.
+        # Skip what has been closed, and what epoll does not accept.
         with contextlib.suppress(ValueError, OSError):
             own.register(key.fileobj, key.events, key.data)
     inherited.close()
@@ -53,6 +53,6 @@ def part_from_parent(loop: Any) -> None:
 
 
 def forget_current_loop() -> None:
-    """Leave no loop of the parent's as the current one of the child; from Python 3.12 on asyncio does so itself."""
+    """Make sure that the child's current loop is not the parent's; from Python 3.12 on, asyncio does so itself."""
     if sys.version_info < (3, 12):
         asyncio.set_event_loop(None)

@@ -1,6 +1,6 @@
-"""Changes of state, for those who want to know: in order, and unable to delay or break the client.
+"""State changes, delivered to subscribers in order, and unable to delay or break the client.
 
-The user's code is never called from within a transition or one of pika's callbacks, but from a later turn of the loop.
+User code is never called from within a transition or a pika callback, but in a later turn of the loop.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from .states import State
 
 LOGGER = logging.getLogger(__name__)
 
-#: How many of the last changes are kept.
+#: How many of the latest changes are kept.
 HISTORY_LENGTH: Final = 100
-#: How many changes a subscriber may be behind; the oldest of those beyond are dropped.
+#: How many changes a subscriber may be behind; further ones push out the oldest.
 PENDING_LIMIT: Final = 1000
 
 
@@ -29,10 +29,10 @@ class StateChange:
     Attributes:
         source: the state before.
         dest: the state after.
-        trigger: what happened or was asked, by its name in the declaration.
+        trigger: what happened or was requested, by its name in the declaration.
         reason: why, in one line: RabbitMQ's or the network's words, or "".
         at: when, in seconds since 1970.
-        missed: how many changes before this one a subscriber was not told of, as it was too far behind.
+        missed: how many changes before this one were dropped, because the subscriber was too far behind.
     """
 
     source: State
@@ -47,7 +47,7 @@ Callback = Callable[[StateChange], Awaitable[object] | object]
 
 
 class Backlog:
-    """The changes that a subscriber is still to be told: the oldest are dropped where there are too many."""
+    """The changes that a subscriber has yet to receive; if there are too many, the oldest are dropped."""
 
     def __init__(self) -> None:
         self._changes: collections.deque[StateChange] = collections.deque()
@@ -58,7 +58,7 @@ class Backlog:
         return bool(self._changes)
 
     def add(self, change: StateChange) -> None:
-        """Put a change behind the others."""
+        """Append a change."""
         self._changes.append(change)
         self.news.set()
         if len(self._changes) > PENDING_LIMIT:
@@ -68,7 +68,7 @@ class Backlog:
                 LOGGER.warning("a subscriber is more than %d changes behind; it will miss some", PENDING_LIMIT)
 
     def take(self) -> StateChange:
-        """Return the oldest change, with how many are missing before it."""
+        """Return the oldest change, with the number of changes dropped before it."""
         missed, self._missed = self._missed, 0
         change = self._changes.popleft()
         return dataclasses.replace(change, missed=missed) if missed else change
@@ -80,7 +80,7 @@ class Backlog:
 
 
 class Subscription:
-    """What `Client.subscribe` returns: it lasts until `cancel()`."""
+    """What `Client.subscribe` returns; it lasts until `cancel()`."""
 
     def __init__(self, hooks: "Hooks", callback: Callback, states: frozenset[State] | None) -> None:
         self._hooks = hooks
@@ -93,19 +93,19 @@ class Subscription:
         return f"<Subscription of {self._callback!r}>"
 
     def cancel(self) -> None:
-        """Deliver nothing any more; a coroutine that is running is cancelled, unless it is the one that calls this."""
+        """Stop delivering changes; a running coroutine is cancelled, unless it is the caller."""
         self._hooks.remove(self)
         self._pending.clear()
         if self._task is not None and self._task is not _current_task():
             self._task.cancel()
 
     def drop_pending(self) -> None:
-        """Forget what is still to be told: the loop that was to tell it is no longer the client's."""
+        """Drop pending changes: the loop that would have delivered them is no longer the client's."""
         self._pending.clear()
         self._task = None
 
     def deliver(self, change: StateChange) -> None:
-        """Call back, or for a coroutine function queue the change behind those that it has not finished with."""
+        """Call back, or queue the change while a coroutine function is busy with an earlier one."""
         if self._states is not None and change.dest not in self._states:
             return
         if self._task is not None:
@@ -127,12 +127,12 @@ class Subscription:
 
 
 class Hooks:
-    """The subscribers, and the line of what they are still to be told."""
+    """The subscribers, and the queue of calls to user code."""
 
     loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
-        #: The last changes, oldest first.
+        #: The latest changes, oldest first.
         self.history: collections.deque[StateChange] = collections.deque(maxlen=HISTORY_LENGTH)
         self._subscriptions: list[Subscription] = []
         self._pending: collections.deque[Callable[[], object]] = collections.deque()
@@ -140,7 +140,7 @@ class Hooks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call back on this loop from now on; what was still to be told on another is dropped, subscribers stay."""
+        """Call back on this loop from now on; calls pending on another are dropped, subscribers stay."""
         self.loop = loop
         self.history.clear()
         self._pending.clear()
@@ -150,7 +150,7 @@ class Hooks:
             subscription.drop_pending()
 
     def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
-        """Call back with each `StateChange` from now on, or with those into one of the states."""
+        """Call back with each `StateChange` from now on, or only with changes into one of the states."""
         if not callable(callback):
             raise TypeError(f"callback must be a function or a coroutine function, not {callback!r}")
         wanted = None if states is None else frozenset(map(State, states))
@@ -159,24 +159,24 @@ class Hooks:
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
-        """Take out a subscription; one that is not there is no error."""
+        """Remove a subscription; an unknown one is ignored."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
     def announce(self, change: StateChange) -> None:
-        """Tell every subscriber of the change in a later turn of the loop, after all that came before it."""
+        """Tell every subscriber about the change in a later turn of the loop, after all earlier changes."""
         self.history.append(change)
         self.call_later_in_order(lambda: self._deliver(change))
 
     def call_later_in_order(self, callback: Callable[[], object]) -> None:
-        """Call one of the user's callbacks in a later turn of the loop, in its place among the changes."""
+        """Call user code in a later turn of the loop, in its place among the changes."""
         self._pending.append(callback)
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._deliver_pending)
 
     def call(self, callback: Callable[..., object], *args: Any) -> object:
-        """Call the user's code; what it raises is logged and goes no further."""
+        """Call user code; log what it raises, and return None then."""
         try:
             return callback(*args)
         except (Exception, asyncio.CancelledError):
@@ -184,30 +184,30 @@ class Hooks:
             return None
 
     def start(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call the user's function or coroutine function, and let a coroutine run to its end beside the client."""
+        """Call user code; if it returns an awaitable, finish it in a task of its own."""
         awaitable = self.call(callback, *args)
         if inspect.isawaitable(awaitable):
             task = self.loop.create_task(self.finish(callback, awaitable))
-            # The loop itself holds tasks weakly.
+            # The loop keeps only weak references to tasks.
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def finish(self, callback: Callable[..., object], awaitable: Awaitable[object]) -> None:
-        """Await what the user's code returned; what it raises is logged and goes no further."""
+        """Await what user code returned; log what it raises."""
         try:
             await awaitable
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Not this task: something that the user's code awaited was cancelled.
+            # Not this task was cancelled, but something that the user's code awaited.
             LOGGER.exception("%r raised; nothing else is affected", callback)
         except Exception:
             LOGGER.exception("%r raised; nothing else is affected", callback)
 
     def _deliver_pending(self) -> None:
         self._scheduled = False
-        # What a callback causes comes after everybody has seen what caused it: in a turn of its own.
+        # Changes that a callback causes wait for the next turn, so that every subscriber sees their cause first.
         for _ in range(len(self._pending)):
             self._pending.popleft()()
         if self._pending and not self._scheduled:
@@ -240,7 +240,7 @@ class Changes(AsyncIterator[StateChange]):
         return self._backlog.take()
 
     def __del__(self) -> None:
-        # Nobody listens any more: an ``async for`` was left.
+        # The iterator is gone: an ``async for`` was left.
         self._subscription.cancel()
 
 

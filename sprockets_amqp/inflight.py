@@ -1,4 +1,4 @@
-"""Requests in flight: those that handlers are still answering, so that stopping can let them finish."""
+"""Requests in flight: those that handlers are still answering, so that stopping can wait for them."""
 
 import asyncio
 import weakref
@@ -16,16 +16,16 @@ class InFlight:
         return len(self._requests)
 
     def add(self, request: object) -> None:
-        """Take note of a request that is being answered."""
+        """Add a request that is being answered."""
         self._requests.add(request)
 
     def discard(self, request: object) -> None:
-        """Take note that a request was answered; one that is not known is no error."""
+        """Remove a request that was answered; an unknown one is ignored."""
         self._requests.discard(request)
         self._changed.set()
 
     async def finish(self, timeout: float) -> bool:
-        """Return when no request is in flight, or after ``timeout`` seconds; tell whether none is."""
+        """Return when no request is in flight, or after ``timeout`` seconds; the result says whether none is left."""
         try:
             async with asyncio.timeout(timeout):
                 while self._requests:

@@ -1,7 +1,7 @@
-"""The lifecycle of the connection: the model of the machines that `states/` declares.
+"""The lifecycle of the connection: the model of the machine that `states/connection.py` declares.
 
-Triggers come in from `Client`, whose documented methods pika's events call. What the declaration names stands here:
-the actions that drive pika, the guard, and the timeouts. Nothing here decides when it is called.
+Triggers come from `Client`, whose documented methods pika's events call. This module implements what the declaration
+names: the actions that drive pika, the guards and the timeouts. Nothing here decides when it is called.
 """
 
 import asyncio
@@ -46,17 +46,17 @@ LOGGER = logging.getLogger(__name__)
 
 #: Seconds that `close()` waits for confirmations.
 DRAIN_LIMIT: Final = 10.0
-#: Seconds within which RabbitMQ is to answer connection.close; while it is blocking, it does not.
+#: Seconds that RabbitMQ has to answer connection.close; while it is blocking, it does not.
 CLOSE_LIMIT: Final = 2.0
 #: Seconds that `setup` may take.
 SETUP_LIMIT: Final = 30.0
 
 
 class Lifecycle(Model):
-    """The model. Its states are set by the declared transitions only."""
+    """The model. Only the declared transitions set its state."""
 
     state: Substate
-    # What the declaration adds; tests/test_states.py holds the two equal.
+    # Added by the declaration; tests/test_states.py keeps the two in step.
     connect: Trigger
     address_given: Trigger
     connection_opened: Trigger
@@ -93,15 +93,15 @@ class Lifecycle(Model):
         self.outbox = OutboxModel(self, self.publisher, observers, settings, name, loop)
         self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop)
         self._setup = setup
-        #: When the present documented state was entered, in seconds since 1970.
+        #: When the current documented state was entered, in seconds since 1970.
         self.since = time.time()
-        #: The last trouble since the client was ready, or was asked to connect.
+        #: The last problem since the client was ready, or was asked to connect.
         self.reason = ""
         self._link = link
         self._events = events
         self._announce = announce
-        #: The states in which a publish goes out, whatever the outage says, and those of the outbox in which it does,
-        #: and in which what waits does. Each publish asks: a tuple compares identities, a set would hash an Enum.
+        #: The states in which a publish goes out whatever the outage; the states of the outbox in which it goes out,
+        #: and in which waiting messages do. Each publish asks: a tuple compares identities, a set would hash an Enum.
         self._publishable = tuple(
             state for state, outcomes in PUBLISH_OUTCOMES.items() if set(outcomes.values()) == {"goes out"}
         )
@@ -109,7 +109,7 @@ class Lifecycle(Model):
         self._letting = tuple(outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] != "waits")
         #: The state that the last transition left, or is about to leave.
         self._left: Substate = State.IDLE
-        #: Since when publishing is impossible, in the loop's time, and whether it was possible before.
+        #: Since when publishing has been impossible, in the loop's time, and whether it was possible before.
         self._out_since = 0.0
         self._been_ready = False
         self._log = BoundedLog(LOGGER, loop.time)
@@ -120,11 +120,11 @@ class Lifecycle(Model):
     def __repr__(self) -> str:
         return f"<Lifecycle {self.state.name}, {self.outage.state.name}>"
 
-    # What the others ask
+    # Queries
 
     @property
     def documented(self) -> State:
-        """The documented state, which the present substate refines."""
+        """The documented state of the current substate."""
         return DOCUMENTED[self.state]
 
     @property
@@ -139,17 +139,17 @@ class Lifecycle(Model):
 
     @property
     def goes_out(self) -> bool:
-        """Whether what is published now goes out at once."""
+        """Whether a message published now goes out at once."""
         return self.state in self._publishable and self.outbox.state in self._passing
 
     @property
     def awaitable(self) -> bool:
-        """Whether what is published now goes out, or may wait for that."""
+        """Whether a message published now goes out, or may wait to."""
         return self.publish_outcome in {"goes out", "waits"}
 
     @property
     def recovers(self) -> bool:
-        """Whether the client is, or will by itself be, on its way to ready: false once it was closed on request."""
+        """Whether the client is ready, or will be by itself; false once it was closed on request."""
         return PUBLISH_OUTCOMES[self.state][Outage.CALM] != "is refused"
 
     @property
@@ -159,50 +159,50 @@ class Lifecycle(Model):
 
     @property
     def asks(self) -> bool:
-        """Whether a function is to be asked for the address before the next attempt."""
+        """Whether to call a function for the address before the next attempt."""
         return self.address.asks
 
     @property
     def sets_up(self) -> bool:
-        """Whether something has to be declared before a channel is opened."""
+        """Whether to run `setup` before a channel is opened."""
         return self._setup.given
 
     @property
     def blocking(self) -> bool:
-        """Whether RabbitMQ asked not to publish, and did not take it back on this connection."""
+        """Whether RabbitMQ has asked not to publish on this connection, and not taken it back."""
         return bool(self._link.blocking)
 
     @property
     def condition(self) -> str:
-        """In which state the connection is, and why, for people."""
+        """The state of the connection and the reason for it, for people."""
         trouble = "" if self.publishable else self._link.blocking or self.reason
         because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
     def states_for(self, trigger: str) -> str:
-        """Name the states in which a trigger is known, for people."""
+        """Name the states in which a trigger has an effect, for people."""
         sources = [source for row in TRANSITIONS if row.trigger == trigger for source in row.source]
         return " or ".join(dict.fromkeys(DESCRIPTIONS[DOCUMENTED[source]] for source in sources))
 
     def start(self) -> None:
-        """Connect, in the loop's next turn where it does not run yet; until then the client is idle."""
+        """Connect; if the loop does not run yet, in its first turn: until then the client is idle."""
         if self._loop.is_running():
             self._ask_to_connect()
         else:
             self.schedule(State.IDLE, 0, self._ask_to_connect)
 
     def retire(self, reason: str) -> None:
-        """Stop without telling anybody but those who wait: the loop never ran."""
+        """Stop, and tell only waiting publishes: the loop never ran."""
         self._announce = lambda _change: None
         self.feed(self.stop, reason)
 
-    # `Client.connect` pulls the trigger, so that what overrides it has its say
+    # `Client.connect` pulls the trigger, so that an override of it is called
 
     def _due(self, name: str) -> Trigger:
         return self._ask_to_connect if name == "connect" else super()._due(name)
 
     def _ask_to_connect(self, **_facts: object) -> bool:
-        # Called off when connect() leaves this state.
+        # Cancelled when connect() leaves this state.
         self.schedule(self.state, 0, self._ask_again)
         try:
             self._events.connect()
@@ -219,12 +219,12 @@ class Lifecycle(Model):
     # What the machines do at every transition
 
     def note_change(self, event: EventData) -> None:
-        """Keep what is left, and the reason that was given for it."""
+        """Keep the state that is left, and the reason given."""
         self._left = self.state
         self.reason = event.kwargs.get("reason") or self.reason
 
     def announce_change(self, event: EventData) -> None:
-        """Tell of a change of the documented state, and tell the outage of its beginning and end."""
+        """Announce a change of the documented state, and tell the other machines what it means for them."""
         source, dest, reason = DOCUMENTED[self._left], self.documented, event.kwargs.get("reason", "")
         LOGGER.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
         if (self.state in OUT) is not (self._left in OUT):
@@ -242,7 +242,7 @@ class Lifecycle(Model):
     def _turn_outage(self, *, began: bool, reason: str) -> None:
         if began:
             self._out_since = self._loop.time()
-            # What was wrong before it was asked to connect is past.
+            # Problems from before it was asked to connect are past.
             self.reason = reason
         elif self.publishable:
             self._log_ready()
@@ -252,7 +252,7 @@ class Lifecycle(Model):
     def _log_ready(self) -> None:
         node, again = self.address.node_name, " again" if self._been_ready else ""
         if self.reason:
-            # A warning as well: who was told of the trouble is to see its end.
+            # A warning, too: those who saw the trouble in the log should see its end.
             lasted = self._loop.time() - self._out_since
             self._log.log(logging.WARNING, "ready%s after %.1f s, on %s", again, lasted, node)
         else:
@@ -262,41 +262,41 @@ class Lifecycle(Model):
     # What is declared: connecting
 
     def ask_for_address(self, _event: EventData) -> None:
-        """Ask the function for the address."""
+        """Call the function for the address."""
         self.address.ask(self._tell_end(self.address_given))
 
     def stop_asking(self, _event: EventData) -> None:
-        """Cancel the question."""
+        """Cancel the call."""
         self.address.stop_asking()
 
     def ask_limit(self, _event: EventData) -> Timeout:
         """Return how long the function may take."""
-        return ASK_LIMIT, f"{self.address.function} has not answered within {ASK_LIMIT:g} s"
+        return ASK_LIMIT, f"{self.address.function} has not returned within {ASK_LIMIT:g} s"
 
     def open_connection(self, _event: EventData) -> None:
-        """Reach for the node whose turn it is."""
+        """Open a connection to the next node."""
         LOGGER.debug("connecting to %s", self.address.node_name)
         self._attempt(lambda: self._link.open_connection(self.address.prepare()))
 
     def set_up(self, _event: EventData) -> None:
-        """Have the application declare what has to be there."""
+        """Run `setup`."""
         assert self._link.connection is not None
         self._setup.run(self._link.connection, self._tell_end(self.setup_done))
 
     def stop_setup(self, _event: EventData) -> None:
-        """Cancel what declares."""
+        """Cancel `setup`."""
         self._setup.cancel()
 
     def setup_limit(self, _event: EventData) -> Timeout:
-        """Return how long declaring may take."""
-        return SETUP_LIMIT, f"{self._setup.name}() has not ended within {SETUP_LIMIT:g} s"
+        """Return how long `setup` may take."""
+        return SETUP_LIMIT, f"{self._setup.name}() has not finished within {SETUP_LIMIT:g} s"
 
     def open_channel(self, _event: EventData) -> None:
         """Open a channel on the connection."""
         self._attempt(self._link.open_channel)
 
     def attempt_limit(self, _event: EventData) -> Timeout:
-        """Return how long pika's attempts on one node may take: it never calls back when DNS hangs, say."""
+        """Return how long pika's attempts on one node may take: if DNS hangs, for example, it never calls back."""
         node = self.address.parameters
         assert node is not None
         attempts = node.connection_attempts
@@ -304,17 +304,17 @@ class Lifecycle(Model):
         return limit, f"no answer from {self.address.node_name} within {limit:g} s"
 
     def channel_delay(self, _event: EventData) -> Timeout:
-        """Count the channel that was lost, and return the delay before the next: none at first, then longer ones."""
+        """Count the lost channel, and return the delay before the next: none at first, then longer ones."""
         return self.attempts.next_channel(), ""
 
     def attempt_delay(self, _event: EventData) -> Timeout:
-        """Go on to the next node, say so, and return the delay before it is tried."""
+        """Go on to the next node, log it, and return the delay before it is tried."""
         delay = self.attempts.next()
         LOGGER.warning("%s; %s again in %.1f s", self.condition, self.address.next_step, delay)
         return delay, ""
 
     def _tell_end(self, done: Trigger) -> Callable[[AMQPException | None], object]:
-        """Return what is told of the end of something that the application does while connecting."""
+        """Return the callback for the end of something that the application does while connecting."""
 
         def tell(problem: AMQPException | None) -> None:
             if problem is None:
@@ -325,7 +325,7 @@ class Lifecycle(Model):
         return tell
 
     def _attempt(self, action: Callable[[], None]) -> None:
-        """Do what may raise; that it did is told when this transition is complete, unless the state was left."""
+        """Run an action; if it raises, the attempt fails after this transition, unless the state is left first."""
         try:
             action()
         except Exception as error:
@@ -334,22 +334,22 @@ class Lifecycle(Model):
     # ... ready
 
     def send_waiting(self, _event: EventData) -> None:
-        """Send what waits, in order."""
+        """Send waiting messages, in order."""
         self.publisher.send_waiting()
 
     def refuse_waiting(self, _event: EventData) -> None:
-        """End what waits: nobody should wait any longer."""
+        """Refuse waiting messages."""
         self.publisher.refuse_waiting()
 
     # ... losses
 
     def drop_channel(self, event: EventData) -> None:
-        """Let go of the channel, and settle what was unconfirmed on it."""
+        """Drop the channel, and settle its unconfirmed messages."""
         self.attempts.lost(self._link.drop_channel())
         self._settle(event)
 
     def drop_connection(self, event: EventData) -> None:
-        """Let go of the connection, and settle what was unconfirmed on it."""
+        """Drop the connection, and settle its unconfirmed messages."""
         self.attempts.lost(self._link.drop_connection())
         self._settle(event)
 
@@ -365,7 +365,7 @@ class Lifecycle(Model):
         return limit, f"not drained and closed within {limit:g} s"
 
     def drain(self, _event: EventData) -> None:
-        """Wait until nothing is unconfirmed."""
+        """Wait for unconfirmed messages."""
         self.publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))
 
     def close_connection(self, _event: EventData) -> None:

@@ -1,9 +1,8 @@
-"""pika's connection and channel: every event of pika's enters here, every AMQP action leaves here.
+"""pika's connection and channel: every pika event enters here, and every AMQP action leaves here.
 
-What `setup` declares, on a channel of its own, is in `topology.py`.
+What `setup` declares goes over a channel of its own, in `topology.py`.
 
-What pika calls is handed on to `Events`, in pika's words. An event of a connection or channel that was dropped is
-nobody's, and ends here.
+pika's events are passed on to `Events`, in pika's terms; those of a connection or channel that was dropped are ignored.
 """
 
 import functools
@@ -29,41 +28,41 @@ from .wire.transport import BODY_LIMIT, Connection
 
 LOGGER = logging.getLogger(__name__)
 
-#: The causes for which RabbitMQ blocks publishing: ``connection.blocked``, and ``channel.flow``.
+#: Why RabbitMQ blocks publishing: ``connection.blocked``, or ``channel.flow``.
 ALARM: Final = "alarm"
 FLOW: Final = "flow"
 
-#: RabbitMQ's reply codes for a connection that it closes over no message: 200 is a success, 320 an operator's doing.
+#: Reply codes of a connection that RabbitMQ closes not because of a message: 200 is success, 320 an operator's request.
 BLAMELESS: Final = frozenset({200, 320})
 #: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
 NOT_ALLOWED: Final = 530
 
 
 class Question(Protocol):
-    """What RabbitMQ is asked about: where a message goes, and what only RabbitMQ can judge of it."""
+    """What RabbitMQ is asked about: where a message goes, and what only RabbitMQ can check."""
 
     exchange: str
     routing_key: str
     user_id: str | None
-    #: Headers with more routing keys: each name and its keys.
+    #: Headers with further routing keys: each name and its keys.
     copies: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-#: Called with None when RabbitMQ takes a message, else with its reply code and text.
+#: Called with None if RabbitMQ accepts the message, else with its reply code and text.
 Answer = Callable[[tuple[int, str] | None], None]
 
 
 class Events:
-    """What is told of pika's events, and asked to connect: documented methods of `Client`. These here do nothing."""
+    """Receives pika's events and requests to connect: documented methods of `Client`. Here they do nothing."""
 
     def connect(self) -> object:
-        """Called when it is time to connect, the first time and each time again."""
+        """Called when it is time to connect or reconnect."""
 
     def on_connection_open(self, connection: Connection) -> None:
         """Called when RabbitMQ has accepted the connection."""
 
     def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
-        """Called when no connection, or no confirm mode on it, could be had."""
+        """Called when a connection could not be opened, or confirm mode not be selected on it."""
 
     def on_connection_blocked(self, method_frame: Method[Any]) -> None:
         """Called when RabbitMQ is short of memory or disk."""
@@ -75,10 +74,10 @@ class Events:
         """Called when the connection is gone; `Link.error` has the exception as pika raised it."""
 
     def on_channel_open(self, channel: Channel) -> None:
-        """Called when the channel is open and, where they are wanted, confirms are selected."""
+        """Called when the channel is open and, if confirms are used, in confirm mode."""
 
     def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
-        """Called when RabbitMQ has stopped or resumed the flow; it was acknowledged."""
+        """Called when RabbitMQ has stopped or resumed the flow; it has been acknowledged."""
 
     def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
         """Called when the channel is gone; `Link.error` has the exception as pika raised it."""
@@ -92,29 +91,29 @@ class Events:
         """Called with each returned message."""
 
     def on_back_pressure_detected(self, obj: object) -> None:
-        """Called when more waits for the socket than should."""
+        """Called when too much is waiting for the socket."""
 
 
 class Link:
-    """One connection at a time, the channel to publish on, and a channel to ask questions on.
+    """One connection at a time, the channel to publish on, and a channel for questions.
 
     Args:
-        events: who is told of pika's events.
+        events: receives pika's events.
         io_loop: the loop to run on.
-        confirm: whether the channel is put in confirm mode as soon as it is open.
-        max_message_size: octets of the largest body, where RabbitMQ's own limit was changed.
+        confirm: whether to put the channel into confirm mode as soon as it is open.
+        max_message_size: octets of the largest body, if RabbitMQ's own limit was changed.
 
     Attributes:
         connection: pika's connection, or None.
         channel: pika's channel for publishing, or None.
-        opened: how many connections RabbitMQ accepted.
+        opened: how many connections RabbitMQ has accepted.
         error: why the last connection or channel ended, or could not be opened, as pika raised it.
         publish: sends a message on the channel: `Connection.publish`.
-        body_limit: the most octets of a body: max_message_size, or what the connected RabbitMQ takes by default; while
-            there is no connection, what no version of it takes more of.
-        header_limit: the most octets of properties that one frame holds.
-        asked: whether the last question is, or was, on the wire.
-        refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection told.
+        body_limit: the most octets of a body: max_message_size, or the default of the connected RabbitMQ; without a
+            connection, the largest default of any version.
+        header_limit: the most octets of properties that fit in one frame.
+        asked: whether the last question was put on the wire.
+        refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection showed.
     """
 
     header_limit: int
@@ -134,44 +133,44 @@ class Link:
         self._confirm = confirm
         self._max_message_size = max_message_size
         self.body_limit = max_message_size or BODY_LIMIT
-        #: The largest body that RabbitMQ takes on this connection, as it said when it refused a larger one; 0: unknown.
+        #: The largest body that RabbitMQ accepts on this connection, from its refusal of a larger one; 0: unknown.
         self._told_limit = 0
         self._io_loop = io_loop
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._blocking: dict[str, str] = {}
         self._channel_since: float | None = None
-        #: The channel for questions, whether it is still being opened, and one before it that is still being closed.
+        #: The channel for questions, whether it is still being opened, and an earlier one that is still being closed.
         self._asking: Channel | None = None
         self._asking_opens = False
         self._leaving: Channel | None = None
         self._stuck = False
-        #: The message that is asked about, and who waits for the answer.
+        #: The message that RabbitMQ is asked about, and the callback for the answer.
         self._question: Question | None = None
         self._on_answer: Answer | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.connection!r}>"
 
-    # What is known of the wire
+    # What is known about the wire
 
     @property
     def blocking(self) -> str:
-        """Why RabbitMQ blocks publishing on this connection, in its words; empty where it does not."""
+        """Why RabbitMQ is blocking publishing on this connection, in its words; empty if it is not."""
         return ", ".join(self._blocking.values())
 
     @property
     def congested(self) -> bool:
-        """Whether more waits for the socket than should."""
+        """Whether too much is waiting for the socket."""
         return self.connection is not None and self.connection.congested
 
     def cause(self, reply_code: int, reply_text: str) -> BaseException | None:
-        """Return `error` where it is what the reply is about: documented events carry only code and text."""
+        """Return `error` if the reply is about it: documented events carry only code and text."""
         return self.error if self.error is not None and reply(self.error) == (reply_code, reply_text) else None
 
     # AMQP's actions
 
     def open_connection(self, parameters: pika.URLParameters) -> None:
-        """Reach for a node; `Events` hears of the outcome. Raises what pika raises where it can't even try."""
+        """Start to connect to a node; `Events` receives the outcome. Raises what pika raises if it cannot start."""
         self.connection = Connection(
             parameters,
             on_open_callback=self._on_connection_open,
@@ -182,7 +181,7 @@ class Link:
         )
 
     def open_channel(self) -> None:
-        """Open the channel to publish on, in confirm mode where confirms are wanted. Raises what pika raises."""
+        """Open the channel to publish on, in confirm mode if confirms are used. Raises what pika raises."""
         assert self.connection is not None
         self.channel = channel = self.connection.channel(on_open_callback=self._on_channel_open)
         channel.add_on_close_callback(self._on_channel_closed)
@@ -190,18 +189,17 @@ class Link:
         channel.add_on_return_callback(self._on_return)
 
     def select_confirms(self) -> None:
-        """Put the channel in confirm mode. Raises ValueError where the server offers no publisher confirms."""
+        """Put the channel into confirm mode. Raises ValueError if the server offers no publisher confirms."""
         assert self.channel is not None
         selected = functools.partial(self._on_confirms_selected, self.channel)
         self.channel.confirm_delivery(self._events.on_delivery_confirmation, callback=selected)
 
     def ask(self, message: Question, on_answer: Answer) -> None:
-        """Ask RabbitMQ whether it takes such a message: one question at a time, answered in a later turn of the loop.
+        """Ask RabbitMQ whether it accepts such a message: one question at a time, answered in a later turn of the loop.
 
         On a channel of its own, an empty message is published in a transaction that is rolled back
-        (https://www.rabbitmq.com/docs/semantics#tx). RabbitMQ checks the exchange, the permissions, also those by
-        routing key, and the user id when it receives the message, delivers nothing, and closes the channel where it
-        refuses.
+        (https://www.rabbitmq.com/docs/semantics#tx). When RabbitMQ receives it, it checks the exchange, the permissions
+        (including those by routing key) and the user id. It delivers nothing, and closes the channel if it refuses.
         """
         self._on_answer = on_answer
         self._question = message
@@ -212,13 +210,13 @@ class Link:
             self._open_asking()
 
     def drop_question(self) -> None:
-        """Answer no question that was asked until now, and let none of its answer be taken for the next one's."""
+        """Drop the current question: it is not answered, and its answer is not taken for that of the next one."""
         if self._on_answer is None:
             return
         channel, self._asking = self._asking, None
         self._question = self._on_answer = None
         if channel is None:
-            # The question waited for a channel that does not get closed: the next one does without.
+            # The question was waiting for a channel to close that does not: the next question does not wait for it.
             self._stuck = self._stuck or self._leaving is not None
             self._leaving = None
             return
@@ -227,27 +225,27 @@ class Link:
         except AMQPError as error:
             LOGGER.debug("closing %s: %r", channel, error)
         else:
-            # Its number, and its place in RabbitMQ's count of channels, are taken until it is closed.
+            # Until it is closed, it keeps its number and counts towards RabbitMQ's limit on channels.
             self._leaving = channel
 
     def drop_channel(self) -> float:
-        """Forget the channel, which is closed; returns for how many seconds it was open."""
+        """Forget the channel, which is closed; return how many seconds it was open."""
         since, self._channel_since = self._channel_since, None
         self.channel = None
         self.publish = _publish_nowhere
-        # A stopped flow is the channel's, an alarm the connection's.
+        # A stopped flow belongs to the channel, an alarm to the connection.
         self._blocking.pop(FLOW, None)
         return 0.0 if since is None else self._loop.time() - since
 
     @property
     def user(self) -> str | None:
-        """The user that the connection logged in as; None where there is no connection."""
+        """The user that the connection logged in as; None without a connection."""
         return getattr(self.connection and self.connection.params.credentials, "username", None)
 
     def renew_secret(self, secret: str, on_accepted: Callable[[], object]) -> None:
-        """Send RabbitMQ a new password for the open connection; it closes the connection where it refuses.
+        """Send RabbitMQ a new password for the open connection; it closes the connection if it refuses the password.
 
-        connection.update-secret is RabbitMQ's own (https://www.rabbitmq.com/docs/oauth2#token-expiration).
+        connection.update-secret is a RabbitMQ extension (https://www.rabbitmq.com/docs/oauth2#token-expiration).
         """
         connection = self.connection
         assert connection is not None
@@ -262,7 +260,7 @@ class Link:
             LOGGER.debug("renewing the secret on %s: %r", connection, error)
 
     def close_connection(self) -> None:
-        """Close the connection; `Events` hears when RabbitMQ has answered."""
+        """Close the connection; `Events` is told when RabbitMQ has answered."""
         assert self.connection is not None
         try:
             self.connection.close()
@@ -270,7 +268,7 @@ class Link:
             LOGGER.debug("closing %s: %r", self.connection, error)
 
     def drop_connection(self) -> float:
-        """Drop the connection, whatever RabbitMQ does or fails to do; returns how long its channel was open."""
+        """Drop the connection without waiting for RabbitMQ; return how many seconds its channel was open."""
         connection, self.connection = self.connection, None
         self._asking = self._leaving = self._question = self._on_answer = None
         self._stuck = False
@@ -282,7 +280,7 @@ class Link:
         return self.drop_channel()
 
     def abandon(self) -> None:
-        """Close the descriptors of this process, a forked child: the connection is its parent's."""
+        """In a forked child, close its descriptors: the connection is the parent's."""
         if self.connection is not None:
             self.connection.abandon()
 
@@ -312,7 +310,7 @@ class Link:
         try:
             self.select_confirms()
         except Exception as error:
-            # Not from within pika's callback: it would go on with a connection that is dropped.
+            # Not from within pika's callback, which would continue with a dropped connection.
             self._loop.call_soon(self._on_connection_open_error, self.connection, error)
 
     def _on_confirms_selected(self, channel: Channel, _frame: object) -> None:
@@ -358,7 +356,7 @@ class Link:
         self._events.on_back_pressure_detected(connection)
 
     def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
-        # Where the connection goes too, its own event follows and says more.
+        # If the connection is lost, too, its own event follows and says more.
         if channel is self.channel and channel.connection.is_open:
             self.error = error
             self._told_limit = told_limit(reply(error)[1], self._told_limit)
@@ -381,7 +379,7 @@ class Link:
                 LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
                 self._answer(None)
         except AMQPError as error:
-            # The connection is on its way down, and the question with it.
+            # The connection is closing, and the question ends with it.
             LOGGER.debug("asking about exchange %r: %r", self._question.exchange, error)
         else:
             self._asking_opens = True
@@ -400,7 +398,7 @@ class Link:
         properties = BasicProperties(headers=headers, user_id=message.user_id)
         self.asked = True
         try:
-            # Not the channel's own attribute, which an instrumentation may have replaced: this is no message.
+            # Not the channel's own attribute, which instrumentation may have replaced: this is not a message.
             Channel.basic_publish(channel, message.exchange, message.routing_key, b"", properties)
             channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
         except AMQPError as error:
@@ -414,7 +412,7 @@ class Link:
         if channel is self._leaving:
             self._leaving = None
             if self._question is not None:
-                # Later: pika still holds the number of the channel.
+                # Later: pika has not released the channel's number yet.
                 self._loop.call_soon(self._ask_again)
         elif channel is self._asking:
             self._asking = None
@@ -432,7 +430,8 @@ class Link:
         on_answer, self._on_answer = self._on_answer, None
         self._question = None
         if on_answer is not None:
-            # Later: pika still holds the number of a channel that a refusal closed, and the next question needs one.
+            # Later: pika has not yet released the number of a channel that a refusal closed, and the next question
+            # needs it.
             self._loop.call_soon(on_answer, refusal)
 
 

@@ -21,7 +21,7 @@ from .text import SHORT_STRING_LIMIT, shown
 
 LOGGER = logging.getLogger(__name__)
 
-# It stands before RequestHandler among the bases of a handler, and is none itself.
+# It comes before RequestHandler among a handler's bases, and is not one itself.
 if TYPE_CHECKING:
     _Handler = RequestHandler
 else:
@@ -31,15 +31,15 @@ else:
 class PublishingMixin(_Handler):
     """Adds publishing to a `tornado.web.RequestHandler`; its application needs `install()`.
 
-    Name it before `RequestHandler` (``class Events(PublishingMixin, RequestHandler)``), and
+    Name it before `RequestHandler` (``class Events(PublishingMixin, RequestHandler)``). Then:
 
-    - what a publish raises and the handler does not catch is answered: 503 with Retry-After for `NotReadyError`, 500
-      for `InvalidMessage`, 502 for the others. A ``write_error`` of the application's own is called with that status;
-      without one, the answer is JSON with error, reason, message_id and may_have_arrived.
-    - `Client.shutdown` lets requests in flight finish first. WebSockets are not waited for.
+    - An error of a publish that the handler does not catch becomes the response: 503 with Retry-After for
+      `NotReadyError`, 500 for `InvalidMessage`, 502 for the others. The application's own ``write_error`` is called
+      with that status; without one, the response is JSON with error, reason, message_id and may_have_arrived.
+    - `Client.shutdown` lets requests in flight finish first, except WebSockets.
     """
 
-    #: The client to publish on, where the application has several; see `install`.
+    #: The name of the client to publish on, if the application has several; see `install`.
     amqp_name: ClassVar[str] = DEFAULT_NAME
 
     _in_flight: InFlight | None = None
@@ -62,11 +62,11 @@ class PublishingMixin(_Handler):
         properties: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> "asyncio.Future[Result]":
-        """Publish a message, as `Client.publish` does, with the handler's ``correlation_id`` where it has one.
+        """Publish a message, as `Client.publish` does, with the handler's ``correlation_id`` if it has one.
 
-        More than 255 octets of that, which AMQP has no room for, are cut.
+        A correlation id is cut to the 255 octets that AMQP allows.
 
-        In a test, ``application.amqp`` may be anything with a ``publish``; what that returns can be awaited.
+        In a test, ``application.amqp`` may be any object with a ``publish``; its result may be awaitable or not.
 
         Raises:
             RuntimeError: `install()` was not called for the application.
@@ -76,16 +76,16 @@ class PublishingMixin(_Handler):
             raise RuntimeError(missing(self.amqp_name))
         correlation_id = getattr(self, "correlation_id", None)
         given: object = properties
-        # Properties that are no mapping are for publish() to refuse.
+        # publish() refuses properties that are not a mapping.
         if correlation_id and (given is None or isinstance(given, Mapping)):
             properties = {"correlation_id": _short(str(correlation_id)), **(given or {})}
         published = publish(exchange, routing_key, body, properties, **options)
         return published if isinstance(published, asyncio.Future) else asyncio.ensure_future(_awaited(published))
 
-    # What Tornado calls: each goes on to what the handler's other bases do
+    # Called by Tornado: each goes on to the handler's other bases
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """Finish the response; the request is in flight until it was sent."""
+        """Finish the response; the request is in flight until it has been sent."""
         sent = super().finish(chunk)
         in_flight = self._in_flight
         if in_flight is not None:
@@ -96,7 +96,7 @@ class PublishingMixin(_Handler):
         return sent
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answer with the status of what a publish raised, unless another than 500 was chosen."""
+        """Send the status for what a publish raised, unless a status other than 500 was chosen."""
         found = answer(_raised(kwargs)) if status_code == 500 else None
         if found is not None:
             status_code = found.status
@@ -106,13 +106,13 @@ class PublishingMixin(_Handler):
         super().send_error(status_code, **kwargs)
 
     def clear(self) -> None:
-        """Reset the response, but for the Retry-After of an error that is being sent."""
+        """Reset the response, except for the Retry-After of an error that is being sent."""
         super().clear()
         if self._retry_after is not None:
             self.set_header("Retry-After", self._retry_after)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Write what a publish raised as JSON, where neither the application nor its debug mode writes errors."""
+        """Write what a publish raised as JSON, unless the application or its debug mode writes errors."""
         found = answer(_raised(kwargs))
         if found is None or self._is_overridden("write_error") or self.settings.get("serve_traceback"):
             super().write_error(status_code, **kwargs)
@@ -122,7 +122,7 @@ class PublishingMixin(_Handler):
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Log what a publish raised in one line: in an outage a traceback for each request helps nobody."""
+        """Log what a publish raised in one line: in an outage, a traceback for each request is no help."""
         found = answer(value)
         if found is None or found.status == 500 or self._is_overridden("log_exception"):
             super().log_exception(typ, value, tb)
@@ -130,12 +130,12 @@ class PublishingMixin(_Handler):
             LOGGER.warning("%d %s: %s", found.status, shown(self._request_summary()), value)
 
     def _is_overridden(self, name: str) -> bool:
-        """Tell whether a base of the handler that comes after this one overrides Tornado's own method."""
+        """Return whether a later base of the handler overrides Tornado's own method."""
         return getattr(super(), name).__func__ is not getattr(RequestHandler, name)
 
 
 def _short(correlation_id: str) -> str:
-    """Cut what a stranger may have sent as long as they like: an event is worth more than all of its correlation id."""
+    """Cut a correlation id, which callers may send at any length: better to lose part of it than the event."""
     octets = correlation_id.encode(errors="replace")
     if len(octets) <= SHORT_STRING_LIMIT:
         return correlation_id
@@ -145,9 +145,9 @@ def _short(correlation_id: str) -> str:
 
 @functools.cache
 def _log_cut() -> None:
-    """Log once in the life of the process: whoever sends such ids sends many."""
+    """Log once per process: a caller who sends such ids sends many."""
     LOGGER.warning(
-        "a handler's correlation_id had more than %d octets, and was cut to that; this is logged once",
+        "a handler's correlation_id was longer than %d octets, and was cut; this is logged once",
         SHORT_STRING_LIMIT,
     )
 

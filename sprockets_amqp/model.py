@@ -1,8 +1,8 @@
-"""A model of a declared machine: it pulls triggers, and keeps how long a state may last.
+"""A model of a declared machine: it pulls triggers, and limits how long a state may last.
 
-Where states have substates the machine is a `transitions.extensions.HierarchicalMachine`: the documented states are
-then the model's own, and a row may name them. It takes some 50 µs a trigger, and triggers are rare; a
-`transitions.Machine`, for states without substates, takes 10.
+If states have substates, the machine is a `transitions.extensions.HierarchicalMachine`: the model's states are then the
+documented ones, and a row may name them. It takes some 50 µs a trigger, and triggers are rare; a `transitions.Machine`,
+for states without substates, takes 10.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Trigger(Protocol):
-    """A method that the declaration adds to the model; false where no guard let a row apply."""
+    """A method that the declaration adds to the model; it returns False if no guard let a row apply."""
 
     def __call__(self, **facts: Any) -> bool:
-        """Pull it; raises `transitions.MachineError` in a state that has no row for it."""
+        """Pull it. Raises `transitions.MachineError` in a state that has no row for it."""
 
 
-#: What a declared timeout says: for how many seconds the state may last, and the reason to give when they are over.
+#: What a declared timeout returns: how many seconds the state may last, and the reason to give when they are over.
 Timeout = tuple[float, str]
 
 
 class _State(NestedState):
-    # The default, an underscore, stands in the names of the states.
+    # The default, an underscore, occurs in the names of states.
     separator = "."
 
 
@@ -42,15 +42,15 @@ class _Hierarchy(HierarchicalMachine):
 
 
 class Model:
-    """What triggers are pulled on, and declared actions, guards and timeouts are looked up on."""
+    """The object on which triggers are pulled, and on which declared actions, guards and timeouts are looked up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        #: What is to happen unless the state is left first.
+        #: What will happen unless the state is left first.
         self._scheduled: dict[enum.Enum, list[asyncio.Handle]] = {}
 
     def feed(self, trigger: Trigger, reason: str = "", cause: BaseException | None = None) -> bool:
-        """Pull the trigger for something that happened; False where the declaration has no row for it in this state."""
+        """Pull the trigger for something that happened; return False if this state has no row for it."""
         try:
             return trigger(reason=reason, cause=cause)
         except MachineError as error:
@@ -58,7 +58,7 @@ class Model:
             return False
 
     def schedule(self, state: enum.Enum, delay: float, trigger: Trigger, *facts: Any) -> None:
-        """Pull a trigger after so many seconds, unless the state is left first: actions schedule, they never pull."""
+        """Pull a trigger after ``delay`` seconds, unless the state is left first: actions schedule, they never pull."""
         handle: asyncio.Handle
         if delay:
             handle = self._loop.call_later(delay, self.feed, trigger, *facts)
@@ -67,12 +67,12 @@ class Model:
         self._scheduled.setdefault(state, []).append(handle)
 
     def call_all_off(self) -> None:
-        """Have nothing happen any more that was scheduled."""
+        """Cancel everything that was scheduled."""
         for state in tuple(self._scheduled):
             self._call_off(state)
 
     def _run(self, states: Sequence[Declared], rows: Sequence[Row], initial: enum.Enum, **options: Any) -> None:
-        """Build the machine that is declared; ``options`` are those of `transitions.Machine`."""
+        """Build the declared machine; ``options`` are those of `transitions.Machine`."""
         _calm_transitions_log()
         machine = _Hierarchy if any(declared.substates for declared in states) else Machine
         machine(
@@ -100,7 +100,7 @@ class Model:
         self.schedule(declared.state, seconds, self._due(declared.on_timeout), reason)
 
     def _due(self, name: str) -> Trigger:
-        """Return what pulls the trigger of this name when a timeout is over."""
+        """Return what pulls the trigger of this name when a timeout expires."""
         trigger: Trigger = getattr(self, name)
         return trigger
 
@@ -121,7 +121,7 @@ def _transition(row: Row) -> dict[str, Any]:
 
 
 def _calm_transitions_log() -> None:
-    # It logs each callback at INFO: one line a transition is written here. An application's own level wins.
+    # It logs each callback at INFO; this package logs one line per transition. An application's own level wins.
     logger = logging.getLogger("transitions")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.WARNING)

@@ -1,17 +1,17 @@
-"""The names of an application's clients: ``amqp`` is the first, and an application may have others."""
+"""The names of an application's clients: ``amqp`` is the default, and there may be others."""
 
 import re
 from typing import Any, Final
 
 DEFAULT_NAME: Final = "amqp"
-#: What a name may be: it is part of a path, and of the names of variables.
+#: What a name may be: it is part of paths and of variables' names.
 PATTERN: Final = r"[a-z][a-z0-9_]*"
 #: Paths of the default client's page.
 TAKEN: Final = frozenset({"ready", "live", "events"})
 
 
 def check_name(name: str) -> str:
-    """Return the name. Raises ValueError where it cannot be one."""
+    """Return the name. Raises ValueError if it is not allowed."""
     given: object = name
     if not isinstance(given, str) or re.fullmatch(PATTERN, given) is None or given in TAKEN:
         raise ValueError(
@@ -22,7 +22,7 @@ def check_name(name: str) -> str:
 
 
 def client_of(application: object, name: str) -> Any:
-    """Return what an application has under a name, or None; in a test it may be anything."""
+    """Return the application's client of this name, or None; in a test it may be any object."""
     if name == DEFAULT_NAME:
         return getattr(application, "amqp", None)
     return getattr(application, "amqp_clients", {}).get(name)

@@ -1,6 +1,6 @@
-"""Observers: they see each publish before it is encoded, and are told its end, unable to harm it.
+"""Observers: they see each publish before it is encoded, and later its end, and cannot harm it.
 
-An end is told in a later turn of the loop, never from within a transition or one of pika's callbacks.
+Ends are reported in a later turn of the loop, never from within a transition or a pika callback.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Outcome(enum.StrEnum):
 
     #: RabbitMQ confirmed it; an unroutable message as well, without ``fail_on_return``.
     CONFIRMED = "confirmed"
-    #: Handed to the transport, without ``enable_confirmations``: whether RabbitMQ has it is not known.
+    #: Handed to the transport, without ``enable_confirmations``: whether RabbitMQ has it is unknown.
     SENT = "sent"
     #: `InvalidMessage`.
     INVALID = "invalid"
@@ -47,13 +47,13 @@ class Outcome(enum.StrEnum):
     NACKED = "nacked"
     #: `OutcomeUnknown`.
     UNKNOWN = "unknown"
-    #: It is on the disk, in the outbox, and is sent later: `Delivery` tells of that.
+    #: It is on disk, in the outbox, and is sent later: `Delivery` reports that.
     STORED = "stored"
     #: The caller cancelled the future; the message may have been sent before.
     CANCELLED = "cancelled"
 
 
-#: The outcome of what ends with an error.
+#: The outcome for each error.
 OUTCOMES: Final[Mapping[type[AMQPException], Outcome]] = {
     InvalidMessage: Outcome.INVALID,
     NotReadyError: Outcome.NOT_READY,
@@ -62,20 +62,20 @@ OUTCOMES: Final[Mapping[type[AMQPException], Outcome]] = {
     MessageNacked: Outcome.NACKED,
     OutcomeUnknown: Outcome.UNKNOWN,
 }
-#: The outcomes that are RabbitMQ's word on a message.
+#: The outcomes that come from RabbitMQ.
 ANSWERED: Final = frozenset({Outcome.CONFIRMED, Outcome.RETURNED, Outcome.NACKED})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Publish:
-    """A publish that begins, before it is checked and encoded.
+    """A publish at its start, before it is checked and encoded.
 
     Attributes:
         exchange: as the caller gave it; it may be anything.
         routing_key: the same.
-        properties: those that the caller gave, without what is filled in; they cannot be changed.
-        headers: a copy of the caller's headers. What is added here goes out with the message, and is checked with it:
-            what AMQP cannot hold makes the publish end with `InvalidMessage`.
+        properties: those that the caller gave, without those filled in; they cannot be changed.
+        headers: a copy of the caller's headers. What is added here is sent with the message, and checked with it: a
+            value that AMQP cannot encode makes the publish end with `InvalidMessage`.
     """
 
     exchange: str
@@ -93,12 +93,11 @@ class PublishEnd:
         error: what its future raised, or None.
         exchange: where it was published to.
         routing_key: with which routing key.
-        message_id: the message's id; None where the one that was given is no str.
-        size: octets of the encoded body; 0 where it could not be encoded.
-        sends: how often it was handed to the transport: more than once where it was republished after a loss.
-        seconds_in_line: from the call until it was handed to the transport, the last time; where it never was, until
-            its end.
-        seconds_to_confirm: from then until RabbitMQ acked or nacked it; None where RabbitMQ did neither.
+        message_id: the message's id; None if the given one is not a str.
+        size: octets of the encoded body; 0 if it could not be encoded.
+        sends: how often it was handed to the transport: more than once if it was republished after a loss.
+        seconds_in_line: from the call until it was last handed to the transport or, if it never was, until its end.
+        seconds_to_confirm: from then until RabbitMQ acked or nacked it; None if RabbitMQ did neither.
     """
 
     outcome: Outcome
@@ -114,17 +113,17 @@ class PublishEnd:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a stored message: its publish ended with `STORED`, in this process or in one before it.
+    """What became of a stored message; its publish ended with `STORED`, in this process or an earlier one.
 
     Attributes:
-        outcome: `Outcome.CONFIRMED`; or that of the error for which it was set aside.
+        outcome: `Outcome.CONFIRMED`, or that of the error for which it was set aside.
         error: why it was set aside, or None.
         exchange: where it was published to.
         routing_key: with which routing key.
         message_id: the message's id.
         size: octets of the encoded body.
-        seconds_to_confirm: from when it was handed to the transport, the last time, until RabbitMQ acked it; None
-            where it was set aside.
+        seconds_to_confirm: from when it was last handed to the transport until RabbitMQ acked it; None if it was set
+            aside.
     """
 
     outcome: Outcome
@@ -140,17 +139,17 @@ OnEnd = Callable[[PublishEnd], object]
 
 
 class Observer(Protocol):
-    """What `Client.observe` takes; where it has a method ``delivered`` as well, see `Client.observe`."""
+    """What `Client.observe` takes; it may also have a method ``delivered``, see there."""
 
     def publishing(self, publish: Publish) -> OnEnd | None:
-        """Called in each publish; it has to be quick.
+        """Called in each publish; it must be quick.
 
-        Returns what is to be called once with the publish's end, in the same context (`contextvars`), or None.
+        Returns a function to be called once with the publish's end, in the same context (`contextvars`), or None.
         """
 
 
 class Observation:
-    """What `Client.observe` returns: it lasts until `cancel()`."""
+    """What `Client.observe` returns; it lasts until `cancel()`."""
 
     def __init__(
         self,
@@ -166,13 +165,13 @@ class Observation:
         return f"<Observation by {self.publishing!r}>"
 
     def cancel(self) -> None:
-        """Show it no further publish; it is still told the ends of those that it saw."""
+        """Show it no further publishes; the ends of those that it saw are still reported."""
         if self in self._observers:
             self._observers.remove(self)
 
 
 class Watch:
-    """One publish that somebody wants to know the end of."""
+    """One publish whose end is observed."""
 
     __slots__ = ("_context", "_observers", "_on_end", "began", "resends")
 
@@ -180,19 +179,19 @@ class Watch:
         self._observers = observers
         self._on_end = on_end
         self._context = contextvars.copy_context()
-        #: The loop's time of the call.
+        #: The loop's time at the call.
         self.began = 0.0
         #: How often it was sent again.
         self.resends = 0
 
     def tell(self, end: PublishEnd) -> None:
-        """Tell the end, in a later turn of the loop."""
+        """Report the end, in a later turn of the loop."""
         for on_end in self._on_end:
             self._observers.tell(on_end, end, self._context)
 
 
 class Observers(list[Observation]):
-    """A client's observers, and the ends that they are still to be told."""
+    """A client's observers, and the ends that have yet to be reported to them."""
 
     _loop: asyncio.AbstractEventLoop
 
@@ -205,21 +204,21 @@ class Observers(list[Observation]):
         self._log = BoundedLog(LOGGER, time.monotonic)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell on this loop from now on, also what a loop that never ran had to tell."""
+        """Report on this loop from now on, including what a loop that never ran had to report."""
         self._loop = loop
         self._scheduled = False
         self._schedule()
 
     def abandon(self) -> None:
-        """Leave what is to be told to the parent process, in a forked child."""
+        """In a forked child, leave pending reports to the parent process."""
         self._pending.clear()
         self._scheduled = False
 
     def observe(self, observer: Observer) -> Observation:
-        """Show each publish to the observer from now on. Raises TypeError where it has no method ``publishing``."""
+        """Show each publish to the observer from now on. Raises TypeError if it has no method ``publishing``."""
         publishing, delivered = getattr(observer, "publishing", None), getattr(observer, "delivered", None)
         if not callable(publishing):
-            raise TypeError(f"an observer has a method publishing(publish), and {observer!r:.80} has none")
+            raise TypeError(f"an observer needs a method publishing(publish), which {observer!r:.80} does not have")
         observation = Observation(self, publishing, delivered if callable(delivered) else None)
         self.append(observation)
         return observation
@@ -227,27 +226,27 @@ class Observers(list[Observation]):
     def begin(
         self, exchange: str, routing_key: str, properties: Mapping[str, Any] | None
     ) -> tuple[Mapping[str, Any] | None, Watch]:
-        """Show a publish to every observer; returns its properties with their headers, and what waits for its end."""
+        """Show a publish to every observer; return its properties with their headers, and what waits for its end."""
         accepted = properties is None or isinstance(properties, Mapping)
         given = dict(properties or {}) if accepted else {}
         headers = given.get("headers")
         added = dict(headers) if isinstance(headers, dict) else {}
         publish = Publish(exchange, routing_key, MappingProxyType(given), added)
         on_end = [self._call(observation.publishing, publish) for observation in tuple(self)]
-        # Properties or headers that are no dict are left as they are: for the publish to refuse.
+        # Properties or headers that are not a dict are left as they are, for the publish to refuse.
         if accepted and added and (headers is None or isinstance(headers, dict)):
             properties = {**given, "headers": added}
         return properties, Watch(self, [each for each in on_end if each is not None])
 
     def deliver(self, delivery: Delivery) -> None:
-        """Tell every observer that wants to know what became of a stored message."""
+        """Tell every observer that has ``delivered`` what became of a stored message."""
         for observation in self:
             if observation.delivered is not None:
-                # Its publish may be long over, and was perhaps another process's.
+                # Its publish may have ended long ago, perhaps in another process.
                 self.tell(observation.delivered, delivery, contextvars.Context())
 
     def tell(self, callback: Callable[..., object], told: object, context: contextvars.Context) -> None:
-        """Call back in a later turn of the loop; at once where it has none any more."""
+        """Call back in a later turn of the loop, or at once if it is closed."""
         self._pending.append((context, callback, told))
         if self._loop.is_closed():
             self._tell_pending()
@@ -261,7 +260,7 @@ class Observers(list[Observation]):
 
     def _tell_pending(self) -> None:
         self._scheduled = False
-        # What is published by one that is told ends in a turn of its own.
+        # What a callback publishes ends in a later turn.
         for _ in range(len(self._pending)):
             context, callback, told = self._pending.popleft()
             context.run(self._call, callback, told)

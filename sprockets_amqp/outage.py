@@ -15,10 +15,10 @@ LOGGER = logging.getLogger(__name__)
 
 
 class OutageModel(Model):
-    """The model: whether the connection that the gate stands for is out, and for too long."""
+    """The model: whether the connection behind the gate is out, and has been for too long."""
 
     state: Outage
-    # What the declaration adds; tests/test_states.py holds the two equal.
+    # Added by the declaration; tests/test_states.py keeps the two in step.
     outage_began: Trigger
     outage_lasted: Trigger
     outage_ended: Trigger
@@ -43,11 +43,11 @@ class OutageModel(Model):
         return self._timeout, ""
 
     def tell_persistent_failure(self, _event: EventData) -> None:
-        """Tell, once in an outage, that it lasts."""
+        """Report, once in each outage, that it is persistent."""
         gate = self._gate
-        LOGGER.warning("not ready for %g s: %s; a publish %s now", self._timeout, gate.condition, gate.publish_outcome)
+        LOGGER.warning("not ready for %g s: %s; a publish now %s", self._timeout, gate.condition, gate.publish_outcome)
         self._on_persistent_failure()
 
     def refuse_waiting(self, _event: EventData) -> None:
-        """End what waits: nobody should wait any longer."""
+        """Refuse waiting messages."""
         self._publisher.refuse_waiting()

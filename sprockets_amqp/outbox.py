@@ -1,8 +1,8 @@
-"""The outbox: the model of the machine that `states/outbox.py` declares, and the books of what is stored.
+"""The outbox: the model of the machine that `states/outbox.py` declares, and the record of what is stored.
 
-A publish that would end as not sent, or as lost, passes here from the one end of all publishes. What is stored is read
-back when RabbitMQ takes messages again, and goes the way of every message; what becomes of it passes here, too. The
-disk is never waited for: one batch after the other runs in a thread, and what comes meanwhile is in the next one.
+A publish that would end as not sent, or as lost, comes here from the one end of all publishes. Stored messages are read
+back when RabbitMQ accepts messages again, and go the way of every message; their ends come here, too. The loop never
+waits for the disk: one batch after another runs in a thread, and what comes in the meantime is in the next batch.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds that opening may take, also where the disk is still busy with something else.
+#: Seconds that opening may take, even if the disk is still busy with something else.
 OPEN_LIMIT: Final = 10.0
-#: The last seconds of a client that are kept for the disk, and the delay before a disk that failed is tried again.
+#: A client's last seconds, reserved for the disk, and the delay before a failed disk is tried again.
 FINISH_LIMIT: Final = 1.0
 RETRY_DELAY: Final = 1.0
-#: Seconds between two looks for files that other clients left.
+#: Seconds between two searches for files that other clients left.
 LOOK_INTERVAL: Final = 60.0
-#: How many messages are read at once, up to how many octets, and how many that wait are enough.
+#: How many messages are read at once, and up to how many octets; as many in line are enough.
 LOAD: Final = 500
 LOAD_SIZE: Final = 4 * 1024**2
-#: How many messages that were nacked may wait for another try at a time, and the longest wait in seconds.
+#: How many nacked messages may wait for another try at a time, and the longest wait in seconds.
 MAX_DEFERRED: Final = 1000
 MAX_DEFERRAL: Final = 60.0
-#: What stands before the reason in errors.
+#: Comes before the reason in errors.
 SILENT: Final = "the outbox cannot store it"
 
 
@@ -52,7 +52,7 @@ class Entry:
     """A message that is being written.
 
     Attributes:
-        error: what its publish ends with where it cannot be stored; None: it waited, or came behind what is stored.
+        error: what its publish ends with if it cannot be stored; None: it was waiting, or is stored behind others.
         deadline: until when it may wait, in the loop's time.
     """
 
@@ -62,14 +62,14 @@ class Entry:
 
 
 class OutboxModel(Model, Keeper):
-    """The model, and for each stored message where it is: being written, on the disk, in memory, or waiting anew.
+    """The model, and where each stored message is: being written, on disk, in memory, or waiting for another try.
 
-    Where nothing comes before it, a message that is being written is sent meanwhile: otherwise the outbox would be the
-    line for as long as more is published than the disk writes at once.
+    If nothing is ahead of it, a message is sent while it is being written: otherwise the outbox would be the line for
+    as long as more is published than the disk writes at once.
     """
 
     state: Outbox
-    # What the declaration adds; tests/test_states.py holds the two equal.
+    # Added by the declaration; tests/test_states.py keeps the two in step.
     client_started: Trigger
     files_opened: Trigger
     backlog_began: Trigger
@@ -78,7 +78,7 @@ class OutboxModel(Model, Keeper):
     disk_due: Trigger
     client_stopped: Trigger
     files_closed: Trigger
-    #: Where there is an outbox.
+    #: Only if there is an outbox.
     _disk: "Disk"
 
     def __init__(
@@ -100,34 +100,34 @@ class OutboxModel(Model, Keeper):
             publisher.keeper = self
         self._log = BoundedLog(LOGGER, loop.time)
         self._writing: dict[Key, Entry] = {}
-        #: Those of them that are neither in memory to be sent, nor on the wire, and the octets of all.
+        #: Those of them that are neither in memory, to be sent, nor on the wire; and the octets of all being written.
         self._behind: dict[Key, Entry] = {}
         self._writing_size = 0
-        #: How many messages are on the disk, to be sent, and not in memory.
+        #: How many messages to be sent are on disk and not in memory.
         self._backlog = 0
-        #: Those that are in line or on the wire, on the disk or being written.
+        #: Messages in line or on the wire that are on disk or being written.
         self._loaded: dict[Key, Message] = {}
-        #: How many of those have yet to be sent.
+        #: How many of those have not been sent yet.
         self._to_send = 0
-        #: Those that were nacked and have to wait, and how often each was.
+        #: Nacked messages that have to wait, and how often each was nacked.
         self._deferred: dict[Key, asyncio.TimerHandle] = {}
         self._nacks: dict[Key, int] = {}
         self._size = 0
         self._set_aside = 0
-        #: Why nothing could be stored, and which troubles were told since all was well.
+        #: Why nothing could be stored, and which problems were logged since the last success.
         self._trouble = ""
         self._told: set[str] = set()
         self._look_timer: asyncio.TimerHandle | None = None
         self._when_empty: list[asyncio.Future[None]] = []
         self._when_closed: list[asyncio.Future[None]] = []
-        #: In which states each trigger is known: what would be ignored is not pulled for each message.
+        #: The states in which each trigger has a row: one that would be ignored is not pulled for each message.
         self._sources = {
             name: {source for row in OUTBOX_TRANSITIONS if row.trigger == name for source in row.source}
             for name in {row.trigger for row in OUTBOX_TRANSITIONS}
         }
         self._run(OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox.OFF)
 
-    # What the others ask
+    # Queries
 
     @property
     def given(self) -> bool:
@@ -136,7 +136,7 @@ class OutboxModel(Model, Keeper):
 
     @property
     def holds(self) -> bool:
-        """Whether something that is stored has yet to be sent."""
+        """Whether stored messages are waiting to be sent."""
         return bool(self._backlog or self._to_send or self._behind)
 
     @property
@@ -146,22 +146,22 @@ class OutboxModel(Model, Keeper):
 
     @property
     def stored(self) -> int:
-        """How many messages are stored, and to be sent or confirmed."""
+        """How many stored messages are to be sent or confirmed."""
         return self._backlog + len(self._loaded) + len(self._deferred) + len(self._behind)
 
     @property
     def _is_empty(self) -> bool:
-        # While everything has to wait for the files to be opened, nobody knows what is in them.
+        # While everything waits for the files to be opened, their contents are unknown.
         return not self.stored and OUTBOX_OUTCOMES[self.state]["goes out"] != "waits"
 
     @property
     def set_aside(self) -> int:
-        """How many messages were set aside: they are not sent any more."""
+        """How many messages were set aside: they are no longer sent."""
         return self._set_aside
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be stored; empty where it can."""
+        """Why nothing can be stored; empty if it can."""
         return self._trouble if self._knows("disk_due") else ""
 
     @property
@@ -170,14 +170,14 @@ class OutboxModel(Model, Keeper):
         return OUTBOX_OUTCOMES[self.state]["is refused"] == "is stored"
 
     async def emptied(self) -> None:
-        """Return when nothing is stored any more, but for what was set aside."""
+        """Return when nothing is stored any more, except what was set aside."""
         if not self._is_empty:
             future = self._loop.create_future()
             self._when_empty.append(future)
             await future
 
     async def closed(self, timeout: float) -> None:
-        """Return when the client is stopped and everything was written, or when that is given up after ``timeout``."""
+        """Return when the client has stopped and everything is written, or when that is given up after ``timeout``."""
         if self._knows("files_closed"):
             future = self._loop.create_future()
             self._when_closed.append(future)
@@ -185,22 +185,22 @@ class OutboxModel(Model, Keeper):
             self.feed(self.files_closed)
 
     def abandon(self) -> None:
-        """Leave everything to the parent process, in a forked child."""
+        """In a forked child, leave everything to the parent process."""
         if self.given:
             self._disk.abandon()
 
     def _knows(self, trigger: str) -> bool:
         return self.state in self._sources[trigger]
 
-    # What the publisher asks: before a message is stored
+    # Called by the publisher, before a message is stored
 
     def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:
-        """Take a message over that would end with an error, unless that is about the message itself."""
+        """Store a message that would end with an error, unless it is about the message; return whether it is stored."""
         is_fate = _is_fate(message, error)
         return is_fate and self.takes_messages and not self._store(Entry(message, error, 0.0), on_wire=on_wire)
 
     def store(self, message: Message, deadline: float) -> str:
-        """Store a message that comes behind others that are stored; returns why it can't be."""
+        """Store a message behind others that are stored; return why it cannot be, or the empty string."""
         settings = self._settings
         if len(self._behind) >= settings.max_waiting or self._writing_size > settings.max_waiting_size:
             return f"{len(self._behind)} messages are being stored already (max_waiting, max_waiting_size)"
@@ -213,7 +213,7 @@ class OutboxModel(Model, Keeper):
         message, limit = entry.message, self._settings.outbox_limit
         size = message.size + OVERHEAD
         if self._size + size > limit:
-            return self._fail("outbox_limit", f"it has {self._size} octets, and may have {limit} (outbox_limit)")
+            return self._fail("outbox_limit", f"it takes {self._size} octets, and may take {limit} (outbox_limit)")
         key = message.key = OWN, message.number
         self._writing[key] = entry
         self._size += size
@@ -239,15 +239,15 @@ class OutboxModel(Model, Keeper):
         if self._knows("backlog_began"):
             self.feed(self.backlog_began)
 
-    # What the publisher tells: of messages that are stored
+    # Called by the publisher, for messages that are stored
 
     def on_sent(self, _message: Message) -> None:
-        """Count that a stored message is on the wire."""
+        """Record that a stored message is on the wire."""
         self._to_send -= 1
         self._see_end_of_backlog()
 
     def on_end(self, message: Message, error: AMQPException | None) -> None:
-        """Delete what was confirmed, set aside what RabbitMQ refuses, and keep what is to be sent again."""
+        """Delete a message that was confirmed, set it aside if RabbitMQ refuses it, or keep it to be sent again."""
         key = message.key
         assert key is not None
         if self._forget(key, message):
@@ -263,7 +263,7 @@ class OutboxModel(Model, Keeper):
             self.load_more()
 
     def unload(self) -> None:
-        """Forget what is in memory and was not sent: what was lost comes first."""
+        """Forget messages in memory that were not sent: lost ones come first."""
         self._disk.forget_load()
         for key, message in list(self._loaded.items()):
             if not message.sent_at:
@@ -271,13 +271,13 @@ class OutboxModel(Model, Keeper):
                 self._keep(key, message)
 
     def _is_told(self, key: Key, error: AMQPException) -> bool:
-        """Tell whether RabbitMQ's word on a message ends its publish: it came sooner than the disk's."""
+        """Return whether RabbitMQ's answer ends the publish: it came before the disk's."""
         entry = self._writing.get(key)
-        # What was sent before may be in a queue, whatever became of the exchange.
+        # A message that was sent before may be in a queue, whatever became of the exchange.
         return entry is not None and not (isinstance(error, ExchangeRefused) and entry.message.sent_at)
 
     def _forget(self, key: Key, message: Message) -> bool:
-        """Have a message in memory no more; tells whether it was."""
+        """Forget a message in memory; return whether it was there."""
         if self._loaded.pop(key, None) is None:
             return False
         if not message.sent_at:
@@ -287,14 +287,14 @@ class OutboxModel(Model, Keeper):
         return True
 
     def _is_original(self, key: Key, message: Message) -> bool:
-        """Tell whether somebody waits for the end of this one."""
+        """Return whether this message, rather than a copy, holds the future of the publish."""
         return key in self._writing and self._writing[key].message is message
 
     def _delete(self, key: Key, message: Message, error: AMQPException | None = None) -> None:
         self._nacks.pop(key, None)
         self._size = max(0, self._size - message.size - OVERHEAD)
         if key in self._writing:
-            # RabbitMQ's word came sooner than the disk's.
+            # RabbitMQ answered before the disk did.
             original = self._take_entry(key).message
             original.key = None
             self._publisher.end(original, error)
@@ -306,7 +306,7 @@ class OutboxModel(Model, Keeper):
         self._tell_empty()
 
     def _keep(self, key: Key, message: Message | None = None, error: AMQPException | None = None) -> None:
-        """Have a message sent again that is no longer in memory, with what became of it where it was."""
+        """Keep a message that is no longer in memory to be sent again, with what became of it there."""
         entry, blamed = self._writing.get(key), error is not None and blames(error.__cause__)
         if entry is None or message is None:
             self._backlog += 1
@@ -356,12 +356,12 @@ class OutboxModel(Model, Keeper):
         self._disk.submit()
         self._tell_empty()
 
-    # Sending what is stored
+    # Sending stored messages
 
     def fill_line(self) -> None:
-        """Have what is being written sent, where nothing comes before it and it may be sent."""
+        """Put messages that are being written in line, if nothing is ahead of them and they may be sent."""
         if self._behind and not self._backlog and self._gate.publishable:
-            # What was lost has come back behind what was published later.
+            # Lost messages have come back behind later ones.
             for key in sorted(self._behind)[: max(0, LOAD - self._to_send)]:
                 entry = self._behind[key]
                 if not entry.message.future.done():
@@ -371,7 +371,7 @@ class OutboxModel(Model, Keeper):
                     self._publisher.enter_stored(copy)
 
     def load_more(self) -> None:
-        """Read more of what is stored, where it may be sent and not enough is in line."""
+        """Read more stored messages, if they may be sent and too few are in line."""
         wanted = self._backlog and self._to_send < LOAD and len(self._deferred) < MAX_DEFERRED
         disk = self._disk
         if wanted and self._gate.publishable and not disk.loading:
@@ -401,13 +401,13 @@ class OutboxModel(Model, Keeper):
     # The disk
 
     def _open_disk(self, path: str, name: str) -> "Disk":
-        # SQLite is loaded where it is needed.
+        # SQLite is loaded only if it is needed.
         from .delivery.disk import Disk  # noqa: PLC0415
 
         return Disk(path, name, self._loop, self._on_done, self._on_silence)
 
     def _on_silence(self, problem: str) -> None:
-        """End what is being written: nobody should wait any longer."""
+        """End messages that are being written: they should wait no longer."""
         self._fail(problem, problem)
         self._loop.call_soon(self._end_writing)
 
@@ -427,7 +427,7 @@ class OutboxModel(Model, Keeper):
         elif batch.look and done.problem is None:
             self.feed(self.files_opened)
         if self.holds:
-            # Another client may have left something, or somebody have asked for another try.
+            # Another client may have left messages, or the command line asked for a retry.
             self._note_backlog()
         self._see_end_of_backlog()
         self._tell_empty()
@@ -445,7 +445,7 @@ class OutboxModel(Model, Keeper):
         message, behind, loaded = self._writing[key].message, key in self._behind, self._loaded.get(key)
         was_sent = message.sent_at or not (behind or (loaded is not None and not loaded.sent_at))
         if message.future.cancelled() and not was_sent:
-            # Nobody waits for it any more.
+            # The publish was cancelled.
             if loaded is not None:
                 self._forget(key, loaded)
             self._delete(key, message)
@@ -458,11 +458,11 @@ class OutboxModel(Model, Keeper):
     def _note_failure(self, key: Key) -> None:
         entry = self._give_back(key)
         if entry is not None:
-            # When it is known that nothing can be stored.
+            # Later, once it is known that nothing can be stored.
             self._loop.call_soon(self._end_unstored, entry)
 
     def _give_back(self, key: Key) -> Entry | None:
-        """Take no more notice of a message that is not stored; returns it, unless a copy of it is on the wire."""
+        """Give up a message that could not be stored; return it, unless a copy of it is on the wire."""
         loaded, entry = self._loaded.get(key), self._writing[key]
         is_on_wire = loaded is not None and loaded.sent_at and loaded is not entry.message
         if loaded is not None:
@@ -491,7 +491,7 @@ class OutboxModel(Model, Keeper):
         if batch.load is None:
             return
         if done.problem is None and not done.rows:
-            # There is less than was thought: what is there is counted again.
+            # There were fewer messages than expected: count them again.
             self._backlog = 0
             self._disk.next.look = True
         self._enter(done.rows)
@@ -501,17 +501,17 @@ class OutboxModel(Model, Keeper):
         if kind not in self._told:
             self._told.add(kind)
             LOGGER.error("outbox %s: nothing can be stored: %s", self._settings.outbox, shown(reason))
-        # A change of state is not to come within another.
+        # A change of state must not come within another.
         self.schedule(self.state, 0, self.disk_failed, reason)
         return f"{SILENT}: {shown(reason)}"
 
     def _end_writing(self) -> None:
-        """End what is being written; what the disk was given may yet be there."""
+        """End messages that are being written; those already handed to the disk may still be stored."""
         given = self._disk.given
         self._disk.next.puts.clear()
         for entry in [entry for key in list(self._writing) if (entry := self._give_back(key)) is not None]:
             if entry.message.number in given:
-                entry.error = OutcomeUnknown("the disk has not answered in time; it may be stored, and delivered later")
+                entry.error = OutcomeUnknown("the disk did not answer in time; it may be stored, and delivered later")
             self._end_unstored(entry)
 
     def _look(self) -> None:
@@ -524,10 +524,10 @@ class OutboxModel(Model, Keeper):
             self._look_timer.cancel()
             self._look_timer = None
 
-    # What is declared
+    # Called by the declared transitions
 
     def open_files(self, _event: EventData) -> None:
-        """Open the files, and count what they hold."""
+        """Open the files, and count the messages in them."""
         self._disk.next.close = False
         self._stop_looking()
         self._look()
@@ -537,16 +537,16 @@ class OutboxModel(Model, Keeper):
         return OPEN_LIMIT, f"it has not been opened within {OPEN_LIMIT:g} s"
 
     def send_waiting(self, _event: EventData) -> None:
-        """Send what waits, in order."""
+        """Send waiting messages, in order."""
         self._publisher.send_waiting()
         self._tell_empty()
 
     def store_waiting(self, _event: EventData) -> None:
-        """Store what waits: what is stored comes first."""
+        """Store waiting messages behind those that are stored."""
         self._store_line()
 
     def refuse_waiting(self, _event: EventData) -> None:
-        """End what waits: it would come behind what is stored, and that cannot be."""
+        """Refuse waiting messages: they belong behind stored ones, where nothing can be stored."""
         for message, _ in self._publisher.take_waiting():
             self._publisher.give_up(message, f"{SILENT}: {self._trouble}")
 
@@ -555,7 +555,7 @@ class OutboxModel(Model, Keeper):
         return RETRY_DELAY, ""
 
     def close_files(self, _event: EventData) -> None:
-        """Write what was to be stored, and close the files."""
+        """Finish pending writes, and close the files."""
         self._stop_looking()
         for timer in self._deferred.values():
             timer.cancel()
@@ -565,11 +565,11 @@ class OutboxModel(Model, Keeper):
         self._disk.submit()
 
     def finish_limit(self, _event: EventData) -> Timeout:
-        """Return how long a client that is stopped may write."""
+        """Return how long a stopped client may write."""
         return FINISH_LIMIT, ""
 
     def give_up_writing(self, _event: EventData) -> None:
-        """End what was not written in time, and forget what the files held."""
+        """End messages that were not written in time, and forget what the files held."""
         self._end_writing()
         self._backlog = self._to_send = self._size = self._set_aside = 0
         self._loaded.clear()
@@ -583,5 +583,5 @@ class OutboxModel(Model, Keeper):
 
 
 def _is_fate(message: Message, error: AMQPException) -> bool:
-    """Tell whether an error is about the connection, not about the message itself."""
+    """Return whether an error is about the connection rather than about the message itself."""
     return isinstance(error, (NotReadyError, OutcomeUnknown)) and not blames(error.__cause__, message)

@@ -16,19 +16,19 @@ from .states import RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
 
 LOGGER = logging.getLogger(__name__)
 
-#: Of the time for which credentials are valid, what is kept for renewing them.
+#: The part of the credentials' validity that is reserved for renewing them.
 RESERVE: Final = 1 / 3
-#: Of that time, the first delay after a renewal that failed.
+#: The part of it that is the first delay after a failed renewal.
 RETRY: Final = 1 / 30
-#: Seconds between two renewals at least, however short the time is.
+#: The least seconds between two renewals, however short the validity is.
 SHORTEST_DELAY: Final = 0.1
 
 
 class RenewalModel(Model):
-    """The model: whether the credentials of the open connection have to be renewed, and how far that has come."""
+    """The model: whether the open connection's credentials need renewing, and how far that has got."""
 
     state: Renewal
-    # What the declaration adds; tests/test_states.py holds the two equal.
+    # Added by the declaration; tests/test_states.py keeps the two in step.
     login_accepted: Trigger
     renewal_due: Trigger
     credentials_given: Trigger
@@ -47,7 +47,7 @@ class RenewalModel(Model):
 
     @property
     def expires(self) -> bool:
-        """Whether the credentials are valid for a time only."""
+        """Whether the credentials expire."""
         return self._address.expires
 
     @property
@@ -56,7 +56,7 @@ class RenewalModel(Model):
         return self._link.user == self._address.user
 
     def renewal_delay(self, event: EventData) -> Timeout:
-        """Return the delay before the function is asked again: most of the time, or the back-off after a failure."""
+        """Return the delay before the function is called again: most of the validity; after a failure, the back-off."""
         if event.event.name == "renewal_failed":
             return self._retries.next(), ""
         lifetime = self._address.lifetime
@@ -65,14 +65,14 @@ class RenewalModel(Model):
 
     def ask_limit(self, _event: EventData) -> Timeout:
         """Return how long the function may take."""
-        return ASK_LIMIT, f"{self._address.function} has not answered within {ASK_LIMIT:g} s"
+        return ASK_LIMIT, f"{self._address.function} has not returned within {ASK_LIMIT:g} s"
 
     def ask_again(self, _event: EventData) -> None:
-        """Ask the function for new credentials."""
+        """Call the function for new credentials."""
         self._address.ask(self._on_answer, for_connection=True)
 
     def stop_asking(self, _event: EventData) -> None:
-        """Cancel the question."""
+        """Cancel the call."""
         self._address.stop_asking()
 
     def send_secret(self, _event: EventData) -> None:
@@ -80,20 +80,20 @@ class RenewalModel(Model):
         self._link.renew_secret(self._address.password, lambda: self.feed(self.secret_accepted))
 
     def tell_other_user(self, _event: EventData) -> None:
-        """Say that the open connection keeps its user."""
+        """Log that the open connection keeps its user."""
         self._log.log(
             logging.WARNING,
-            "%s answered another user, for the next connection; this one keeps its own",
+            "%s returned another user: it takes effect with the next connection; this one keeps its user",
             self._address.function,
         )
 
     def tell_failure(self, event: EventData) -> None:
-        """Say that the renewal failed, and how much time is left."""
+        """Log that the renewal failed, and how much time is left."""
         left = self._address.valid_for
-        time = f"valid for another {left:.1f} s" if left > 0 else f"no longer valid for {-left:.1f} s"
+        time = f"they are valid for another {left:.1f} s" if left > 0 else f"they expired {-left:.1f} s ago"
         self._log.log(
             logging.WARNING,
-            "renewing the credentials failed: %s; they are %s, and the connection goes on",
+            "renewing the credentials failed: %s; %s, and the connection stays open",
             event.kwargs.get("reason", ""),
             time,
         )

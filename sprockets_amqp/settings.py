@@ -1,7 +1,7 @@
 """Settings: what they are, where they come from, and what is wrong with them.
 
-Arguments come before ``AMQP_…`` variables, these before ``RABBITMQ_…``, these before the defaults; empty variables
-count as unset.
+Arguments take precedence over ``AMQP_…`` variables, these over ``RABBITMQ_…``, and these over the defaults. Empty
+variables count as unset.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ DEFAULT_CONNECTION_ATTEMPTS: Final = 3
 if TYPE_CHECKING:
     from .access import Access
 
-#: The URL, or what is asked for it.
+#: The URL, or a function that returns it.
 URL = str | Callable[[], "str | Access | Awaitable[str | Access]"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
@@ -39,9 +39,9 @@ T = TypeVar("T")
 
 
 def _forgetting(cls: type[T]) -> type[T]:
-    """Have a class raise what is wrong with its arguments from a frame that holds none of them.
+    """Make a class raise errors about its arguments from a frame that does not hold them.
 
-    A traceback may be shown with what its frames hold: error trackers do.
+    Error trackers show tracebacks with their frames' local variables.
     """
     make = cls.__init__
 
@@ -88,9 +88,9 @@ def _folder(value: object) -> str | None:
     if importlib.util.find_spec("fcntl") is None:
         raise ValueError("needs a system with POSIX file locks")
     if not Path(path).is_dir():
-        raise ValueError("must be a folder that exists")
+        raise ValueError("must be an existing folder")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ValueError("must be a folder that this process may write to")
+        raise ValueError("must be a folder that this process can write to")
     return str(Path(path).absolute())
 
 
@@ -152,60 +152,68 @@ def _text(value: object) -> str | None:
     if not isinstance(value, str):
         raise ValueError("must be a str")
     if not is_utf8(value):
-        raise ValueError("must be a str that UTF-8 can hold, without lone surrogates")
+        raise ValueError("must be a str that UTF-8 can encode, without lone surrogates")
     if len(value.encode()) > SHORT_STRING_LIMIT:
-        raise ValueError(f"must have {SHORT_STRING_LIMIT} octets at the most")
+        raise ValueError(f"must have at most {SHORT_STRING_LIMIT} octets")
     return value
 
 
 @_forgetting
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a client is told; every value was checked and has its type.
+    """A client's settings; every value has been checked and converted to its type.
 
     Raises:
-        ValueError: a value is bad; the sentence names the setting, where it came from, and what it must be.
+        ValueError: a value is invalid; the error names the setting, where it came from, and what it must be.
     """
 
-    #: One node, or several, comma separated; or a function or coroutine function that is asked for that, or for an
-    #: `Access`, before each round of attempts to connect.
+    #: One node, or several, separated by commas; or a function or coroutine function that returns this, or an `Access`,
+    #: and is called before each round of attempts to connect.
     url: URL = _setting(DEFAULT_URL, "URL", _url)
-    #: Seconds that a publish waits for ready, and an outage lasts before it counts as persistent; 0: never wait.
+    #: Seconds that a publish waits for ready, and after which an outage is persistent; 0: never wait.
     timeout: float = _setting(10.0, "TIMEOUT", _seconds)
     #: Seconds to wait for a confirmation.
     confirm_timeout: float = _setting(30.0, "CONFIRM_TIMEOUT", _positive_seconds)
-    #: Seconds before the first attempt to reconnect; doubled for each further one up to max_reconnect_delay.
+    #: Seconds before the first attempt to reconnect; doubled for each further attempt, up to max_reconnect_delay.
     reconnect_delay: float = _setting(DEFAULT_RECONNECT_DELAY, "RECONNECT_DELAY", _positive_seconds)
+    #: Seconds up to which that delay is doubled.
     max_reconnect_delay: float = _setting(60.0, "MAX_RECONNECT_DELAY", _positive_seconds)
-    #: Attempts to reach a single node before the client is closed and waits; of several nodes each is tried once.
+    #: Attempts on a single node before the client is closed and waits; each of several nodes is tried once.
     connection_attempts: int = _setting(DEFAULT_CONNECTION_ATTEMPTS, "CONNECTION_ATTEMPTS", _count)
+    #: Whether a publish ends when RabbitMQ confirms it, rather than when it is handed to the connection.
     enable_confirmations: bool = _setting(True, "CONFIRMATIONS", _flag)
+    #: Whether a publish whose message no queue takes ends with `MessageReturned`.
     fail_on_return: bool = _setting(False, "FAIL_ON_RETURN", _flag)
+    #: Whether messages that were lost with a connection or channel are sent again.
     republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)
-    #: Messages on the wire.
+    #: The most messages that may be on the wire, unconfirmed.
     max_unconfirmed: int = _setting(1000, "MAX_UNCONFIRMED", _count)
-    #: Messages in line, and the octets of their bodies and properties.
+    #: The most messages that may wait in line.
     max_waiting: int = _setting(10000, "MAX_WAITING", _count)
+    #: The most octets of bodies and properties that may wait in line.
     max_waiting_size: int = _setting(64 * 1024**2, "MAX_WAITING_SIZE", _count)
-    #: The largest body in bytes; None: what RabbitMQ's version allows by default (`transport.Connection.body_limit`).
+    #: The largest body in bytes; None: the default of RabbitMQ's version (`transport.Connection.body_limit`).
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
+    #: The app_id of messages that are published without one.
     default_app_id: str | None = _setting(None, "APP_ID", _text)
-    #: A folder for messages that cannot be sent: a publish ends with `STORED` once it is on the disk there.
+    #: A folder for messages that cannot be sent: a publish ends with `STORED` once its message is on disk there.
     outbox: str | None = _setting(None, "OUTBOX", _folder)
-    #: The octets that all that is stored may take.
+    #: The most octets that all stored messages may take.
     outbox_limit: int = _setting(1024**3, "OUTBOX_LIMIT", _count)
-    #: Files in PEM format, read at each attempt to connect: whom to trust, who the client is, and its private key.
+    #: A PEM file with the certificates of trusted authorities; all PEM files are read at each attempt to connect.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)
+    #: A PEM file with the client's certificate.
     tls_certificate: str | None = _setting(None, "TLS_CERTIFICATE", _path)
+    #: A PEM file with the private key of that certificate, if the certificate's file does not hold it.
     tls_key: str | None = _setting(None, "TLS_KEY", _path)
-    #: A context of your own, instead of these files.
+    #: An SSL context of your own, instead of these files.
     tls_context: ssl.SSLContext | None = _setting(None, "", _context)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = _converted(field, getattr(self, field.name), f"argument {field.name}")
             if isinstance(value, ValueError):
-                # What was not checked is not to be shown.
+                # Unchecked values must not be shown.
                 vars(self).clear()
                 raise value
             object.__setattr__(self, field.name, value)
@@ -221,29 +229,29 @@ class Settings:
 
     @property
     def tls(self) -> TLS:
-        """What the settings say of TLS."""
+        """The settings for TLS."""
         return TLS(self.tls_ca, self.tls_certificate, self.tls_key, self.tls_context)
 
     @property
     def shown_url(self) -> str:
-        """The URL without passwords, or the name of the function that is asked for it."""
+        """The URL without passwords, or the name of the function that returns it."""
         return hide_password(self.url) if isinstance(self.url, str) else f"{function_name(self.url)}()"
 
     def _outbox_problem(self) -> str:
         if self.outbox is None:
             return ""
         if not self.enable_confirmations:
-            return "outbox is given, and enable_confirmations is false: without confirmations nobody knows what to keep"
-        # What is lost is sent again: from the line, or from the disk.
+            return "outbox needs enable_confirmations: without confirms, the client cannot know which messages to keep"
+        # Lost messages are sent again, from the line or from disk.
         object.__setattr__(self, "republish_unconfirmed", True)
         return ""
 
     def _tls_problem(self) -> str:
         files = [name for name in ("tls_ca", "tls_certificate", "tls_key") if getattr(self, name) is not None]
         if self.tls_context is not None and files:
-            return f"tls_context and {files[0]} are given: say it in one place"
+            return f"tls_context and {files[0]} are both given: use one of them"
         if self.tls_key is not None and self.tls_certificate is None:
-            return "tls_key is given without tls_certificate: a private key says nothing without its certificate"
+            return "tls_key is given without tls_certificate: a private key is of no use without its certificate"
         if not self.tls.given:
             return ""
         try:
@@ -257,17 +265,17 @@ class Settings:
 
 
 def prefixes(name: str = DEFAULT_NAME) -> tuple[str, ...]:
-    """Return the prefixes of the variables of the client with this name; the first one wins."""
+    """Return the prefixes of the variables of the client with this name, in order of precedence."""
     return PREFIXES if name == DEFAULT_NAME else (f"{check_name(name).upper()}_",)
 
 
 def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEFAULT_NAME) -> dict[str, Any]:
-    """Return the settings that the environment gives, checked, as keyword arguments of `Client`.
+    """Return the settings from the environment, checked, as keyword arguments of `Client`.
 
     ``name`` is that of one of several clients: ``"audit"`` has the variables ``AUDIT_URL``, ``AUDIT_TIMEOUT`` ...
 
     Raises:
-        ValueError: a variable's value is bad; the sentence names the variable and what it must be.
+        ValueError: a variable is invalid; the error names it and what it must be.
     """
     found: dict[str, Any] = {}
     try:
@@ -282,13 +290,13 @@ def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEF
                     break
         return found
     finally:
-        # A traceback may be shown with what its frames hold.
+        # Tracebacks may be shown with their frames' local variables.
         value = None
         found, environ = {}, {}
 
 
 def function_name(function: Callable[..., object]) -> str:
-    """Name a function for people, without the arguments that a `functools.partial` holds."""
+    """Name a function for people, without the arguments bound by a `functools.partial`."""
     inner = inspect.unwrap(function)
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -296,7 +304,7 @@ def function_name(function: Callable[..., object]) -> str:
 
 
 def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:
-    """Return the setting, or the ValueError about it, which no frame that holds the value has raised."""
+    """Return the setting, or the ValueError about it, which was raised from no frame that holds the value."""
     try:
         return field.metadata["convert"](value)
     except ValueError as error:

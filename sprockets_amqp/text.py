@@ -1,4 +1,4 @@
-"""Text from outside, for people: one line, bounded, and nothing that moves a cursor or forges a line of a log."""
+"""Text from outside, made safe to show: one bounded line that cannot move a cursor or forge a log line."""
 
 from typing import Final
 
@@ -6,14 +6,14 @@ from typing import Final
 LIMIT: Final = 500
 #: Octets of a short string, which AMQP's names, ids and most properties are (AMQP 0-9-1, section 4.2.5.3).
 SHORT_STRING_LIMIT: Final = 255
-#: Of a whole sentence, in which several of them may stand.
+#: Characters of a whole sentence, which may contain several of them.
 SENTENCE_LIMIT: Final = 2000
 
 
 def shown(text: object, limit: int = LIMIT) -> str:
-    r"""Return the text with what is not printable escaped as Python does it, cut to ``limit`` characters.
+    r"""Return the text with unprintable characters escaped as in Python, cut to ``limit`` characters.
 
-    Not printable are line ends, control characters, what changes the direction of writing, and lone surrogates.
+    Line ends, control characters, characters that change the writing direction and lone surrogates are unprintable.
 
     >>> print(shown("created\nERROR \x1b[31mall is lost"))
     created\nERROR \x1b[31mall is lost
@@ -23,7 +23,7 @@ def shown(text: object, limit: int = LIMIT) -> str:
     line = text if isinstance(text, str) else str(text)
     if len(line) <= limit and line.isprintable():
         return line
-    # No more than this can be left of it.
+    # Escaping only makes it longer: the rest would be cut anyway.
     escaped = "".join(char if char.isprintable() else _escape(char) for char in line[: limit + 1])
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 

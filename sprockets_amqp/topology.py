@@ -1,4 +1,4 @@
-"""Exchanges, queues and bindings: what `setup` declares, on a channel that is closed before any other is opened."""
+"""Exchanges, queues and bindings: `setup` declares them, on a channel that is closed before the next is opened."""
 
 import asyncio
 import contextvars
@@ -19,29 +19,29 @@ from .wire.transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
-#: The task that runs setup, in all that it calls.
+#: The task that runs setup, in everything that setup calls.
 _RUNNING: "Final[contextvars.ContextVar[asyncio.Task[Any] | None]]" = contextvars.ContextVar("setup", default=None)
 
 
 class Topology:
     """Declares exchanges, queues and bindings, in the order of the calls.
 
-    It is what `setup` is given. Each call returns when RabbitMQ has declared it. The arguments are pika's
-    (https://pika.readthedocs.io/en/stable/modules/channel.html); what stands there already has to be declared with
-    the same ones (https://www.rabbitmq.com/docs/queues#property-equivalence). After a call that RabbitMQ refused,
-    further ones go on: a passive declaration finds out what is there.
+    `setup` receives it. Each call returns when RabbitMQ has made the declaration. The arguments are pika's
+    (https://pika.readthedocs.io/en/stable/modules/channel.html). What exists already must be declared with the same
+    arguments (https://www.rabbitmq.com/docs/queues#property-equivalence). After RabbitMQ has refused a call, further
+    calls still work: use a passive declaration to find out what exists.
 
     Each call raises:
         pika.exceptions.ChannelClosedByBroker: RabbitMQ refused it (403 ACCESS_REFUSED, 404 NOT_FOUND,
             406 PRECONDITION_FAILED ...).
-        TypeError, ValueError: an argument is bad.
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._channel: Channel | None = None
         self._turn = asyncio.Lock()
-        #: What the present call, of which there is one at a time, waits for.
+        #: What the current call waits for; there is one call at a time.
         self._answer: asyncio.Future[Any] | None = None
 
     async def exchange_declare(
@@ -78,7 +78,7 @@ class Topology:
         auto_delete: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> Queue.DeclareOk:
-        """Declare a queue; the answer's ``queue`` is its name, also where RabbitMQ chose it (``""``)."""
+        """Declare a queue; the answer's ``queue`` is its name, even if RabbitMQ chose it (``""``)."""
         declared: Queue.DeclareOk = await self._call(
             Channel.queue_declare,
             queue=queue,
@@ -101,7 +101,7 @@ class Topology:
     async def exchange_bind(
         self, destination: str, source: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
     ) -> None:
-        """Bind an exchange to another, from which messages come."""
+        """Bind ``destination`` to ``source``, from which messages come."""
         await self._call(
             Channel.exchange_bind,
             destination=destination,
@@ -111,7 +111,7 @@ class Topology:
         )
 
     async def close(self) -> None:
-        """Close the channel, and return when RabbitMQ has closed it: a user may be allowed only one."""
+        """Close the channel, and return when RabbitMQ has closed it: the user may be allowed only one."""
         async with self._turn:
             channel = self._channel
             if channel is not None:
@@ -143,7 +143,7 @@ class Topology:
                 self._answer.set_exception(error)
 
 
-#: A coroutine function that declares what has to be there before anything is published.
+#: A coroutine function that declares what must exist before anything is published.
 SetupFunction = Callable[[Topology], Awaitable[object]]
 
 
@@ -166,13 +166,13 @@ class Setup:
         return function_name(self._function) if self._function is not None else "setup"
 
     def run(self, connection: Connection, tell: Callable[[AMQPException | None], object]) -> None:
-        """Run the function, and tell with what it failed, or None; after `cancel` nothing is told."""
+        """Run the function, then call ``tell`` with why it failed, or None; after `cancel`, ``tell`` is not called."""
         assert self._function is not None
         self._task = task = self._loop.create_task(declare(self._function, connection))
         task.add_done_callback(lambda _task: self._on_done(task, tell))
 
     def cancel(self) -> None:
-        """End the run."""
+        """Cancel the run."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -191,18 +191,18 @@ class Setup:
 
 
 async def declare(function: SetupFunction, connection: Connection) -> None:
-    """Run the function, and close its channel. Raises what it raises, and TypeError for no coroutine function."""
+    """Run the function and close its channel. Raises what it raises, and TypeError for another kind of function."""
     _RUNNING.set(asyncio.current_task())
     topology = Topology(connection)
     running: object = function(topology)
     if not inspect.isawaitable(running):
-        raise TypeError(f"{function_name(function)} is no coroutine function: write async def")
+        raise TypeError(f"{function_name(function)} is not a coroutine function: define it with async def")
     await running
     await topology.close()
 
 
 def in_setup() -> bool:
-    """Tell whether `setup` is what calls: nothing goes out before it has ended."""
+    """Return whether `setup` is the caller: nothing goes out before it has ended."""
     task = _RUNNING.get()
     return task is not None and not task.done()
 

@@ -9,22 +9,22 @@ import pika
 from .wire.pika_insides import url_options
 from .wire.tls import NO_TLS, TLS, contradiction, read_options, unreadable, verify
 
-#: pika's; see `node_parameters`.
+#: pika's options; see `node_parameters`.
 URL_OPTIONS: Final = url_options()
 
-#: pika's names in ssl_options for whom to trust; it wants one of them.
+#: pika's names in ssl_options for trusted authorities; it requires one of them.
 CA_OPTIONS: Final = ("ca_certs", "cafile", "ca_path", "capath", "ca_data", "cadata")
 
 
 def node_parameters(url: str, tls: TLS = NO_TLS) -> list[pika.URLParameters]:
-    """Parse a URL that may name several nodes, into pika's parameters of each, with the files of TLS read.
+    """Parse a URL that may name several nodes into pika's parameters of each, and read the TLS files.
 
-    Nodes are comma separated, with credentials and vhost once (``amqp://user:password@one,two:5673/vhost``) or each
-    (``amqp://user:password@one/vhost,amqp://…``). Options after ``?`` are pika's
-    (https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters).
+    Nodes are separated by commas, with credentials and vhost given once
+    (``amqp://user:password@one,two:5673/vhost``) or for each (``amqp://user:password@one/vhost,amqp://…``). Options
+    after ``?`` are pika's (https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters).
 
     Raises:
-        ValueError: a part, or what the settings say of TLS, cannot be used; the sentence never shows a password.
+        ValueError: a part of the URL, or a setting for TLS, cannot be used; the error never shows a password.
     """
     try:
         if not is_utf8(url):
@@ -33,18 +33,18 @@ def node_parameters(url: str, tls: TLS = NO_TLS) -> list[pika.URLParameters]:
     except ValueError as error:
         problem = str(error)
     finally:
-        # A traceback may be shown with what its frames hold.
+        # Tracebacks may be shown with their frames' local variables.
         url = ""
     raise ValueError(problem)
 
 
 def split(url: str) -> list[str]:
-    """Return a URL of its own for each node that the URL names."""
+    """Return a separate URL for each node that the URL names."""
     return [node for part in re.split(r",(?=amqps?://)", url) for node in _nodes(part)]
 
 
 def is_utf8(text: str) -> bool:
-    """Tell whether UTF-8 can hold it: Python reads an environment's other octets as lone surrogates."""
+    """Return whether UTF-8 can encode it: Python reads other octets from the environment as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -53,7 +53,7 @@ def is_utf8(text: str) -> bool:
 
 
 def node_name(node: pika.URLParameters) -> str:
-    """Name a node by its host and port, an IPv6 address in brackets so that the port can be told from it."""
+    """Name a node by host and port, with an IPv6 address in brackets."""
     return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
 
 
@@ -80,16 +80,16 @@ def _parameters(url: str, tls: TLS) -> pika.URLParameters:
     node, _, query = url.partition("?")
     try:
         parts = urlsplit(node)
-        # A password with an unescaped character would silently change what is meant.
+        # An unescaped character in a password would silently change the URL's meaning.
         if "#" in url or "@" in parts.path + query or parts.netloc.count("@") > 1 or parts.port == 0:
             raise ValueError
         without_password = parts.username is not None and parts.password is None
-        # pika stumbles over a user without a password.
+        # pika fails over a user without a password.
         parameters = pika.URLParameters("amqp://" if without_password else node)
     except Exception:
-        # Without a cause: pika and urllib quote the password.
+        # Without a cause, because pika and urllib quote the password.
         raise ValueError(
-            "is no AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
+            "is not an AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
             "in user, password and vhost (/ is %2f)"
         ) from None
     if without_password:
@@ -103,27 +103,27 @@ def _parameters(url: str, tls: TLS) -> pika.URLParameters:
             verify(parameters.ssl_options.context, read_options(dict(parse_qsl(query)).get("ssl_options", "")))
     if tls.given:
         if not url.startswith("amqps:"):
-            raise ValueError(f"the URL must begin with amqps:// where {tls.given} is given")
+            raise ValueError(f"the URL must begin with amqps:// if {tls.given} is given")
         if "ssl_options" in dict(parse_qsl(query)):
-            raise ValueError(f"the URL has ssl_options, and {tls.given} is given: say it in one place")
+            raise ValueError(f"the URL has ssl_options, and {tls.given} is given as well: use one of them")
         parameters.ssl_options = tls.options(parameters.host)
     return parameters
 
 
 def _check_options(node: str, query: str) -> None:
-    """Name the option that is bad; one that pika does not know is not shown, as it may be a part of a password."""
+    """Name the invalid option; an unknown one is not shown, as it may be part of a password."""
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError:
-        raise ValueError("must have options after ? as name=value&name=value") from None
+        raise ValueError("must have options after ? in the form name=value&name=value") from None
     names = [name for name, _ in options]
     if not set(names) <= URL_OPTIONS:
-        raise ValueError(f"has an option after ? that is not known; there are {', '.join(sorted(URL_OPTIONS))}")
+        raise ValueError(f"has an unknown option after ?; the known ones are {', '.join(sorted(URL_OPTIONS))}")
     for name, value in options:
         if names.count(name) > 1:
             raise ValueError(f"has the option {name} more than once")
         try:
-            # pika leaves out what is empty.
+            # pika ignores an empty value.
             pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}")
             problem = contradiction(read_options(value)) if name == "ssl_options" else ""
         except Exception as error:
@@ -134,12 +134,12 @@ def _check_options(node: str, query: str) -> None:
 
 
 def _tls_trouble(value: str, error: Exception) -> str:
-    """Say what is wrong with ssl_options, without a word of what they hold."""
+    """Say what is wrong with ssl_options, without showing their values."""
     options = read_options(value)
     if options and not any(options.get(name) for name in CA_OPTIONS):
         return (
-            "names nobody to trust: add 'ca_certs': '/path/to/authorities.pem', the certificates of those who sign "
-            "the node's, beside certfile and keyfile, which are the client's own"
+            "names no authority to trust: add 'ca_certs': '/path/to/authorities.pem', with the certificates of the "
+            "authorities that sign the node's; certfile and keyfile are the client's own"
         )
     return unreadable(options) or type(error).__name__
 
@@ -151,7 +151,7 @@ def hide_password(url: str) -> str:
 
 
 def _hide_option(match: re.Match[str]) -> str:
-    """Hide ssl_options, however its name is written, and what is no option."""
+    """Hide ssl_options, however the name is encoded, and anything that is not a known option."""
     harmless = unquote(match[1][:-1]) in URL_OPTIONS - {"ssl_options"}
     return match[0] if harmless else f"{match[1]}***"
 

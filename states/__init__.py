@@ -1,4 +1,4 @@
-"""The declared lifecycle: the one place that decides what may happen to the connection when."""
+"""The declared lifecycle: the one place that decides what may happen to the connection, and when."""
 
 from .connection import DESCRIPTIONS, DOCUMENTED, STATES, TRANSITIONS, Closed, Closing, Connecting, State, Substate
 from .outage import OUT, OUTAGE_STATES, OUTAGE_TRANSITIONS, PUBLISH_OUTCOMES, Outage, PublishOutcome

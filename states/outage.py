@@ -1,7 +1,7 @@
-"""The outage, and what becomes of a publish: declared over the states of the connection.
+"""The outage, and what becomes of a publish, declared over the states of the connection.
 
-An outage is the time in which publishing is neither possible nor given up. When it lasts longer than the setting
-``timeout`` it is persistent: then nobody waits any more.
+An outage lasts while publishing is impossible and the client is trying to make it possible. Once it has lasted longer
+than the setting ``timeout`` it is persistent, and publishes no longer wait.
 """
 
 import enum
@@ -12,7 +12,7 @@ from .vocabulary import Declared, Row
 
 
 class Outage(enum.Enum):
-    """Whether the connection is out, and for how long."""
+    """Whether there is an outage, and whether it is persistent."""
 
     CALM = "calm"
     COUNTING = "counting"
@@ -20,10 +20,10 @@ class Outage(enum.Enum):
 
 
 OUTAGE_STATES: Final = (
-    Declared(Outage.CALM, "Publishing is possible, or was not asked for."),
+    Declared(Outage.CALM, "Publishing is possible, or no connection is wanted."),
     Declared(
         Outage.COUNTING,
-        "Publishing is impossible, but not yet for longer than `timeout`.",
+        "Publishing is impossible, but has not been for longer than `timeout`.",
         timeout="patience",
         on_timeout="outage_lasted",
     ),
@@ -34,7 +34,7 @@ OUTAGE_STATES: Final = (
     ),
 )
 
-#: The states of the connection that are an outage; entering one of them is ``outage_began``, any other
+#: The states of the connection that make an outage: entering them pulls ``outage_began``, leaving them
 #: ``outage_ended``.
 OUT: Final = frozenset({*Connecting, State.BLOCKED, Closed.RETRYING})
 
@@ -52,7 +52,7 @@ def _outcomes(usual: PublishOutcome, persistent: PublishOutcome) -> dict[Outage,
     return {Outage.CALM: usual, Outage.COUNTING: usual, Outage.PERSISTENT: persistent}
 
 
-#: What becomes of a publish in each state: usually, and in a persistent outage. An outbox may change it: `outbox.py`.
+#: What becomes of a publish in each state, usually and in a persistent outage. An outbox may change it: `outbox.py`.
 PUBLISH_OUTCOMES: Final[dict[Substate, dict[Outage, PublishOutcome]]] = {
     State.IDLE: _outcomes("waits", "waits"),
     Connecting.ASKING: _outcomes("waits", "is refused"),

@@ -1,7 +1,7 @@
-"""The outbox, declared: whether messages are kept on the disk, and what that makes of a publish.
+"""The outbox, declared: whether messages are kept on disk, and how that changes what becomes of a publish.
 
-A message that would end as not sent, or as lost, is stored in the folder ``outbox`` instead. While anything that is
-stored has yet to be sent, the outbox is the line: what is published is stored behind it.
+A message that would end as not sent, or as lost, is stored in the folder ``outbox`` instead. While stored messages are
+waiting to be sent, the outbox is the line: new messages are stored behind them.
 """
 
 import enum
@@ -13,7 +13,7 @@ from .vocabulary import Declared, Row
 
 
 class Outbox(enum.Enum):
-    """What the outbox does with a message."""
+    """What the outbox does with messages."""
 
     OFF = "off"
     OPENING = "opening"
@@ -25,48 +25,48 @@ class Outbox(enum.Enum):
 
 
 OUTBOX_STATES: Final = (
-    Declared(Outbox.OFF, "There is no outbox, or the client was not started."),
+    Declared(Outbox.OFF, "There is no outbox, or the client is not running."),
     Declared(
         Outbox.OPENING,
-        "The files are opened, and counted: what they hold comes first.",
+        "The files are being opened and their messages counted: those are sent first.",
         on_enter=("open_files",),
         timeout="open_limit",
         on_timeout="disk_failed",
     ),
     Declared(
         Outbox.CLEAR,
-        "Everything that is stored was sent; messages can be stored.",
+        "Every stored message has been sent; more can be stored.",
         on_enter=("send_waiting",),
     ),
     Declared(
         Outbox.HOLDING,
-        "Something that is stored has yet to be sent: the outbox is the line.",
+        "Stored messages are waiting to be sent; new ones are stored behind them.",
         on_enter=("store_waiting",),
     ),
     Declared(
         Outbox.FULL,
-        "Something that is stored has yet to be sent, and nothing more can be stored: see the log.",
+        "Stored messages are waiting to be sent, and no more can be stored: see the log.",
         on_enter=("refuse_waiting",),
         timeout="retry_delay",
         on_timeout="disk_due",
     ),
     Declared(
         Outbox.FAILING,
-        "Nothing can be stored: see the log. A publish ends as without an outbox.",
+        "Nothing can be stored: see the log. Publishes end as they would without an outbox.",
         on_enter=("send_waiting",),
         timeout="retry_delay",
         on_timeout="disk_due",
     ),
     Declared(
         Outbox.FINISHING,
-        "The client ends: what was to be stored is being written, and the files are closed.",
+        "The client is stopping: pending writes are being finished and the files closed.",
         on_enter=("close_files",),
         timeout="finish_limit",
         on_timeout="files_closed",
     ),
 )
 
-#: The states of the connection in which the outbox is open; entering one of them is ``client_started``, any other
+#: The states of the connection in which the outbox is open: entering them pulls ``client_started``, leaving them
 #: ``client_stopped``.
 STARTED: Final[frozenset[Substate]] = frozenset(PUBLISH_OUTCOMES) - {State.IDLE, Closed.STOPPED}
 
@@ -76,12 +76,12 @@ OUTBOX_TRANSITIONS: Final = (
     Row("client_started", (Outbox.OFF, Outbox.FINISHING), Outbox.OPENING, conditions="given"),
     Row("files_opened", (Outbox.OPENING, Outbox.FULL), Outbox.HOLDING, conditions="holds"),
     Row("files_opened", (Outbox.OPENING, Outbox.FAILING), Outbox.CLEAR),
-    # A message was stored, or one that was sent was lost.
+    # A message was stored, or a sent one was lost.
     Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING),
     Row("backlog_began", (Outbox.FAILING,), Outbox.FULL),
     Row("backlog_ended", (Outbox.HOLDING,), Outbox.CLEAR, unless="holds"),
     Row("backlog_ended", (Outbox.FULL,), Outbox.FAILING, unless="holds"),
-    # The disk, or outbox_limit.
+    # The disk fails, or outbox_limit is reached.
     Row("disk_failed", (Outbox.OPENING, Outbox.HOLDING), Outbox.FULL, conditions="holds"),
     Row("disk_failed", (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING), Outbox.FAILING),
     Row("disk_due", (Outbox.FULL,), Outbox.FULL, before="open_files"),
@@ -90,7 +90,7 @@ OUTBOX_TRANSITIONS: Final = (
     Row("files_closed", (Outbox.FINISHING,), Outbox.OFF, before="give_up_writing"),
 )
 
-#: What the outbox makes of a publish that usually goes out, waits or is refused.
+#: What becomes of a publish, given the outbox's state and what would become of it without an outbox.
 OUTBOX_OUTCOMES: Final[dict[Outbox, dict[PublishOutcome, PublishOutcome]]] = {
     Outbox.OFF: {"goes out": "goes out", "waits": "waits", "is refused": "is refused"},
     Outbox.OPENING: {"goes out": "waits", "waits": "waits", "is refused": "is stored"},

@@ -1,8 +1,8 @@
 """The renewal of credentials on an open connection, declared.
 
-Where the function given as ``url`` says for how long its answer is valid, it is asked again before that time is up, and
-RabbitMQ is sent the new password on the open connection (``connection.update-secret``). A renewal that fails is tried
-again with back-off; the connection stays open as long as RabbitMQ keeps it.
+If the function given as ``url`` says how long its answer is valid, it is called again before then, and the new password
+is sent to RabbitMQ on the open connection (``connection.update-secret``). A failed renewal is retried with back-off;
+the connection stays open for as long as RabbitMQ keeps it.
 """
 
 import enum
@@ -13,7 +13,7 @@ from .vocabulary import Declared, Row
 
 
 class Renewal(enum.Enum):
-    """How far the renewal of the credentials has come."""
+    """How far renewing the credentials has got."""
 
     NONE = "nothing to renew"
     VALID = "valid"
@@ -25,13 +25,13 @@ RENEWAL_STATES: Final = (
     Declared(Renewal.NONE, "There is no connection, or its credentials do not expire."),
     Declared(
         Renewal.VALID,
-        "The credentials expire; the renewal is scheduled.",
+        "The credentials will expire; their renewal is scheduled.",
         timeout="renewal_delay",
         on_timeout="renewal_due",
     ),
     Declared(
         Renewal.ASKING,
-        "The function given as `url` is asked.",
+        "The function given as `url` is being called.",
         on_enter=("ask_again",),
         on_exit=("stop_asking",),
         timeout="ask_limit",
@@ -39,13 +39,13 @@ RENEWAL_STATES: Final = (
     ),
     Declared(
         Renewal.SENDING,
-        "RabbitMQ was sent the new password, and has not answered; while it is blocking, it does not.",
+        "The new password was sent to RabbitMQ, which has not answered; while it is blocking, it does not.",
         on_enter=("send_secret",),
     ),
 )
 
-#: The states of the connection in which it is open and to be kept; entering one of them is ``login_accepted``, any
-#: other ``login_ended``.
+#: The states of the connection in which it is open and meant to stay open: entering them pulls ``login_accepted``,
+#: leaving them ``login_ended``.
 LOGGED_IN: Final[frozenset[Substate]] = frozenset(
     {
         Connecting.SETTING_UP,
@@ -60,7 +60,7 @@ RENEWAL_TRANSITIONS: Final = (
     Row("login_accepted", (Renewal.NONE,), Renewal.VALID, conditions="expires"),
     Row("renewal_due", (Renewal.VALID,), Renewal.ASKING),
     Row("credentials_given", (Renewal.ASKING,), Renewal.SENDING, conditions="sendable"),
-    # RabbitMQ cannot change the user of a connection: another one is for the next.
+    # RabbitMQ cannot change the user of a connection: a new user takes effect with the next connection.
     Row("credentials_given", (Renewal.ASKING,), Renewal.VALID, conditions="expires", before="tell_other_user"),
     Row("credentials_given", (Renewal.ASKING,), Renewal.NONE, before="tell_other_user"),
     Row("secret_accepted", (Renewal.SENDING,), Renewal.VALID, conditions="expires"),

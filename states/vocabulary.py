@@ -1,6 +1,6 @@
-"""The words that the declarations are written in: states and rows, as the `transitions` package knows them.
+"""What the declarations are made of: states and rows, in the terms of the `transitions` package.
 
-A trigger, an action, a guard and a timeout are names: of what the model in `sprockets_amqp/lifecycle.py` does.
+Triggers, actions, guards and timeouts are given by name; the machine's model in `sprockets_amqp` implements them.
 """
 
 import enum
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Declared:
-    """A state: what it means, what is done whenever it is entered and left, and how long it may last.
+    """A state: what it means, what is done on entering and leaving it, and how long it may last.
 
     Attributes:
-        state: the state, or one of the substates that refine it.
+        state: the state or substate.
         meaning: what it means, for people.
-        on_enter: actions on the way in, in their order; a substate's come after its state's.
-        on_exit: actions on the way out; a substate's come before its state's.
-        timeout: the model's method that says for how many seconds the state may last.
-        on_timeout: the trigger that is pulled then. Leaving the state earlier calls it off.
-        substates: the states that refine this one; it is never without one of them.
+        on_enter: actions on entering, in order; a substate's come after its parent's.
+        on_exit: actions on leaving; a substate's come before its parent's.
+        timeout: the model's method that returns how many seconds the state may last.
+        on_timeout: the trigger that is pulled then; leaving the state earlier cancels it.
+        substates: the states that refine this one; the model is always in one of them.
     """
 
     state: enum.Enum
@@ -33,17 +33,17 @@ class Declared:
 
 @dataclass(frozen=True)
 class Row:
-    """A transition: what happened or is asked, in which states, and where it leads.
+    """A transition: what happened or was requested, in which states it applies, and where it leads.
 
-    Of several rows for one trigger and state the first applies whose guard lets it.
+    If there are several rows for a trigger and state, the first whose guard allows it applies.
 
     Attributes:
         trigger: the name of the event.
-        source: the states in which it is known; a state stands for all of its substates.
+        source: the states in which it applies; a state stands for all its substates.
         dest: the state or substate that it leads to.
-        conditions: the guard, a property of the model, that has to be true.
-        unless: the guard that has to be false.
-        before: the action that belongs to the event, rather than to a state that it leaves or enters.
+        conditions: the guard, a property of the model, that must be true.
+        unless: the guard that must be false.
+        before: an action that belongs to the event rather than to the state left or entered.
     """
 
     trigger: str

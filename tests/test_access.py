@@ -111,11 +111,11 @@ def test_each_round_begins_with_the_question_and_a_lost_connection_begins_a_roun
     [
         (RuntimeError("vault is sealed"), "Directory() raised RuntimeError: vault is sealed"),
         (asyncio.CancelledError(), "Directory() raised CancelledError"),
-        (7, "Directory() answered no URL, but an object of type int"),
-        ("http://broker", "Directory() answered a URL that cannot be used: it must begin with amqp:// or amqps://"),
-        (Access(url(), valid_for=0), "Directory() answered a valid_for that is no number of seconds above 0"),
-        (Access(url(), valid_for=float("nan")), "answered a valid_for that is no number of seconds above 0"),
-        (Access(5), "answered no URL, but an object of type int"),  # type: ignore[arg-type]
+        (7, "Directory() returned an object of type int instead of a URL"),
+        ("http://broker", "Directory() returned a URL that cannot be used: it must begin with amqp:// or amqps://"),
+        (Access(url(), valid_for=0), "Directory() returned a valid_for that is not a number of seconds above 0"),
+        (Access(url(), valid_for=float("nan")), "returned a valid_for that is not a number of seconds above 0"),
+        (Access(5), "returned an object of type int instead of a URL"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_answer_is_a_failed_attempt(broker: Broker, answer: object, says: str) -> None:
@@ -134,7 +134,7 @@ def test_an_answer_without_tls_is_not_used_where_files_of_tls_are_given(broker: 
     client = broker.client(Directory(url()), tls_ca=str(Authority(tmp_path).certificate))
     broker.clock.turn()
     assert client.substate is Closed.RETRYING
-    assert "the URL must begin with amqps:// where tls_ca is given" in client.condition
+    assert "the URL must begin with amqps:// if tls_ca is given" in client.condition
     assert broker.peers == []
 
 
@@ -146,7 +146,7 @@ def test_a_function_that_hangs_is_given_ten_seconds(broker: Broker) -> None:
     assert client.connecting
     broker.clock.advance(1.1)
     assert (client.substate, directory.cancelled) == (Closed.RETRYING, 1)
-    assert "Directory() has not answered within 10 s" in client.condition
+    assert "Directory() has not returned within 10 s" in client.condition
 
 
 def test_stopping_cancels_the_question(broker: Broker) -> None:
@@ -209,8 +209,8 @@ def test_a_renewal_that_fails_is_tried_again_and_the_connection_stays(broker: Br
     """With back-off, also after the time is up; one that hangs is cancelled after ten seconds."""
     with logged() as told:
         _fail_and_hang(broker)
-    assert "sealed; they are valid for another " in told[0] and "and the connection goes on" in told[0]
-    assert "Directory() has not answered within 10 s; they are no longer valid for " in told[-1]
+    assert "sealed; they are valid for another " in told[0] and "and the connection stays open" in told[0]
+    assert "Directory() has not returned within 10 s; they expired " in told[-1]
 
 
 def _fail_and_hang(broker: Broker) -> None:
@@ -249,7 +249,9 @@ def test_another_user_is_for_the_next_connection(broker: Broker, valid_for: floa
     with logged() as told:
         broker.clock.advance(20.1)
         broker.open()
-    assert told == ["Directory() answered another user, for the next connection; this one keeps its own"]
+    assert told == [
+        "Directory() returned another user: it takes effect with the next connection; this one keeps its user"
+    ]
     assert (broker.peer.secrets, client._core.lifecycle.renewal.state, client.ready) == ([], state, True)
 
 
@@ -357,7 +359,7 @@ def test_a_setup_that_hangs_is_given_thirty_seconds(broker: Broker) -> None:
     assert client.connecting
     broker.clock.advance(30.1)
     assert (client.substate, setup.cancelled) == (Closed.RETRYING, 1)
-    assert "Declares() has not ended within 30 s" in client.condition
+    assert "Declares() has not finished within 30 s" in client.condition
 
 
 def test_a_lost_connection_cancels_setup(broker: Broker) -> None:
@@ -378,7 +380,7 @@ def test_what_setup_raises_is_logged_and_a_failed_attempt(broker: Broker, caplog
     async def fail(_topology: Topology) -> None:
         raise KeyError("queue")
 
-    for setup, says in ((declare, "declare is no coroutine function"), (fail, "fail() failed: KeyError: 'queue'")):
+    for setup, says in ((declare, "declare is not a coroutine function"), (fail, "fail() failed: KeyError: 'queue'")):
         client = broker.client(setup=setup)
         broker.open()
         assert client.substate is Closed.RETRYING

@@ -202,5 +202,5 @@ async def test_a_refusal_is_told_in_rabbitmqs_words(broker: Node, caplog: pytest
     checked = await run("check", broker.url, "--setup", "tests.test_access_real:nothing")
     assert (checked.status, "cannot be imported" in checked.err) == (2, True)
     checked = await run("check", broker.url, "--setup", "tests.test_access_real:harmless")
-    assert (checked.status, "setup     ok      harmless() declared all of it" in checked.out) == (0, True), checked.out
+    assert (checked.status, "setup     ok      harmless() declared everything" in checked.out) == (0, True), checked.out
     await broker.ctl("delete_user", "reader")

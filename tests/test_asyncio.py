@@ -96,7 +96,7 @@ def test_flush_has_a_limit(amqp_broker: Broker) -> None:
         await client.wait_for(State.READY)
         amqp_broker.swallow_confirms()
         future = client.publish("", "q", b"", mandatory=False)
-        with pytest.raises(TimeoutError, match="1 messages have not ended within 3 s: connection is Ready"):
+        with pytest.raises(TimeoutError, match="1 message has not ended within 3 s: connection is Ready"):
             await client.flush(3)
         assert not future.done()
         amqp_broker.cut()

@@ -106,14 +106,14 @@ async def test_a_port_that_says_nothing_is_given_up_after_the_limit() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}"
         result = await run("check", url, "--limit", "0.5")
-    fails_at(result, "login", "accepts connections and says nothing")
+    fails_at(result, "login", "accepts connections but does not answer")
     assert "no answer within 0.5 s" in result.out
 
 
 async def test_a_plain_port_is_no_tls_port(broker: Node) -> None:
     """It is told at the TLS step."""
     url = broker.url.replace("amqp://", "amqps://")
-    fails_at(await run("check", url), "TLS", "this port speaks no TLS", tls=True)
+    fails_at(await run("check", url), "TLS", "this port does not speak TLS", tls=True)
 
 
 def secure_url(node: Node, authority: Path, *, host: str = "localhost", client: bool = True) -> str:
@@ -135,16 +135,16 @@ async def test_tls_is_checked_step_by_step(tmp_path: Path) -> None:
     async with Node(tls=authority.server(demand_client=True)) as node:
         good = await run("check", secure_url(node, authority.certificate))
         assert steps(good) == dict.fromkeys(STEPS, "ok")
-        assert good.status == 0 and "the certificate is good for localhost" in good.out
+        assert good.status == 0 and "the certificate is valid for localhost" in good.out
 
         without = await run("check", secure_url(node, authority.certificate, client=False))
-        fails_at(without, "login", "it may want a client certificate", tls=True)
+        fails_at(without, "login", "it may require a client certificate", tls=True)
 
         plain = await run("check", f"amqp://guest:guest@localhost:{node.tls_port}/%2f")
-        fails_at(plain, "login", "it may be a TLS port (write amqps://)")
+        fails_at(plain, "login", "it may be a TLS port (use amqps://)")
 
         untrusted = await run("check", secure_url(node, Authority(stranger).certificate, client=False))
-        fails_at(untrusted, "TLS", "name your authority's file", tls=True)
+        fails_at(untrusted, "TLS", "give your authority's certificates as AMQP_TLS_CA", tls=True)
 
         await _serve(node, authority, "elsewhere.example.org")
         other = await run("check", secure_url(node, authority.certificate))

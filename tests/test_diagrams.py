@@ -195,8 +195,8 @@ def test_a_table_tells_what_is_done_on_the_way_in_and_out_and_how_long_a_state_m
         assert list(told) == [cell(each.state) for each in states if each.on_enter or each.on_exit or each.timeout]
         for each in states:
             line = told.get(cell(each.state), {})
-            assert line.get("on the way in", "") == ", ".join(declared.PHRASES[action] for action in each.on_enter)
-            assert line.get("on the way out", "") == ", ".join(declared.PHRASES[action] for action in each.on_exit)
+            assert line.get("on entry", "") == ", ".join(declared.PHRASES[action] for action in each.on_enter)
+            assert line.get("on exit", "") == ", ".join(declared.PHRASES[action] for action in each.on_exit)
             timer = f"`{each.on_timeout}` after {declared.TIMES[each.timeout]}" if each.timeout else ""
             assert line.get("timer", "") == timer
 
@@ -218,7 +218,7 @@ def test_the_states_are_documented_in_the_table_as_where_they_are_declared() -> 
         [cell(each.state), str(each.state.value), each.meaning] for each in STATES
     ]
     assert (
-        "| `ready` | 3 | The channel is open and, where publisher confirms are used, in confirm mode. | goes out |"
+        "| `ready` | 3 | The channel is open and, if publisher confirms are enabled, in confirm mode. | goes out |"
         in lines
     )
     assert lines[-1].endswith("| waits or is refused |")

@@ -30,7 +30,7 @@ async def test_the_alert_comes_once_in_an_outage_and_again_when_it_is_over(node:
         await node.ctl("suspend_listeners")
         await node.ctl("close_all_connections", "a long outage")
         alert = await asyncio.wait_for(alerts.get(), 60)
-        assert alert.startswith("RabbitMQ takes no messages for 3 s: connection is C")
+        assert alert.startswith("RabbitMQ has taken no messages for 3 s: connection is C")
         failed = asyncio.Event()
         client.subscribe(lambda _change: failed.set(), [State.CLOSED])  # noqa: B023 - each round has its own
         await failed.wait()

@@ -155,9 +155,9 @@ def test_each_type_routes_in_its_way() -> None:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (lambda broker: broker.exchange_declare("e", "x-random"), "there are direct, fanout, topic"),
+        (lambda broker: broker.exchange_declare("e", "x-random"), "use direct, fanout, topic"),
         (lambda broker: broker.exchange_declare("amq.topic", "fanout"), "is of type 'topic', not 'fanout'"),
-        (lambda broker: broker.exchange_declare("amq.headers"), "routes by no headers"),
+        (lambda broker: broker.exchange_declare("amq.headers"), "no headers exchanges"),
         (lambda broker: broker.queue_bind("q", "amq.match"), "no exchange 'amq.match'"),
         (lambda broker: broker.exchange_bind("amq.topic", "amq.headers"), "no exchange 'amq.headers'"),
         (lambda broker: broker.queue_bind("nobody", "amq.topic"), "queue 'nobody' does not exist"),
@@ -194,7 +194,7 @@ def test_unroutable_is_returned(amqp_broker: Broker) -> None:
 
 def test_what_routes_by_headers_is_refused(amqp_broker: Broker, client: Client) -> None:
     """The error says that it is the kit that cannot."""
-    with pytest.raises(ExchangeRefused, match="the broker in memory routes by no headers"):
+    with pytest.raises(ExchangeRefused, match="the broker in memory has no headers exchanges"):
         amqp_broker.run(asyncio.wait_for(client.publish("amq.headers", "key", b""), 1))
 
 
@@ -568,9 +568,9 @@ async def test_a_coroutine_has_its_own_loop(amqp_broker: Broker) -> None:
     """The broker is there, and the test awaits what it waits for."""
     client = Client(URL)
     assert await client.publish("amq.topic", "key", b"") is None
-    with pytest.raises(RuntimeError, match="a loop of its own"):
+    with pytest.raises(RuntimeError, match="its own loop"):
         amqp_broker.advance(1)
-    with pytest.raises(RuntimeError, match="a loop of its own"):
+    with pytest.raises(RuntimeError, match="its own loop"):
         amqp_broker.run(client.wait_for(State.READY))
     await client.shutdown()
     assert [peer.said_goodbye for peer in amqp_broker.peers] == [True]
@@ -613,4 +613,4 @@ def test_an_unknown_setting_is_told() -> None:
     result = unittest.TestResult()
     Mistaken("test_nothing").run(result)
     ((_, traceback),) = result.errors
-    assert "amqp_settings has no 'time_out'; there are url, timeout" in traceback
+    assert "amqp_settings has no 'time_out'; the settings are url, timeout" in traceback

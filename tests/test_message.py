@@ -360,7 +360,7 @@ def test_a_timeout_that_is_no_number_is_refused(loop: asyncio.AbstractEventLoop,
 
 def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEventLoop) -> None:
     """As for any function, a misspelt keyword is the caller's defect, and the error lists what there is."""
-    with pytest.raises(TypeError, match=r"no option 'timeut'; there are mandatory, timeout"):
+    with pytest.raises(TypeError, match=r"no option 'timeut'; the options are mandatory, timeout"):
         make(loop, options={"timeut": 3})
 
 
@@ -384,7 +384,7 @@ def test_headers_that_hold_themselves_are_refused(loop: asyncio.AbstractEventLoo
     """Headers without an end are an InvalidMessage like any other."""
     headers: dict[str, Any] = {}
     headers["self"] = headers
-    with pytest.raises(InvalidMessage, match="headers hold what an AMQP table cannot"):
+    with pytest.raises(InvalidMessage, match="headers hold a value that AMQP cannot encode"):
         make(loop, properties={"headers": headers})
 
 
@@ -418,7 +418,7 @@ def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None
 def test_headers_are_named_by_key_and_type(loop: asyncio.AbstractEventLoop, headers: dict[Any, Any], says: str) -> None:
     """A header's value may be secret: it is in no sentence, in no error before it, and in no frame of a traceback."""
     error = make_refused(loop, {"headers": headers})
-    assert str(error) == f"headers hold what an AMQP table cannot: {says}; the message was not sent"
+    assert str(error) == f"headers hold a value that AMQP cannot encode: {says}; the message was not sent"
     assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
 
 

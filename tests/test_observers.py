@@ -124,7 +124,7 @@ def test_what_an_observer_adds_is_checked_like_anything_else(broker: Broker) -> 
     Seen(trace=object()).of(client)
     future = client.publish("", "q", b"")
     assert outcome(future) is errors.InvalidMessage
-    assert "headers hold what an AMQP table cannot: 'trace'" in str(future.exception())
+    assert "headers hold a value that AMQP cannot encode: 'trace'" in str(future.exception())
 
 
 @pytest.mark.parametrize("properties", [5, {"headers": "none"}, {"headers": ["none"]}])
@@ -237,7 +237,7 @@ def test_an_observer_may_publish_when_it_is_told_an_end(broker: Broker) -> None:
 @pytest.mark.parametrize("observer", [None, object(), print])
 def test_what_is_no_observer_is_refused(broker: Broker, observer: Any) -> None:
     """At once, by name, rather than at each publish."""
-    with pytest.raises(TypeError, match="an observer has a method publishing"):
+    with pytest.raises(TypeError, match="an observer needs a method publishing"):
         broker.client().observe(observer)
 
 

@@ -298,7 +298,10 @@ def test_the_page_and_the_probes_tell_of_the_outbox(broker: Broker) -> None:
         publish(client, "full")
         broker.clock.turn()
         told = status.snapshot(client)
-        assert (told["ready"], "the outbox stores nothing: it has 223 octets" in told["publish"]) == (False, True)
+        assert (told["ready"], "outbox cannot store anything: it takes 223 octets" in told["publish"]) == (
+            False,
+            True,
+        )
 
 
 def test_what_rabbitmq_says_of_the_message_is_told(broker: Broker) -> None:
@@ -953,10 +956,10 @@ def test_more_than_is_written_at_once_is_written_all_the_same(broker: Broker, tm
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"outbox": "/nowhere/at/all"}, "outbox (argument outbox) must be a folder that exists, not '/nowhere/at/all'"),
-        ({"outbox": __file__}, "must be a folder that exists"),
+        ({"outbox": "/nowhere/at/all"}, "outbox (argument outbox) must be an existing folder, not '/nowhere/at/all'"),
+        ({"outbox": __file__}, "must be an existing folder"),
         ({"outbox": "", "outbox_limit": 0}, "must be the path"),
-        ({"outbox": str(Path(__file__).parent), "enable_confirmations": False}, "nobody knows what to keep"),
+        ({"outbox": str(Path(__file__).parent), "enable_confirmations": False}, "cannot know which messages to keep"),
         ({"outbox_limit": 0}, "outbox_limit (argument outbox_limit) must be a whole number above 0, not 0"),
     ],
 )
@@ -969,7 +972,7 @@ def test_a_bad_outbox_is_told_at_the_start(settings: dict[str, Any], problem: st
 def test_a_folder_that_may_not_be_written_to_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write anywhere, so that the kernel's answer stands in for it."""
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(ValueError, match="must be a folder that this process may write to"):
+    with pytest.raises(ValueError, match="must be a folder that this process can write to"):
         Settings(outbox=str(Path(__file__).parent))
 
 

@@ -38,7 +38,7 @@ def test_a_publish_waits_for_as_long_as_it_was_told(broker: Broker, why: str) ->
     assert (future.done(), client.waiting) == (False, 1)
     broker.clock.advance(0.2)
     assert (outcome(future), client.waiting) == (NotReadyError, 0)
-    says = "connection is Connecting" if why == "not ready" else "1 messages are unconfirmed (max_unconfirmed)"
+    says = "connection is Connecting" if why == "not ready" else "unconfirmed messages has reached max_unconfirmed (1)"
     assert says in str(future.exception())
 
 
@@ -131,7 +131,7 @@ def test_a_question_that_is_never_answered_holds_up_nobody_for_good(broker: Brok
     broker.open()
     broker.clock.advance(6)
     assert outcome(asked) is NotReadyError
-    assert "RabbitMQ has not answered whether it takes messages for exchange 'silent'" in str(asked.exception())
+    assert "RabbitMQ has not answered whether it accepts messages for exchange 'silent'" in str(asked.exception())
     broker.open().peer.confirm_all()
     assert [future.done() for future in behind] == [True, False]
     # The channel that the question was asked on does not get closed; the next one gives it up after a limit of its own.

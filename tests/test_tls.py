@@ -75,7 +75,7 @@ def test_without_ssl_options_there_is_nothing_to_say(url: str) -> None:
         ({"cert_reqs": 3}, "cert_reqs must be 2"),
         ({"cert_reqs": False}, "cert_reqs must be 2"),
         ({"check_hostname": 0}, "check_hostname must be True (the default) or False"),
-        ({"cert_reqs": 0, "check_hostname": True}, "check_hostname cannot be True where cert_reqs is 0"),
+        ({"cert_reqs": 0, "check_hostname": True}, "check_hostname cannot be True if cert_reqs is 0"),
     ],
 )
 def test_what_is_asked_for_has_to_be_clear(authority: Authority, asked: dict[str, Any], says: str) -> None:
@@ -106,14 +106,14 @@ def test_files_come_from_settings(authority: Authority, monkeypatch: pytest.Monk
         ("amqps://host", {"tls_ca": "/nowhere/ca.pem"}, "tls_ca '/nowhere/ca.pem': No such file or directory"),
         ("amqps://host", {"tls_ca": "bad"}, "has no certificate in PEM format"),
         ("amqps://host", {"tls_certificate": "/nowhere/app.pem"}, "'/nowhere/app.pem': No such file or directory"),
-        ("amqps://host", {"tls_certificate": "bad"}, "are no certificate and private key in PEM format that fit"),
-        ("amqps://host", {"tls_certificate": "app", "tls_key": "other"}, "that fit together (KEY_VALUES_MISMATCH)"),
+        ("amqps://host", {"tls_certificate": "bad"}, "are not a matching certificate and private key in PEM format"),
+        ("amqps://host", {"tls_certificate": "app", "tls_key": "other"}, "in PEM format (KEY_VALUES_MISMATCH)"),
         ("amqps://host", {"tls_certificate": "app", "tls_key": "locked"}, "the private key is encrypted"),
         ("amqps://host", {"tls_key": "key"}, "tls_key is given without tls_certificate"),
-        ("amqps://host", {"tls_ca": "ca", "tls_context": "context"}, "tls_context and tls_ca are given"),
+        ("amqps://host", {"tls_ca": "ca", "tls_context": "context"}, "tls_context and tls_ca are both given"),
         ("amqps://host", {"tls_ca": 7}, "tls_ca (argument tls_ca) must be the path of a file, not 7"),
         ("amqps://host", {"tls_context": 7}, "tls_context (argument tls_context) must be an ssl.SSLContext, not 7"),
-        ("amqp://host", {"tls_ca": "ca"}, "the URL must begin with amqps:// where tls_ca is given"),
+        ("amqp://host", {"tls_ca": "ca"}, "the URL must begin with amqps:// if tls_ca is given"),
         ("amqps://one,amqps://host?ssl_options={}", {"tls_ca": "ca"}, "the URL has ssl_options, and tls_ca is given"),
     ],
 )

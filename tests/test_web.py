@@ -458,11 +458,11 @@ async def test_the_page_speaks_to_a_screen_reader(broker: Node, browser: Browser
             await expect(page.locator("#link")).to_have_text("Live")
             await expect(page.get_by_role("status").first).to_contain_text("Ready")
             assert await page.locator("[role=status] #elapsed").count() == 0
-            for name in ("Messages", "Lifecycle", "Last changes"):
+            for name in ("Messages", "Lifecycle", "Recent changes"):
                 await expect(page.get_by_role("heading", name=name)).to_have_count(1)
             picture = page.get_by_role("img", name="The life of the connection to RabbitMQ")
             await expect(picture).to_have_accessible_name(re.compile("In ready, a publish goes out"))
-            table = page.get_by_role("table", name="Last changes")
+            table = page.get_by_role("table", name="Recent changes")
             headers = table.get_by_role("columnheader")
             assert await headers.all_text_contents() == ["Time (UTC)", "Change", "Trigger", "Reason"]
             await expect(table.get_by_role("row")).to_have_count(3)
@@ -527,7 +527,7 @@ async def test_the_page_says_when_the_application_is_gone(broker: Node, browser:
         await client.wait_for(State.READY, 30)
         await page.goto(base)
         await expect(page.locator("#link")).to_have_text("Live")
-    await expect(page.locator("#link")).to_contain_text("No word from the application")
+    await expect(page.locator("#link")).to_contain_text("The application is not responding")
     await expect(page.locator("body")).to_have_class("stale")
     await context.close()
 

@@ -1,6 +1,6 @@
-"""Compare the public API with that of earlier versions: `python -m tools.api` names the breaks that the changelog does not.
+"""Compare the public API with earlier versions: `python -m tools.api` names the breaks that the changelog does not name.
 
-`tools/api-1.0.json` is the API of version 1.0.0: of commit 43dea68, the last one before the changelog told of changes.
+`tools/api-1.0.json` is the API of version 1.0.0, at commit 43dea68, the last one before the changelog named changes.
 It was written by `python -m tools.api --write tools/api-1.0.json FOLDER`, where FOLDER held that commit's files and, in
 `web.py`, `__all__` with the one documented name, `routes`. CONTRIBUTING.md says when another file is added.
 """
@@ -22,8 +22,8 @@ MODULES: Final = ("", "web", "testing", "telemetry.prometheus", "telemetry.opent
 
 
 def surface(folder: Path) -> griffe.Module:
-    """Return the public names of the package in the folder, with all that can be called or read of them."""
-    # Or else a package in the present folder would win.
+    """Return the public names of the package in the folder, with everything in them that can be called or read."""
+    # Otherwise a package in the current folder would take precedence.
     search: dict[str, Any] = {"search_paths": [folder], "try_relative_path": False}
     package = griffe.load(PACKAGE, **search, allow_inspection=False, resolve_aliases=True)
     api = griffe.Module(PACKAGE)
@@ -55,7 +55,7 @@ def _target(member: griffe.Object | griffe.Alias) -> griffe.Object:
 
 
 def _bare(found: griffe.Object, package: griffe.Object | griffe.Alias) -> griffe.Object:
-    """Return a copy that has what it inherits as its own, and neither private members nor anything about its source."""
+    """Return a copy with inherited members as its own, without private members and anything about its source."""
     bare = copy.copy(found)
     bare.docstring, bare.lineno, bare.endlineno = None, 0, 0
     bare.members = {}
@@ -75,7 +75,7 @@ def _bare(found: griffe.Object, package: griffe.Object | griffe.Alias) -> griffe
 
 
 def _default(default: str | griffe.Expr | None, package: griffe.Object | griffe.Alias) -> str | None:
-    """Return the default as a value, whatever constant it is written as; a field of `Settings` has its first argument."""
+    """Return the default as a value, however the constant is written; for a field of `Settings`, its first argument."""
     if isinstance(default, griffe.ExprCall) and str(default.function) == "_setting":
         (default, *_) = default.arguments
     if isinstance(default, griffe.ExprName):
@@ -92,7 +92,7 @@ def breaks(old: griffe.Module, new: griffe.Module) -> Iterator[tuple[str, str]]:
 
 
 def unnamed(old: griffe.Module, new: griffe.Module, changelog: str) -> list[str]:
-    """Return the breaks whose path does not stand in the changelog, in backticks."""
+    """Return the breaks whose path the changelog does not name in backticks."""
     told = "\n".join(re.findall(r"`([^`]+)`", changelog))
     return [
         f"{path}: {what}" for path, what in breaks(old, new) if not re.search(rf"(?<![\w.]){re.escape(path)}\b", told)
@@ -100,7 +100,7 @@ def unnamed(old: griffe.Module, new: griffe.Module, changelog: str) -> list[str]
 
 
 def changes_since(version: str) -> str:
-    """Return what the changelog says of later versions than this one."""
+    """Return what the changelog says about versions later than this one."""
     text, found, _ = (ROOT / "CHANGELOG.md").read_text().partition(f"\n## {version}.0 ")
     assert found, f"CHANGELOG.md does not tell of {version}.0"
     return text
@@ -110,9 +110,9 @@ def main(arguments: list[str]) -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.api", description="Compare the public API with earlier ones")
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=ROOT, help="where the package is; this project by default"
+        "folder", nargs="?", type=Path, default=ROOT, help="where the package is; default: this project"
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the API into a file, instead of comparing it")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the API to a file instead of comparing it")
     given = parser.parse_args(arguments)
     api = surface(given.folder)
     if given.write:

@@ -12,7 +12,7 @@ from tools import faults, matrix, modules, starts
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
 
-#: What stands between `<!-- name -->` and `<!-- /name -->`, wherever a document has such a pair.
+#: What belongs between `<!-- name -->` and `<!-- /name -->` in any document that has such a pair.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "application": lambda: f"```python\n{(ROOT / 'examples/application.py').read_text()}```\n",
     "first": lambda: f"```python\n{(ROOT / 'examples/first_event.py').read_text()}```\n",
@@ -49,7 +49,7 @@ def tests_shown() -> str:
 
 
 def generated(text: str) -> str:
-    """Return the document with its generated parts as they should be; KeyError names a part that nothing generates."""
+    """Return the document with its generated parts up to date. Raises KeyError for a part that nothing generates."""
     return _PART.sub(
         lambda part: f"<!-- {part['name']} -->\n\n{GENERATED[part['name']]()}\n<!-- /{part['name']} -->", text
     )

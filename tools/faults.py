@@ -6,7 +6,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent.parent / "tests"
 
-#: Every fault that a publisher is to come through, by its number in the tests' marks.
+#: Every fault that a publisher must survive, by its number in the tests' marks.
 FAULTS = {
     1: "connection closed by an operator",
     2: "RabbitMQ application restarted",
@@ -19,7 +19,7 @@ FAULTS = {
     9: "blocked too long",
     10: "connection killed while blocked",
     11: "exchange missing",
-    12: "exchange deleted in mid-stream",
+    12: "exchange deleted mid-stream",
     13: "permission revoked",
     14: "user or vhost deleted",
     15: "password changed",
@@ -48,10 +48,10 @@ FAULTS = {
     38: "cancelled futures",
     39: "callbacks that raise",
     40: "event loop blocked",
-    41: "close() in every state, twice, and during the delay",
+    41: "close() in every state, twice, and during a delay",
     42: "leader of a quorum queue killed",
     43: "quorum lost",
-    44: "node of the client killed, in a cluster",
+    44: "the client's node killed, in a cluster",
 }
 
 

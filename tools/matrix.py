@@ -1,8 +1,8 @@
-"""Run the tests on other systems, each made empty: `make matrix`, or `python3 -m tools.matrix [--record] [SYSTEM ...]`.
+"""Run the tests on other systems, each created empty: `make matrix`, or `python3 -m tools.matrix [--record] [SYSTEM ...]`.
 
-A system is a folder that debootstrap fills from the mirror of this machine's apt, with no more than python3, make and
-git in it. Each run works on a copy of it, in namespaces of its own, and leaves nothing: the last commit is cloned into
-it, and `make demo` and `make test` do all the rest, as on a new machine. Needs root and the standard library alone.
+A system is a folder that debootstrap fills from this machine's apt mirror with nothing but python3, make and git. Each
+run uses a copy of it, in namespaces of its own, and leaves nothing behind: the last commit is cloned into it, and
+`make demo` and `make test` do the rest, as on a new machine. Needs root, and nothing beyond the standard library.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from xml.etree import ElementTree as ET
 ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).with_name("matrix.json")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprockets_amqp"
-#: Debian's own, for a machine whose apt knows no mirror of Debian's.
+#: Debian's own mirror, for a machine whose apt knows none.
 MIRROR = "http://deb.debian.org/debian/"
 PACKAGES = "python3,make,git,ca-certificates"
-#: Seconds after which a system is made anew.
+#: Seconds after which a system is created anew.
 MAX_AGE = 7 * 86400
 #: Variables that say how registries are reached, and whether this is CI.
 PASSED_ON = re.compile(r"CI|PIP_INDEX_URL|PIP_DEFAULT_TIMEOUT|\w+_proxy", re.IGNORECASE)
@@ -38,7 +38,7 @@ PASSED_ON = re.compile(r"CI|PIP_INDEX_URL|PIP_DEFAULT_TIMEOUT|\w+_proxy", re.IGN
 #: The parts of this machine's configuration by which registries are reached.
 CONFIGURATION = ("etc/hosts", "etc/resolv.conf", "etc/pip.conf", "usr/local/share/ca-certificates")
 
-#: What runs in namespaces of its own, so that nothing that it mounts or starts outlives it; $1: the system's folder.
+#: Runs in namespaces of its own, so that nothing it mounts or starts outlives it; $1: the system's folder.
 INSIDE = """
 set -eu
 mount --rbind /dev "$1/dev"
@@ -54,7 +54,7 @@ exec "$@"
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A release of Debian, and what is different about a run on it."""
+    """A release of Debian, and what differs in a run on it."""
 
     name: str
     suite: str
@@ -63,7 +63,7 @@ class System:
 
 
 def lowest() -> str:
-    """Name the lowest versions that setup.cfg allows of what users install, as pip's requirements."""
+    """Return pip requirements for the lowest versions that setup.cfg allows of what users install."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     wanted = [
@@ -74,7 +74,7 @@ def lowest() -> str:
     return " ".join(f"{name}=={version}" for name, version in found)
 
 
-#: Has every Python of the environment run uvloop's loops.
+#: Makes every Python of the environment use uvloop's loops.
 UVLOOP = (
     ".venv/bin/pip install --quiet --disable-pip-version-check uvloop && "
     "echo 'import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())' "
@@ -100,9 +100,9 @@ class CannotRun(Exception):
 
 
 def check_machine() -> None:
-    """Raise CannotRun where no system can be made."""
+    """Raise CannotRun if no system can be created."""
     if os.geteuid() != 0:
-        raise CannotRun("other systems can be made by root alone: run sudo make matrix, or make test for this system")
+        raise CannotRun("only root can create other systems: run sudo make matrix, or make test for this system")
     for program in ("debootstrap", "unshare", "chroot"):
         if shutil.which(program) is None:
             raise CannotRun(f"{program} is missing: run apt-get install debootstrap util-linux")
@@ -119,7 +119,7 @@ def mirror() -> str:
 
 
 def make_base(suite: str) -> Path:
-    """Make the empty system of a release, unless a fresh one is there; returns its folder."""
+    """Create the empty system of a release, unless there is a fresh one; return its folder."""
     base = CACHE / "systems" / suite
     if base.exists() and time.time() - base.stat().st_mtime < MAX_AGE:
         return base
@@ -127,7 +127,7 @@ def make_base(suite: str) -> Path:
     unfinished = base.with_name(f"{suite}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    say(f"making {suite} ...")
+    say(f"creating {suite} ...")
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(unfinished), mirror())
     unfinished.touch()
     unfinished.rename(base)
@@ -135,7 +135,7 @@ def make_base(suite: str) -> Path:
 
 
 def configure(folder: Path) -> None:
-    """Let the system reach registries as this machine does."""
+    """Make the system reach registries as this machine does."""
     for name in CONFIGURATION:
         source, target = Path("/", name), folder / name
         if source.is_dir():
@@ -149,13 +149,13 @@ def configure(folder: Path) -> None:
 
 
 def run(*command: str) -> None:
-    """Run a command whose output is shown; raises CannotRun where it fails."""
+    """Run a command and show its output; raises CannotRun if it fails."""
     if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
         raise CannotRun(f"failed: {' '.join(command)}")
 
 
 def inside(folder: Path, command: str, *, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a shell command in the system, in the project's folder; quiet: its output is returned."""
+    """Run a shell command in the system, in the project's folder; with ``quiet``, its output is returned."""
     variables = [f"{name}={value}" for name, value in os.environ.items() if PASSED_ON.fullmatch(name)]
     return subprocess.run(
         [
@@ -191,7 +191,7 @@ def made(system: System) -> Iterator[Path]:
 
 
 def test(system: System) -> dict[str, object]:
-    """Run demo and tests on a copy of the system; returns its row of the table."""
+    """Run demo and tests on a copy of the system; return its row of the table."""
     with made(system) as folder:
         say(f"{system.name}: make demo")
         demo = inside(folder, "make demo").returncode
@@ -214,7 +214,7 @@ def test(system: System) -> dict[str, object]:
 
 
 def count(results: Path, status: int, demo: int) -> dict[str, int]:
-    """Count what passed and failed; what failed outside of a test counts as one failure."""
+    """Count what passed and failed; a failure outside of any test counts as one."""
     suite = ET.parse(results).getroot().find("testsuite") if results.exists() else None  # noqa: S314 - pytest wrote it
     of = (
         {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
@@ -247,19 +247,19 @@ def recorded() -> list[dict[str, object]]:
 
 
 def record(rows: list[dict[str, object]]) -> None:
-    """Put the rows in place of those of the same systems, one a line."""
+    """Replace the recorded rows of the same systems, one row a line."""
     by_name = {row["system"]: row for row in [*recorded(), *rows]}
     lines = ",\n".join(json.dumps(by_name[name]) for name in systems() if name in by_name)
     RECORD.write_text(f"[\n{lines}\n]\n")
 
 
 def say(line: str) -> None:
-    """Tell the person who waits."""
+    """Tell the person who is waiting."""
     print(f"== {line}", flush=True)
 
 
 def main() -> int:
-    """Run the systems that are named, or all; returns the exit status."""
+    """Run the named systems, or all; return the exit status."""
     known = systems()
     parser = argparse.ArgumentParser(prog="make matrix", description="Run the tests on other systems.")
     parser.add_argument(
@@ -270,7 +270,7 @@ def main() -> int:
     try:
         check_machine()
         if printed("git", "-C", str(ROOT), "status", "--porcelain"):
-            say("the last commit is tested, without what was changed since")
+            say("testing the last commit, without uncommitted changes")
         rows = [test(known[name]) for name in options.systems or known]
     except CannotRun as error:
         print(f"make matrix: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The table of the package's modules, from the layers in pyproject.toml and what each module says of itself."""
+"""The table of the package's modules, from the layers in pyproject.toml and the modules' docstrings."""
 
 import ast
 import tomllib
@@ -28,7 +28,7 @@ def table() -> str:
 
 
 def files(name: str) -> Iterator[tuple[str, Path]]:
-    """Yield the path of a module in the package, and its file; or those of a package and of its modules."""
+    """Yield the path of a module in the package, and its file; for a package, also those of its modules."""
     if (module := PACKAGE / f"{name}.py").exists():
         yield module.name, module
     else:

@@ -47,7 +47,7 @@ DEFECTS: Final = (
     Defect("closed keeps the connection", STATES, 'on_enter=("drop_connection",),', ""),
     Defect("a lost channel is kept", STATES, 'on_enter=("drop_channel",),', ""),
     Defect("closing lets wait what waits", STATES, 'on_enter=("refuse_waiting",),\n        timeout', "timeout"),
-    Defect("stopped lets wait what waits", STATES, '`connect()`.",\n                on_enter=("refuse_waiting",),', '`connect()`.",'),
+    Defect("stopped lets wait what waits", STATES, 'again.",\n                on_enter=("refuse_waiting",),', 'again.",'),
     Defect("closing has no limit", STATES, 'timeout="closing_limit",\n        on_timeout="close_expired",', ""),
     Defect("a channel may take forever", STATES, 'on_enter=("open_channel",),\n                timeout="attempt_limit",\n                on_timeout="connection_failed",', 'on_enter=("open_channel",),'),
     Defect("unblocked, whatever else blocks", STATES, ', unless="blocking"', ""),

@@ -1,6 +1,6 @@
 """RabbitMQ nodes that the tests own: to start, stop, kill, freeze and join into a cluster.
 
-Every node has its ports, folder, Erlang cookie and epmd to itself and listens on 127.0.0.1 only, so that it runs beside
+Every node has its own ports, folder, Erlang cookie and epmd, and listens on 127.0.0.1 only, so that it can run beside
 any other broker, as root or as any user. Only the standard library is needed.
 """
 
@@ -31,27 +31,27 @@ START_LIMIT = 90.0
 STOP_LIMIT = 30.0
 POLL_INTERVAL = 0.05
 
-#: Below the range from which Linux takes the ports of outgoing connections, or one of those might hold a node's port
-#: while the node is down; and away from 35672 to 35682, RabbitMQ's own tools' range. Each of pytest-xdist's workers has
-#: ports of its own, for the same reason.
+#: Below the range from which Linux takes ports for outgoing connections, one of which might otherwise get a node's port
+#: while the node is down; and away from 35672 to 35682, which RabbitMQ's own tools use. For the same reason, each of
+#: pytest-xdist's workers has ports of its own.
 PORTS = range(
     20000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
     32000,
     int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
 )
 
-#: Debian's scripts without the wrapper in /usr/sbin, which turns to another user and drops the environment.
+#: Debian's scripts without the wrapper in /usr/sbin, which switches to another user and drops the environment.
 DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
-#: For every Erlang machine that a node or a tool starts, and those that they start: none of them leaves an epmd behind.
+#: For every Erlang VM that a node or a tool starts, and those that they start: none of them leaves an epmd behind.
 _ERLANG_FLAGS = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 
-#: Ends everything in the process group $1 and removes the folder $2 as soon as nobody holds its standard input: on
-#: request, and also when this process was killed.
+#: Kills everything in the process group $1 and removes the folder $2 once its standard input is closed: on request, and
+#: also when this process was killed.
 _GUARD = 'while read -r _; do :; done; kill -s KILL -- "-$1"; sleep 0.1; rm -rf -- "$2"'
 
-#: Undoes what a test may have done to a running node; the limits are those that the node was configured with.
-#: Of RabbitMQ 3.10 to 4.3 alike.
+#: Undoes what a test may have done to a running node; the limits are those in the node's configuration.
+#: Works for RabbitMQ 3.10 to 4.3.
 _REPAIR = """
     rabbit:is_running() orelse (ok = rabbit:start()),
     rabbit_maintenance:is_being_drained_local_read(node()) andalso rabbit_maintenance:revive(),
@@ -69,11 +69,11 @@ _handed_out: set[int] = set()
 
 
 class NodeFailed(Exception):
-    """A node did not start, or a command to it failed; says what it printed."""
+    """A node did not start, or a command to it failed; contains what it printed."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on and that was not handed out before."""
+    """Return a port of 127.0.0.1 on which nothing listens and that was not handed out before."""
     for port in random.sample(PORTS, len(PORTS)):
         if port not in _handed_out and _can_bind(port):
             _handed_out.add(port)
@@ -92,7 +92,7 @@ def _can_bind(port: int) -> bool:
 
 
 def scripts() -> Path:
-    """Return the folder of RabbitMQ's own scripts; raise NodeFailed where RabbitMQ is not installed."""
+    """Return the folder of RabbitMQ's own scripts; raise NodeFailed if RabbitMQ is not installed."""
     if (DEBIAN_SCRIPTS / "rabbitmq-server").exists():
         return DEBIAN_SCRIPTS
     found = shutil.which("rabbitmq-server")
@@ -104,7 +104,7 @@ def scripts() -> Path:
 
 @functools.cache
 def version() -> tuple[int, ...]:
-    """Return the version of the RabbitMQ that is installed, such as (4, 0, 5)."""
+    """Return the version of the installed RabbitMQ, such as (4, 0, 5)."""
     printed = subprocess.run(
         [scripts() / "rabbitmqctl", "version"],
         env={"PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin:/bin", "HOME": "/", "LANG": "C.UTF-8"},
@@ -129,10 +129,10 @@ class Host:
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        #: The process groups of the commands under way; when this process is killed, they end with the node.
+        #: The process groups of running commands; if this process is killed, they end with the node.
         self.commands: set[int] = set()
         self._processes: list[subprocess.Popen[bytes]] = []
-        # The group outlives its first process as long as there is any other in it.
+        # The group exists for as long as any process is in it.
         self.group = 0
         self.group = self.spawn("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1", environment={}).pid
         self._guard = subprocess.Popen(
@@ -142,7 +142,7 @@ class Host:
         )
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of everything that belongs here; nothing of RabbitMQ's is inherited."""
+        """Return the environment of everything that runs here; nothing of RabbitMQ's is inherited."""
         return {
             "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
@@ -172,7 +172,7 @@ class Host:
         return process
 
     def close(self) -> None:
-        """Kill everything that runs here and remove the folder; harmless when done twice."""
+        """Kill everything that runs here and remove the folder; calling it twice is harmless."""
         for group in self.commands:
             _kill_group(group)
         with suppress(BrokenPipeError):
@@ -182,7 +182,7 @@ class Host:
 
 
 class Node:
-    """A RabbitMQ node; `async with Node() as node:` starts it and leaves nothing of it behind.
+    """A RabbitMQ node; `async with Node() as node:` starts it and leaves nothing behind.
 
     `config` holds lines of rabbitmq.conf (`{"heartbeat": "5", "vm_memory_high_watermark.absolute": "100MB"}`).
     `tls` holds ssl_options (`{"cacertfile": …, "certfile": …, "keyfile": …}`) and adds a TLS listener on `tls_port`.
@@ -206,7 +206,7 @@ class Node:
         self.folder.mkdir()
         self._write_config(dict(config or {}), dict(tls or {}))
         self._process: subprocess.Popen[bytes] | None = None
-        #: Whether it was without descriptors since it started.
+        #: Whether it has been out of descriptors since it started.
         self._starved = False
         self.paused = False
 
@@ -235,7 +235,7 @@ class Node:
 
     @property
     def pid(self) -> int | None:
-        """The operating system's process id of the node, None while it does not run."""
+        """The node's process id, or None while it is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
@@ -249,7 +249,7 @@ class Node:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
 
     async def start(self) -> None:
-        """Start the node with the data it left, and wait until it accepts connections."""
+        """Start the node with the data that it left, and wait until it accepts connections."""
         assert not self.running, f"{self} runs already"
         self._process = self.host.spawn(
             str(scripts() / "rabbitmq-server"), environment=self._environment(), output=self.folder / "output.log"
@@ -270,15 +270,15 @@ class Node:
         await self._ended()
 
     async def kill(self) -> None:
-        """End the node with SIGKILL; what it had not stored is lost."""
+        """Kill the node with SIGKILL; what it had not stored is lost."""
         self._signal(signal.SIGKILL)
         await self._ended()
 
     async def store_definitions(self) -> None:
-        """Let what was declared outlive a kill.
+        """Make what was declared survive a kill.
 
-        RabbitMQ 3.10 may not restore a binding that was made just before: in 2 of 120 kills, 50 ms after its bind-ok,
-        it was gone, although Mnesia's log had it; in none of 200 when that log had been worked off.
+        RabbitMQ 3.10 may lose a binding that was made just before a kill: in 2 of 120 kills, 50 ms after its bind-ok, it
+        was gone, although it was in Mnesia's log; in none of 200 once that log had been processed.
         """
         await self.ctl("eval", "mnesia:dump_log().")
 
@@ -289,10 +289,10 @@ class Node:
 
     @asynccontextmanager
     async def without_descriptors(self) -> AsyncIterator[None]:
-        """Let a node that has a few connections accept no others in the block.
+        """Make a node with a few connections accept no more in the block.
 
-        RabbitMQ counts descriptors itself before 4.0. From 4.0 on only the operating system does, and what else needs
-        one fails, too: `repair` starts the node anew.
+        Before 4.0, RabbitMQ itself counts descriptors. From 4.0 on only the operating system does, and everything else that
+        needs a descriptor fails, too: `repair` restarts the node.
         """
         assert self.pid is not None
         if version() < (4,):
@@ -302,21 +302,21 @@ class Node:
         else:
             self._starved = True
             soft, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
-            # The limit is on their numbers: above all that are open, one that is closed would make room.
+            # The limit applies to their numbers: with a limit above all open ones, closing one would make room.
             resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (0, hard))
             yield
             resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     def pause(self) -> None:
-        """Freeze the node: connections stay open and are accepted, and nothing answers from now on."""
+        """Freeze the node: connections stay open and are accepted, but nothing answers from now on."""
         self._signal(signal.SIGSTOP)
         assert self._process is not None
-        # The signal takes effect later than kill() returns: a message may be confirmed in between.
+        # The signal takes effect after kill() returns: a message may be confirmed in between.
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
         self.paused = True
 
     def resume(self) -> None:
-        """Let a frozen node go on."""
+        """Unfreeze the node."""
         if self.paused:
             self._signal(signal.SIGCONT)
             self.paused = False
@@ -339,7 +339,7 @@ class Node:
         finally:
             self.host.commands.discard(process.pid)
             if process.returncode is None:
-                # The script, and the Erlang machine that it started.
+                # The script, and the Erlang VM that it started.
                 _kill_group(process.pid)
                 await process.wait()
         if process.returncode:
@@ -348,7 +348,7 @@ class Node:
         return output
 
     async def add_user(self, name: str, password: str = "secret", vhost: str = "/") -> str:
-        """Add a user with all permissions on a vhost, which is added where it is missing; return their URL."""
+        """Add a user with all permissions on a vhost, which is added if it is missing; return the user's URL."""
         if vhost not in (await self.ctl("list_vhosts")).split():
             await self.ctl("add_vhost", vhost)
         await self.ctl("add_user", name, password)
@@ -356,9 +356,9 @@ class Node:
         return self.url_for(name, password, quote(vhost, safe=""))
 
     async def repair(self) -> None:
-        """Make the node serve again whatever was done to it: resumes, starts, revives it and clears its alarms.
+        """Make the node serve again, whatever was done to it: unfreeze, start and revive it, and clear its alarms.
 
-        Users, vhosts and what is in them stay as they are: a test adds those that it breaks.
+        Users, vhosts and their contents stay as they are: a test that breaks them uses its own.
         """
         self.resume()
         if self._starved and self.running:
@@ -400,7 +400,7 @@ class Node:
             "listeners.tcp.local": f"127.0.0.1:{self.port}",
             "log.file.level": "info",
             "log.console": "false",
-            # A full disk is for the tests to declare.
+            # Only tests decide when the disk is full.
             "disk_free_limit.absolute": "1MB",
             **config,
         }
@@ -415,7 +415,7 @@ class Node:
         return {
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self.distribution_port),
-            # Neither /etc/rabbitmq nor /var/lib/rabbitmq is looked at.
+            # Neither /etc/rabbitmq nor /var/lib/rabbitmq is read.
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
@@ -423,16 +423,16 @@ class Node:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            # Any port that is free: several tools may run at a time.
+            # Any free port: several tools may run at a time.
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",
             "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-            # The script becomes the Erlang machine, instead of watching over it: our signals reach the node itself.
+            # The script becomes the Erlang VM instead of supervising it: our signals reach the node itself.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
 
 class Cluster:
-    """Three nodes, or as many as are named, that are joined into one cluster.
+    """Three nodes, or as many as are named, joined into one cluster.
 
     `async with Cluster() as cluster:` starts them; `cluster.nodes` are Nodes, to kill, pause and start one by one.
     """
@@ -440,7 +440,7 @@ class Cluster:
     def __init__(self, *names: str, config: Mapping[str, str] | None = None) -> None:
         self.host = Host()
         names = names or ("one", "two", "three")
-        # A node that boots for the first time joins the first one, if that has booted; or else it stays alone.
+        # A node that boots for the first time joins the first one if that has booted; otherwise it stays alone.
         settings = {
             "cluster_formation.peer_discovery_backend": "classic_config",
             "cluster_formation.classic_config.nodes.1": f"{names[0]}@localhost",
@@ -465,7 +465,7 @@ class Cluster:
         return [node.url for node in self.nodes]
 
     async def start(self) -> None:
-        """Start every node that does not run, and wait until all of them see each other."""
+        """Start every node that is not running, and wait until all of them see each other."""
         first, *_ = self.nodes
         if not (first.folder / "data").exists():
             await first.start()
@@ -481,19 +481,19 @@ class Cluster:
         await asyncio.gather(*(node.repair() for node in self.nodes))
 
     async def leader(self, queue: str, vhost: str = "/") -> Node:
-        """Wait until a quorum queue is led by a node that runs; return that node."""
+        """Wait until a running node leads a quorum queue; return that node."""
         serving = {node.name: node for node in self.nodes if node.running and not node.paused}
         asked = next(iter(serving.values()))
         async with asyncio.timeout(START_LIMIT):
             while True:
                 rows = await asked.ctl("list_queues", "--vhost", vhost, "--no-table-headers", "name", "leader")
                 leaders = dict(line.split("\t") for line in rows.splitlines())
-                # While they elect another, the dead one is still named, or the queue is missing.
+                # During an election the dead leader is still named, or the queue is missing.
                 if (leader := leaders.get(queue, "")) in serving:
                     return serving[leader]
 
     async def replicated(self, queue: str) -> None:
-        """Wait until every node takes part in a quorum queue, so that it outlives any one of them."""
+        """Wait until every node takes part in a quorum queue, so that it survives the loss of any one."""
         everybody = {node.name for node in self.nodes}
         async with asyncio.timeout(START_LIMIT):
             while True:

@@ -1,7 +1,7 @@
 """Build what is uploaded to a package index: `make dist REPOSITORY=https://…`, the address where the repository is shown.
 
-Of the tagged commit, not of the working tree. An index shows the README without the files beside it: its links and images
-are made absolute, and the address is written into the metadata. Both happen in a copy.
+The tagged commit is built, not the working tree. An index shows the README without the files beside it, so its links
+and images are made absolute, and the address is written into the metadata. Both happen in a copy.
 """
 
 import configparser
@@ -15,10 +15,10 @@ from typing import Final
 
 from tools.documents import ROOT
 
-USAGE: Final = "say where the repository can be seen: make dist REPOSITORY=https://…"
+USAGE: Final = "give the address where the repository can be seen: make dist REPOSITORY=https://…"
 DIST: Final = ROOT / "dist"
 
-#: The targets of links and images in Markdown and HTML, without those that are absolute or within the page.
+#: The targets of links and images in Markdown and HTML, except absolute ones and those within the page.
 _TARGET: Final = re.compile(r'(?P<before>\]\(|(?:src|href)=")(?P<target>(?![a-z]+:|#)[^)"\s#]+)')
 _IMAGES: Final = {".svg", ".png"}
 
@@ -28,7 +28,7 @@ class CannotRelease(Exception):
 
 
 def absolute(text: str, repository: str, tag: str) -> str:
-    """Return the document with its links and images leading to the tag, by the paths that GitHub and GitLab have."""
+    """Return the document with its links and images pointing to the tag, with the paths that GitHub and GitLab use."""
 
     def replaced(match: re.Match[str]) -> str:
         target = match["target"]
@@ -39,7 +39,7 @@ def absolute(text: str, repository: str, tag: str) -> str:
 
 
 def urls(repository: str, tag: str) -> dict[str, str]:
-    """Return the addresses for the metadata, by the names that indexes know."""
+    """Return the addresses for the metadata, under the names that indexes know."""
     return {
         "Source": repository,
         "Documentation": f"{repository}/blob/{tag}/docs/index.md",
@@ -49,7 +49,7 @@ def urls(repository: str, tag: str) -> dict[str, str]:
 
 
 def version() -> str:
-    """Return the version that setup.cfg has; raise CannotRelease where the changelog does not begin with it and a date."""
+    """Return the version in setup.cfg. Raises CannotRelease unless the changelog begins with it and a date."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     number = config["metadata"]["version"]
@@ -60,7 +60,7 @@ def version() -> str:
 
 
 def check_tag(tag: str) -> None:
-    """Raise CannotRelease where the commit is not tagged: the links lead to the tag."""
+    """Raise CannotRelease if the commit is not tagged: the links point to the tag."""
     tags = run("git", "-C", ROOT, "tag", "--points-at", "HEAD").split()
     if tag not in tags:
         raise CannotRelease(f"the commit has no tag {tag}: run git tag {tag}, and push it after the release")
@@ -75,7 +75,7 @@ def copy(folder: Path) -> None:
 
 
 def address(folder: Path, repository: str, tag: str) -> None:
-    """Write the address of the repository into the copy's README and metadata."""
+    """Write the repository's address into the copy's README and metadata."""
     readme, setup = folder / "README.md", folder / "setup.cfg"
     readme.write_text(absolute(readme.read_text(), repository, tag))
     lines = "".join(f"    {name} = {url}\n" for name, url in urls(repository, tag).items())
@@ -83,7 +83,7 @@ def address(folder: Path, repository: str, tag: str) -> None:
 
 
 def run(*command: object) -> str:
-    """Run a command; returns what it printed, and raises CannotRelease with that where it fails."""
+    """Run a command and return what it printed; if it fails, raise CannotRelease with that."""
     done = subprocess.run(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -95,7 +95,7 @@ def run(*command: object) -> str:
 def release(repository: str) -> list[Path]:
     """Build the sdist and the wheel, check them as an index would, and return them in dist/."""
     if not re.fullmatch(r"https://[^\s/]+/\S+[^\s/]", repository):
-        raise CannotRelease(f"{repository!r} is no address of a repository; {USAGE}")
+        raise CannotRelease(f"{repository!r} is not the address of a repository; {USAGE}")
     number = version()
     check_tag(f"v{number}")
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""The ways to start an application, for the test of each and for the table in the documentation."""
+"""The ways to start an application, for their tests and the table in the documentation."""
 
 import os
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 MODULE, CONSTRUCTOR, BEFORE_RUN = "at module level", "in the constructor", "in before_run"
 INSIDE, AFTER = "inside asyncio.run", "after the fork"
 
-#: Where install() may be called, by what runs the application; and how many processes publish then.
+#: Where install() may be called, by what runs the application, and how many processes publish then.
 WAYS: Final[dict[str, tuple[tuple[str, ...], int]]] = {
     "IOLoop.current().start()": ((MODULE, CONSTRUCTOR), 1),
     "asyncio.run": ((MODULE, CONSTRUCTOR, INSIDE), 1),
@@ -20,12 +20,12 @@ WAYS: Final[dict[str, tuple[tuple[str, ...], int]]] = {
 
 
 def table() -> str:
-    """Write the ways in a Markdown table, for people."""
-    head = "| the application runs by | `install()` is called | processes |\n| --- | --- | --- |\n"
+    """Write the ways as a Markdown table."""
+    head = "| the application is run by | `install()` is called | processes |\n| --- | --- | --- |\n"
     number = {1: "one", 2: "two"}
     rows = []
     for runner, (places, count) in WAYS.items():
-        processes = "one a processor" if runner.endswith(" 0") else number[count]
+        processes = "one per processor" if runner.endswith(" 0") else number[count]
         rows.append(f"| {_runner(runner)} | {', '.join(places)} | {processes} |\n")
     return head + "".join(rows)
 

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED + signal.SIGINT
     except BrokenPipeError:
-        # Who read our output has enough of it; the interpreter must not find the pipe when it flushes.
+        # The reader of our output has gone; the interpreter must not find the pipe when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (AMQPException, OSError, RuntimeError) as error:
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sprockets-amqp",
-        description="Look at, try and use a connection to RabbitMQ.",
-        epilog="Exit status: 0 it worked, 1 it did not, 2 bad usage or settings, 130 interrupted; see each command.",
+        description="Inspect, test and use a connection to RabbitMQ.",
+        epilog="Exit status: 0 success, 1 failure, 2 bad usage or settings, 130 interrupted; see each command.",
     )
     parser.add_argument("--version", action="version", version=version("sprockets_amqp"))
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -58,6 +58,6 @@ def _add_command(commands: Any, command: ModuleType, settings: str) -> None:
         description=command.SUMMARY,
         epilog=command.STATUS + settings,
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="log warnings; -vv infos, -vvv everything")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log warnings; -vv: info; -vvv: everything")
     parser.set_defaults(run=command.run)
     command.add_arguments(parser)

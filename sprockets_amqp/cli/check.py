@@ -1,4 +1,4 @@
-"""The command check: connect step by step, and say what works and what does not."""
+"""The command check: connect step by step, and report what works and what does not."""
 
 import argparse
 import asyncio
@@ -17,30 +17,30 @@ from .steps import Step, check_node
 if TYPE_CHECKING:
     from sprockets_amqp.topology import SetupFunction
 
-SUMMARY: Final = "connect step by step, and say what works and what does not"
+SUMMARY: Final = "connect step by step, and report what works and what does not"
 STATUS: Final = "Exit status: 0 every node is fine, 1 a step failed, 2 bad usage or settings."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's arguments."""
     add_name(parser)
-    parser.add_argument("setting_url", metavar="URL", nargs="?", help="one node, or several, comma separated")
+    parser.add_argument("setting_url", metavar="URL", nargs="?", help="one node, or several, separated by commas")
     parser.add_argument(
-        "--setup", metavar="MODULE:FUNCTION", type=_function, help="run this setup, too: it declares what it declares"
+        "--setup", metavar="MODULE:FUNCTION", type=_function, help="run this setup function, too; its declarations stay"
     )
     parser.add_argument("--limit", type=_limit, default=10.0, help="seconds that each step may take; default: 10")
 
 
 def _function(text: str) -> "SetupFunction":
     module, _, name = text.partition(":")
-    # As python -m does, and as the application would find it.
+    # As python -m does, so that the application's modules are found.
     sys.path.insert(0, "")
     try:
         found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except Exception as error:
         raise argparse.ArgumentTypeError(f"{shown(text)} cannot be imported: {shown(error)}") from None
     if not callable(found):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no function")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a function")
     return cast("SetupFunction", found)
 
 

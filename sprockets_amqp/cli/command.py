@@ -1,4 +1,4 @@
-"""What the commands share: their exit statuses, settings, signals, and how they complain."""
+"""What the commands share: exit statuses, settings, signals and error output."""
 
 import argparse
 import asyncio
@@ -23,16 +23,16 @@ INTERRUPTED: Final = 128
 
 SETTINGS_HELP: Final = (
     "Settings come from the environment as in an application: AMQP_URL, AMQP_TIMEOUT ..., then RABBITMQ_URL ...; "
-    "flags come first. A password in AMQP_URL is not seen in the list of processes, one on the command line is."
+    "flags take precedence. A password on the command line is visible in the process list; one in AMQP_URL is not."
 )
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; says why."""
+    """The command cannot be run as given; says why."""
 
 
 def complain(error: BaseException, status: int) -> int:
-    """Say on the standard error what went wrong; returns the exit status."""
+    """Print the error to standard error; return the exit status."""
     print("sprockets-amqp:", shown(" ".join(str(error).split()), SENTENCE_LIMIT), file=sys.stderr)
     return status
 
@@ -40,7 +40,7 @@ def complain(error: BaseException, status: int) -> int:
 def add_name(parser: argparse.ArgumentParser) -> None:
     """Add the flag that names one of several clients."""
     parser.add_argument(
-        "--name", default=DEFAULT_NAME, help="one of several clients: audit has AUDIT_URL, AUDIT_TIMEOUT ..."
+        "--name", default=DEFAULT_NAME, help="one of several clients: audit reads AUDIT_URL, AUDIT_TIMEOUT ..."
     )
 
 
@@ -52,7 +52,7 @@ def add_settings(parser: argparse.ArgumentParser, helps: dict[str, str]) -> None
 
 
 def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
-    """Gather and check the settings: flags before the environment before defaults."""
+    """Collect and check the settings: flags take precedence over the environment, the environment over defaults."""
     prefix = "setting_"
     flags = {
         name.removeprefix(prefix): value
@@ -65,7 +65,7 @@ def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
             "url": DEFAULT_URL,
             "default_app_id": app_id,
             **from_environment(name=options.name),
-            # What an application has stored is sent by the application.
+            # An application sends what it has stored itself.
             "outbox": None,
             **flags,
             **others,
@@ -78,7 +78,7 @@ def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
 
 @contextmanager
 def signals(callback: Callable[[], object]) -> Iterator[list[signal.Signals]]:
-    """Call back on Ctrl-C and SIGTERM, in the loop's turn; yields the list of those that came."""
+    """Call back on Ctrl-C and SIGTERM, from the loop; yields the list of signals received."""
     loop = asyncio.get_running_loop()
     came: list[signal.Signals] = []
 
@@ -96,5 +96,5 @@ def signals(callback: Callable[[], object]) -> Iterator[list[signal.Signals]]:
 
 
 def address(node: pika.URLParameters) -> str:
-    """Name the node, without the rest of its URL: that has passwords."""
+    """Name the node without the rest of its URL, which may hold passwords."""
     return f"{'amqps' if node.ssl_options else 'amqp'}://{shown(node.host)}:{node.port}"

@@ -1,4 +1,4 @@
-"""The command diagram: draw the declared life of the connection."""
+"""The command diagram: draw the declared lifecycle of the connection."""
 
 import argparse
 from pathlib import Path
@@ -8,15 +8,15 @@ from sprockets_amqp.drawing import diagrams
 
 from .command import OK
 
-SUMMARY: Final = "draw the declared life of the connection"
+SUMMARY: Final = "draw the declared lifecycle of the connection"
 STATUS: Final = "Exit status: 0 written, 1 a file could not be written, 2 bad usage."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("diagrams"), help="default: diagrams")
     choices = ("mermaid", "dot", "svg", "table")
-    parser.add_argument("--print", dest="printed", choices=choices, help="print one instead of writing files")
+    parser.add_argument("--print", dest="printed", choices=choices, help="print this instead of writing files")
 
 
 def run(options: argparse.Namespace) -> int:

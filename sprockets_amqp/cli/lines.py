@@ -1,4 +1,4 @@
-"""Publishing each line of a file, with account of what became of each, in memory that does not grow with the file."""
+"""Publishing each line of a file and keeping account of it, in memory that does not grow with the file."""
 
 import asyncio
 import collections
@@ -25,7 +25,7 @@ CHUNK_SIZE: Final = 256 * 1024
 READ_AHEAD: Final = 2
 #: How many ranges of line numbers are kept for each outcome.
 MAX_RANGES: Final = 1000
-#: Seconds that confirmations are waited for after an interrupt.
+#: Seconds to wait for confirms after an interrupt.
 DRAIN_LIMIT: Final = 5.0
 
 OUTCOMES: Final[dict[type[BaseException], str]] = {
@@ -36,7 +36,7 @@ OUTCOMES: Final[dict[type[BaseException], str]] = {
     OutcomeUnknown: "unknown",
     NotReadyError: "unfinished",
 }
-#: What becomes of the lines that follow is the same: they are not tried.
+#: The same would become of the lines that follow: they are not tried.
 HOPELESS: Final = (ExchangeRefused, NotReadyError)
 
 
@@ -47,7 +47,7 @@ class Account:
         sent: how many lines were published, whatever became of them; the first line has the number 1.
         octets: how many octets of the file are settled, line ends included.
         counts: how many lines had each outcome.
-        reasons: the first reason of each outcome but confirmed.
+        reasons: the first reason for each outcome except confirmed.
     """
 
     def __init__(self) -> None:
@@ -59,11 +59,11 @@ class Account:
 
     @property
     def settled(self) -> int:
-        """How many lines have their outcome."""
+        """How many lines have an outcome."""
         return self.counts.total()
 
     def settle(self, number: int, size: int, error: BaseException | None) -> None:
-        """Enter what became of a line."""
+        """Record what became of a line."""
         outcome = "confirmed" if error is None else OUTCOMES.get(type(error), "unfinished")
         self.octets += size
         self.counts[outcome] += 1
@@ -83,7 +83,7 @@ class Account:
         return counts + (f", {pending} pending" if pending else "")
 
     def listing(self) -> list[str]:
-        """Name the lines that were not confirmed, a line for each outcome."""
+        """List the lines that were not confirmed, one entry for each outcome."""
         return [f"{outcome}: {self._numbers(outcome)}; the first: {reason}" for outcome, reason in self.reasons.items()]
 
     def _numbers(self, outcome: str) -> str:
@@ -105,7 +105,7 @@ def _merged(ranges: list[list[int]]) -> list[list[int]]:
 
 
 class Sender:
-    """Publishes the lines in order, not more than ``window`` of them at a time."""
+    """Publishes the lines in order, at most ``window`` of them at a time."""
 
     def __init__(self, publish: Callable[[bytes], asyncio.Future[Result]], window: int) -> None:
         self.account = Account()
@@ -119,15 +119,15 @@ class Sender:
         self._idle.set()
 
     def interrupt(self) -> None:
-        """Read no further, and wait for what is pending within a limit; when called again, not at all."""
+        """Read no further, and wait for pending lines within a limit; when called again, do not wait."""
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
 
     async def send(self, lines: AsyncIterator[bytes]) -> bool:
-        """Publish the lines until the last, an interrupt, or one that says that the others are hopeless too.
+        """Publish the lines until the last, an interrupt, or an outcome that makes the others hopeless, too.
 
-        Returns whether it came to the end of the lines. Raises OSError where they cannot be read.
+        Returns whether it reached the end of the lines. Raises OSError if they cannot be read.
         """
         sending = asyncio.ensure_future(self._send_all(lines))
         ended = asyncio.Event()
@@ -175,14 +175,14 @@ async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
 
     def read() -> None:
         chunk: bytes | OSError = b"-"
-        # The loop is closed where nobody waits any more.
+        # The loop is closed once the lines are no longer wanted.
         with suppress(RuntimeError):
             while chunk and not isinstance(chunk, OSError):
                 room.acquire()
                 chunk = _chunk(descriptor)
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-    # The process does not wait for this thread: a pipe may stay silent for ever.
+    # The process does not wait for this thread: a pipe may stay silent indefinitely.
     threading.Thread(target=read, daemon=True).start()
     rest = b""
     while chunk := await chunks.get():

@@ -1,4 +1,4 @@
-"""The command outbox: see what is stored in a folder, send again what was set aside, or drop it."""
+"""The command outbox: list or show what is stored in a folder, send again what was set aside, or drop it."""
 
 import argparse
 import os
@@ -19,27 +19,27 @@ from .command import FAILED, OK, UsageError
 
 SUMMARY: Final = "list, show, retry or drop what is stored in an outbox"
 STATUS: Final = (
-    "Exit status: 0 done, 1 there is no such message or a file cannot be read, 2 bad usage. A client that runs sends "
-    "within a minute what is retried, and must not be sending what is dropped: drop what was set aside."
+    "Exit status: 0 done, 1 there is no such message or a file cannot be read, 2 bad usage. A running client sends "
+    "what you retry within a minute. Drop only what was set aside: a client may be sending the rest."
 )
 ACTIONS: Final = ("list", "show", "retry", "drop")
-#: Characters of a body that are shown.
+#: Characters of a body to show.
 BODY_LIMIT: Final = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("folder", type=Path, help="the folder that is the setting outbox")
+    parser.add_argument("folder", type=Path, help="the folder given as the setting outbox")
     parser.add_argument(
-        "message", nargs="*", help="FILE:NUMBER as list names them, such as amqp.1.outbox:42; default: all set aside"
+        "message", nargs="*", help="FILE:NUMBER, as list shows it (amqp.1.outbox:42); default: all that were set aside"
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if not options.folder.is_dir():
-        raise UsageError(f"{options.folder} is no folder: give the one that is the setting outbox")
+        raise UsageError(f"{options.folder} is not a folder: give the folder of the setting outbox")
     try:
         if options.action == "list":
             return _list(options.folder)
@@ -53,7 +53,7 @@ def _list(folder: Path) -> int:
     for path in files(folder):
         with closing(OutboxFile(path)) as file:
             totals = file.totals()
-            oldest = "" if totals.oldest is None else f", the oldest of {_age(totals.oldest)} ago"
+            oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
             print(
                 f"{path.name}: {totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}, "
                 f"{'in use' if _in_use(path) else 'not in use'}"
@@ -64,12 +64,12 @@ def _list(folder: Path) -> int:
 
 
 def _chosen(folder: Path, names: list[str]) -> Iterator[tuple[Path, int]]:
-    """Yield file and number of the messages that were named; of all that were set aside, where none was."""
+    """Yield file and number of the named messages; if none is named, of all that were set aside."""
     for name in names:
         its_file, _, number = name.rpartition(":")
         path = folder / its_file
         if path not in files(folder) or not number.isdecimal():
-            raise UsageError(f"{name!r} names no message: say FILE:NUMBER, as list does")
+            raise UsageError(f"{name!r} is not a message: write FILE:NUMBER, as list shows it")
         yield path, int(number)
     for path in files(folder) if not names else []:
         with closing(OutboxFile(path)) as file:

@@ -1,4 +1,4 @@
-"""How far publishing a file has come: a bar where the terminal and the package rich allow it, else plain lines."""
+"""Progress of publishing a file: a bar if the terminal and the package rich allow it, else plain lines."""
 
 import asyncio
 import importlib.util
@@ -11,14 +11,14 @@ from typing import Final
 
 from .lines import Account
 
-#: Seconds between two looks at the account, for a bar and for plain lines.
+#: Seconds between updates of a bar, and between plain lines.
 BAR_INTERVAL: Final = 0.1
 LINE_INTERVAL: Final = 2.0
 
 
 @asynccontextmanager
 async def shown(account: Account, descriptor: int) -> AsyncIterator[None]:
-    """Show on the standard error how far the file, of which the account is, has come."""
+    """Show the progress of the account's file on standard error."""
     if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
         show, end = _bar(account, _size(descriptor))
         interval = BAR_INTERVAL
@@ -69,6 +69,6 @@ def _bar(account: Account, size: int | None) -> tuple[Callable[[], None], Callab
 
 
 def _size(descriptor: int) -> int | None:
-    """Return the octets that there are to read, or None where only their end will tell."""
+    """Return the number of octets to read, or None if only the end will tell."""
     status = os.fstat(descriptor)
     return status.st_size if stat.S_ISREG(status.st_mode) else None

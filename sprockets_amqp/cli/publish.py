@@ -21,26 +21,26 @@ from .lines import OUTCOMES, Account, Sender, read_lines
 SUMMARY: Final = "publish a message, or each line of a file"
 STATUS: Final = (
     "Exit status: 0 everything was confirmed, 1 something was not (returned, nacked, refused, unknown or "
-    "unfinished), 2 bad usage or settings and nothing was sent, 130 ended by Ctrl-C, 143 by SIGTERM."
+    "unfinished), 2 bad usage or settings, nothing was sent, 130 ended by Ctrl-C, 143 by SIGTERM."
 )
 WHOLE_NUMBERS: Final = frozenset({"delivery_mode", "priority", "timestamp"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's arguments."""
     add_settings(
         parser,
         {
-            "url": "the node, or several, comma separated",
+            "url": "the node, or several, separated by commas",
             "timeout": "seconds that a message waits for the connection to be ready",
             "confirm_timeout": "seconds to wait for a confirmation",
             "max_unconfirmed": "messages on the wire at a time",
         },
     )
-    parser.add_argument("--exchange", default="", help="default: the default exchange, where a routing key is a queue")
+    parser.add_argument("--exchange", default="", help="default: the default exchange, which routes by queue name")
     parser.add_argument("--routing-key", default="")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--body", help="without this and --lines, the standard input is the body")
+    source.add_argument("--body", help="without this and --lines, standard input is the body")
     source.add_argument("--lines", metavar="FILE", help="publish each line of the file as a message; -: standard input")
     parser.add_argument(
         "--property",
@@ -58,14 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_header,
         action="append",
         default=[],
-        help='VALUE is JSON where it can be read as such (5, true, "5"), else text',
+        help='VALUE is read as JSON if possible (5, true, "5"), else as text',
     )
     parser.add_argument(
         "--republish-unconfirmed",
         dest="setting_republish_unconfirmed",
         action="store_const",
         const=True,
-        help="after a lost connection send again what was not confirmed, rather than tell that its outcome is unknown",
+        help="after a lost connection, send unconfirmed messages again instead of reporting their outcome as unknown",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
@@ -81,7 +81,7 @@ def _property(text: str) -> tuple[str, object]:
     name, value = _pair(text)
     if name == "headers" or name not in PROPERTY_NAMES:
         names = ", ".join(known for known in PROPERTY_NAMES if known != "headers")
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {names}; headers are given with --header")
+        raise argparse.ArgumentTypeError(f"{name!r} is not one of {names}; use --header for headers")
     if name not in WHOLE_NUMBERS:
         return name, value
     try:
@@ -100,7 +100,7 @@ def _header(text: str) -> tuple[str, object]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    # Without confirmations, and of what was returned, nothing could be told.
+    # Otherwise the outcome could not be reported.
     settings = read_settings(options, enable_confirmations=True, fail_on_return=True)
     properties = dict(options.properties)
     if options.headers:
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _client(settings: dict[str, Any]) -> Client:
-    # What was returned is told as an outcome; without a callback it would be logged as well.
+    # Returned messages are reported as an outcome; without a callback they would be logged as well.
     return Client(**settings, on_return_callback=lambda *_: None)
 
 

@@ -1,6 +1,6 @@
-"""Connecting step by step, to say which step fails and what to do: DNS, TCP, TLS, login, vhost, channel, confirms.
+"""Connecting step by step, to find which step fails and what to do: DNS, TCP, TLS, login, vhost, channel, confirms.
 
-The first three steps are taken by hand; the others are pika's, on the link that a client would open.
+The first three steps are done here; the others are pika's, on the link that a client would open.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from sprockets_amqp.wire.replies import describe
 from sprockets_amqp.wire.tls import unverified
 from sprockets_amqp.wire.transport import VERSION_LIMIT
 
-#: RabbitMQ's reply codes for what the user may not do, and for what is there with other arguments.
+#: RabbitMQ's reply codes for what the user may not do, and for what exists with other arguments.
 ACCESS_REFUSED: Final = 403
 PRECONDITION_FAILED: Final = 406
-#: Seconds that a clean end may take.
+#: Seconds that closing cleanly may take.
 CLOSE_LIMIT: Final = 2.0
 #: OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH (and that of addresses).
 EXPIRED: Final = 10
@@ -38,7 +38,7 @@ OTHER_NAME: Final = frozenset({62, 64})
 
 @dataclass(frozen=True)
 class Step:
-    """One step: whether it worked, what was found, and what to do where it failed."""
+    """One step: whether it worked, what was found, and what to do if it failed."""
 
     name: str
     ok: bool
@@ -49,7 +49,7 @@ class Step:
 async def check_node(
     parameters: pika.URLParameters, limit: float, setup: SetupFunction | None = None
 ) -> AsyncIterator[Step]:
-    """Yield each step as soon as it was taken, up to the first that fails; each may take ``limit`` seconds."""
+    """Yield each step as soon as it is done, up to the first that fails; each may take ``limit`` seconds."""
     attempt = _Attempt(parameters, setup)
     try:
         for name, take in attempt.steps():
@@ -65,7 +65,7 @@ async def check_node(
 
 
 class _Attempt(Events):
-    """One attempt to come as far as a client that publishes."""
+    """One attempt to get as far as a client that publishes."""
 
     def __init__(self, parameters: pika.URLParameters, setup: SetupFunction | None) -> None:
         self._setup = setup
@@ -80,7 +80,7 @@ class _Attempt(Events):
         self._answer: asyncio.Future[None] = self._loop.create_future()
 
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
-        """Return the steps in their order; TLS only where the URL asks for it."""
+        """Return the steps in order; TLS only if the URL asks for it."""
         tls = [("TLS", self._start_tls)] if self._parameters.ssl_options else []
         amqp = [("login", self._log_in), ("vhost", self._open_vhost)]
         setup = [("setup", self._set_up)] if self._setup is not None else []
@@ -114,7 +114,7 @@ class _Attempt(Events):
                 problem = error
                 self._socket.close()
             else:
-                return f"{address[0]} port {address[1]} accepts"
+                return f"{address[0]} port {address[1]} accepts connections"
         raise problem
 
     async def _start_tls(self) -> str:
@@ -122,7 +122,7 @@ class _Attempt(Events):
         assert options is not None
         name = options.server_hostname or self._parameters.host
         _, self._writer = await asyncio.open_connection(sock=self._socket, ssl=options.context, server_hostname=name)
-        found = unverified(self._parameters) or f"the certificate is good for {name}"
+        found = unverified(self._parameters) or f"the certificate is valid for {name}"
         return f"{self._writer.get_extra_info('ssl_object').version()}, {found}"
 
     async def _log_in(self) -> str:
@@ -131,7 +131,7 @@ class _Attempt(Events):
         try:
             await self._answer
         except ProbableAccessDeniedError as error:
-            # RabbitMQ looks at the vhost only when it knows the user.
+            # RabbitMQ checks the vhost only once it has accepted the user.
             self._denied = error
         return f"as {getattr(self._parameters.credentials, 'username', 'the client certificate')}"
 
@@ -143,7 +143,7 @@ class _Attempt(Events):
     async def _set_up(self) -> str:
         assert self._setup is not None and self._link.connection is not None
         await declare(self._setup, self._link.connection)
-        return f"{function_name(self._setup)}() declared all of it"
+        return f"{function_name(self._setup)}() declared everything"
 
     async def _open_channel(self) -> str:
         self._answer = self._loop.create_future()
@@ -164,11 +164,11 @@ class _Attempt(Events):
         if self._socket is not None:
             self._socket.close()
         if self._writer is not None:
-            # It has to be closed, not to be waited for.
+            # Close it without waiting.
             self._writer.transport.abort()
         self._socket = self._writer = None
 
-    # What the link tells
+    # Events of the link
 
     def on_connection_open(self, _connection: object) -> None:
         """Take the next step."""
@@ -200,7 +200,7 @@ class _Attempt(Events):
 
 
 async def _resolve(host: str, port: int) -> list[Any]:
-    """Look up a host in a thread that the process does not wait for at its end, however long DNS hangs."""
+    """Look up a host in a thread that cannot delay the end of the process, however long DNS hangs."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[Any]] = loop.create_future()
 
@@ -218,7 +218,7 @@ async def _resolve(host: str, port: int) -> list[Any]:
             result = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             result = error
-        # The loop is closed where nobody waits any more.
+        # The loop is closed once the result is no longer wanted.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(report, result)
 
@@ -242,39 +242,42 @@ def _detail(error: Exception, limit: float) -> str:
 
 def _advise_dns(error: Exception, parameters: pika.URLParameters) -> str:
     if isinstance(error, TimeoutError):
-        return "the name server does not answer: see /etc/resolv.conf, or write the node's address in the URL"
-    return f"correct the host in the URL, {parameters.host!r}, or make it known to the name server or /etc/hosts"
+        return "the name server does not answer: check /etc/resolv.conf, or use the node's address in the URL"
+    return f"correct the host in the URL, {parameters.host!r}, or add it to DNS or /etc/hosts"
 
 
 def _advise_tcp(error: Exception, parameters: pika.URLParameters) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens on port {parameters.port}: start RabbitMQ, or correct the port (5672, with TLS 5671)"
-    return "the node is not reached: look for a firewall in between, and at the address"
+    return "the node cannot be reached: check the address, and any firewall in between"
 
 
 def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
     if not isinstance(error, ssl.SSLCertVerificationError):
-        return "this port speaks no TLS, or another version: write amqp://, or the node's TLS port (5671 by default)"
+        return "this port does not speak TLS, or only another version: use amqp://, or the TLS port (5671 by default)"
     if error.verify_code == EXPIRED:
         return "renew the node's certificate"
     if error.verify_code in OTHER_NAME:
-        return f"the certificate is not for {parameters.host!r}: write a host that it names"
-    return "nobody trusted signed the certificate: name your authority's file in the URL's ssl_options, as ca_certs"
+        return f"the certificate is not for {parameters.host!r}: use a host that it names"
+    return (
+        "no trusted authority signed the certificate: give your authority's certificates as AMQP_TLS_CA, or as "
+        "ca_certs in the URL's ssl_options"
+    )
 
 
 def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
     if isinstance(error, ProbableAuthenticationError):
         return (
-            "wrong user or password (in the URL, percent-encoded): rabbitmqctl authenticate_user tells; "
+            "wrong user or password (percent-encode them in the URL): check with rabbitmqctl authenticate_user; "
             "guest may log in only from RabbitMQ's own machine"
         )
     if isinstance(error, TimeoutError):
         return (
-            "something accepts connections and says nothing: is RabbitMQ frozen or starting, or is this another port?"
+            "something accepts connections but does not answer: RabbitMQ may be starting or frozen, or the port wrong"
         )
     if parameters.ssl_options:
-        return "ended by the other side: it may want a client certificate (ssl_options), or be no AMQP port"
-    return "ended by the other side: it may be a TLS port (write amqps://), or be no AMQP port"
+        return "the other side hung up: it may require a client certificate (ssl_options), or not be an AMQP port"
+    return "the other side hung up: it may be a TLS port (use amqps://), or not an AMQP port"
 
 
 def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
@@ -282,8 +285,8 @@ def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
     if "not found" in str(error):
         return f"there is no such vhost: rabbitmqctl add_vhost '{vhost}', or correct the URL (the vhost / is %2f)"
     if "limit" in str(error):
-        return "a limit on connections is reached: rabbitmqctl list_vhost_limits, list_user_limits"
-    return f"the user may not use it: rabbitmqctl set_permissions --vhost '{vhost}' '{user}' '.*' '.*' '.*'"
+        return "a limit on connections is reached: see rabbitmqctl list_vhost_limits, list_user_limits"
+    return f"the user has no access: rabbitmqctl set_permissions --vhost '{vhost}' '{user}' '.*' '.*' '.*'"
 
 
 def _advise_setup(error: Exception, parameters: pika.URLParameters) -> str:
@@ -292,12 +295,12 @@ def _advise_setup(error: Exception, parameters: pika.URLParameters) -> str:
     if code == ACCESS_REFUSED:
         return f"the user may not declare or bind it: rabbitmqctl set_permissions '{user}', with configure for its name"
     if code == PRECONDITION_FAILED:
-        return "it is there already, with other arguments: declare it with the same ones, or delete it"
-    return "correct what setup declares: until it succeeds, nothing is published"
+        return "it exists already, with other arguments: declare it with the same ones, or delete it"
+    return "correct what setup declares: nothing is published until it succeeds"
 
 
 def _advise_channel(_error: Exception, _parameters: pika.URLParameters) -> str:
-    return "see the limit on the user's channels (rabbitmqctl list_user_limits) and RabbitMQ's log"
+    return "check the limit on the user's channels (rabbitmqctl list_user_limits), and RabbitMQ's log"
 
 
 def _advise_confirms(_error: Exception, _parameters: pika.URLParameters) -> str:

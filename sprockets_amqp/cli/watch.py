@@ -1,4 +1,4 @@
-"""The command watch: show the states of a connection as they change."""
+"""The command watch: show the state changes of a connection."""
 
 import argparse
 import asyncio
@@ -15,18 +15,18 @@ from sprockets_amqp.urls import node_parameters
 
 from .command import OK, add_settings, address, read_settings, signals
 
-SUMMARY: Final = "show the states of a connection as they change, until Ctrl-C"
-STATUS: Final = "Exit status: 0 ended by Ctrl-C or SIGTERM, 1 nobody reads its output, 2 bad usage or settings."
+SUMMARY: Final = "show the state changes of a connection, until Ctrl-C"
+STATUS: Final = "Exit status: 0 ended by Ctrl-C or SIGTERM, 1 its output was closed, 2 bad usage or settings."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's arguments."""
     add_settings(
         parser,
         {
-            "url": "the node, or several, comma separated",
+            "url": "the node, or several, separated by commas",
             "reconnect_delay": "seconds before the first attempt to reconnect",
-            "max_reconnect_delay": "seconds up to which that is doubled",
+            "max_reconnect_delay": "seconds up to which the delay is doubled",
         },
     )
     parser.add_argument("--json", action="store_true", help="print each change as a line of JSON")
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     show = _show_json if options.json else _show_change
     if not options.json:
         nodes = ", ".join(map(address, node_parameters(settings["url"])))
-        print(f"watching {nodes}; Ctrl-C ends", file=sys.stderr, flush=True)
+        print(f"watching {nodes}; press Ctrl-C to stop", file=sys.stderr, flush=True)
     return asyncio.run(_watch_states(settings, show))
 
 

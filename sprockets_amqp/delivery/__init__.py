@@ -1,1 +1,1 @@
-"""The way of a message: how it is encoded, waits in line, goes out, and ends."""
+"""The way of a message: how it is encoded, waits in line, is sent, and ends."""

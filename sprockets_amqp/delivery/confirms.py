@@ -1,7 +1,7 @@
-"""The ledger of publisher confirms: delivery tags to what they stand for.
+"""The ledger of publisher confirms: which delivery tag stands for which message.
 
 It follows https://www.rabbitmq.com/docs/confirms#publisher-confirms: in confirm mode a channel's messages are numbered
-from 1 in the order they were sent. The ledger knows neither pika nor states, and does no I/O.
+from 1 in the order in which they are sent. The ledger knows neither pika nor states, and does no I/O.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Confirms(Generic[T]):
-    """What was sent on one channel and is unconfirmed, by delivery tag.
+    """The unconfirmed messages of one channel, by delivery tag.
 
     >>> confirms = Confirms()
     >>> [confirms.add(name) for name in ("first", "second", "third")]
@@ -32,21 +32,21 @@ class Confirms(Generic[T]):
         return len(self._entries)
 
     def __iter__(self) -> Iterator[T]:
-        """Iterate over what is unconfirmed, in the order it was sent."""
+        """Iterate over the unconfirmed entries, in the order in which they were sent."""
         # Entries were added in the order of their tags, and a dict keeps it.
         return iter(self._entries.values())
 
     def add(self, entry: T) -> int:
-        """Enter what was sent next on the channel; returns its delivery tag."""
+        """Enter the next message sent on the channel; return its delivery tag."""
         self._last += 1
         self._entries[self._last] = entry
         return self._last
 
     def settle(self, delivery_tag: int, multiple: bool) -> list[T]:
-        """Take out what an ack or nack is about, in the order it was sent.
+        """Take out the entries that an ack or nack covers, in the order in which they were sent.
 
-        A tag that was never given out, 0 included, settles nothing, and one that was settled before nothing again: the
-        first word on a message counts. The work is in proportion to what is settled, not to what is in flight.
+        A tag that was never issued, 0 included, settles nothing, and neither does one that was settled before: the
+        first ack or nack counts. The work is proportional to what is settled, not to what is in flight.
         """
         if not 0 < delivery_tag <= self._last:
             return []
@@ -57,7 +57,7 @@ class Confirms(Generic[T]):
         else:
             entry = pop(delivery_tag, None)
             settled = [] if entry is None else [entry]
-            # Each tag is stepped over once, so that the next multiple one does not look at it again.
+            # Each tag is skipped once, so that the next multiple one does not look at it again.
             while self._lowest <= self._last and self._lowest not in self._entries:
                 self._lowest += 1
         if settled and not self._entries and self._when_empty is not None:
@@ -65,7 +65,7 @@ class Confirms(Generic[T]):
         return settled
 
     def was_issued(self, delivery_tag: int) -> bool:
-        """Tell whether a message with this tag was sent on the channel, settled or not."""
+        """Return whether a message with this tag was sent on the channel, settled or not."""
         return 0 < delivery_tag <= self._last
 
     def clear(self) -> list[T]:
@@ -77,7 +77,7 @@ class Confirms(Generic[T]):
         return lost
 
     def call_when_empty(self, callback: Callable[[], object]) -> None:
-        """Call back once, when the last unconfirmed entry is settled; not when the channel is gone before."""
+        """Call back once, when the last unconfirmed entry is settled; not if the channel is gone before that."""
         self._when_empty = callback
 
     def _tell_empty(self) -> None:

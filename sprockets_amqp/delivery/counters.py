@@ -1,24 +1,24 @@
-"""How many messages there were."""
+"""The counters of messages."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(slots=True)
 class Counters:
-    """How many messages there were, since the client was made.
+    """Counts of messages since the client was made.
 
     Attributes:
-        published: handed to the transport; a message that is republished counts each time.
+        published: handed to the transport; a republished message counts each time.
         confirmed: acknowledged by RabbitMQ.
         returned: returned by RabbitMQ as unroutable.
         nacked: refused by a queue.
         failed: publishes that ended with an error, of any kind.
         republished: sent again after a loss.
-        reconnects: connections made again after one was lost.
+        reconnects: connections opened again after one was lost.
         unconfirmed: on the wire now.
         waiting: in line now.
-        stored: in the outbox now, and to be sent or confirmed.
-        set_aside: in the outbox now, and not sent any more: RabbitMQ refuses them.
+        stored: in the outbox now, waiting to be sent or confirmed.
+        set_aside: in the outbox now, and no longer sent, because RabbitMQ refuses them.
     """
 
     published: int = 0

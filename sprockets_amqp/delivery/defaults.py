@@ -1,4 +1,4 @@
-"""What a message gets where the caller gives nothing, made ahead of its use.
+"""Default properties of messages, made ahead of their use.
 
 Of the 8 µs that such a publish costs, an id takes 0.3 µs instead of the 2.4 µs of ``str(uuid.uuid4())``, and the
 encoded properties around it take 0.2 µs instead of 1.6 µs.
@@ -12,17 +12,17 @@ from sprockets_amqp.forks import after_fork
 
 from .encoding import encode_properties
 
-#: How many are made at a time: the system gives the randomness of many as fast as that of one.
+#: How many ids are made at a time: the system provides random octets for many as fast as for one.
 BATCH: Final = 256
 
 _made: list[str] = []
-# A child process would send the ids that its parent sends.
+# Otherwise a child process would use the same ids as its parent.
 after_fork(_made.clear)
 
 #: The octets that carry the version (4) and the variant (binary 10) of a UUID, with these bits set.
 _WITH_VERSION: Final = bytes(octet & 0x0F | 0x40 for octet in range(256))
 _WITH_VARIANT: Final = bytes(octet & 0x3F | 0x80 for octet in range(256))
-#: Where the digits of a UUID stand between its hyphens.
+#: The positions of a UUID's digits between its hyphens.
 _DIGIT_PLACES: Final = (*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36))
 
 
@@ -41,7 +41,7 @@ def _make(count: int) -> list[str]:
     octets[6::16] = octets[6::16].translate(_WITH_VERSION)
     octets[8::16] = octets[8::16].translate(_WITH_VARIANT)
     digits = octets.hex().encode()
-    # All ids are put together at once, digit by digit: the first digits of all of them, then the second ones.
+    # All ids are assembled at once, digit by digit: first the first digit of each, then the second.
     text = bytearray(b"-" * 36 + b" ") * count
     for digit, place in enumerate(_DIGIT_PLACES):
         text[place::37] = digits[digit::32]
@@ -50,7 +50,7 @@ def _make(count: int) -> list[str]:
 
 @functools.lru_cache(maxsize=16)
 def around_message_id(timestamp: int, app_id: str | None) -> tuple[bytes, bytes]:
-    """Encode the properties of a message that was given none, up to its id and after it, once for each second."""
+    """Encode the properties of a message without any, as what precedes and follows its id; once a second."""
     encoded = encode_properties({"message_id": "", "timestamp": timestamp, "app_id": app_id})
-    # After two octets of flags stands the id's length, which is that of a UUID.
+    # Two octets of flags are followed by the length of the id, which is that of a UUID.
     return encoded[:2] + bytes((36,)), encoded[3:]

@@ -1,6 +1,6 @@
-"""The way from the loop to the disk: one batch after the other is done in a thread, and nobody waits for it.
+"""The way from the loop to the disk: one batch after another runs in a thread, without being awaited.
 
-What comes while one is being done is in the next: that makes one transaction of it.
+What comes in while one runs is in the next, as one transaction.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ DISK_LIMIT: Final = 10.0
 
 
 class Disk:
-    """What is done in a folder now, and what is to be done next.
+    """The batch that is running in a folder, and the next one.
 
     Attributes:
-        next: what is to be done next.
+        next: what to do next.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Disk:
 
     @property
     def given(self) -> set[int]:
-        """The numbers of the messages that are being written: they may be on the disk, whatever follows."""
+        """The numbers of the messages that are being written: they may be on disk, whatever follows."""
         return set(self._running.puts) if self._running is not None else set()
 
     @property
@@ -50,7 +50,7 @@ class Disk:
         return self.next.load is not None or (self._running is not None and self._running.load is not None)
 
     def submit(self) -> None:
-        """Have the next batch done, unless there is nothing in it, or one is being done."""
+        """Run the next batch, unless it is empty or another is running."""
         if self._running is not None or self.next.empty:
             return
         batch, self.next = self.next, Batch()
@@ -63,13 +63,13 @@ class Disk:
         self._loop.run_in_executor(self._executor, self._folder.run, batch).add_done_callback(self._finish)
 
     def forget_load(self) -> None:
-        """Take no notice of what is being read."""
+        """Ignore what is being read."""
         self.next.load = None
         if self._running is not None:
             self._running.load = None
 
     def abandon(self) -> None:
-        """Leave everything to the parent process, in a forked child."""
+        """In a forked child, leave everything to the parent process."""
         self._folder.abandon()
 
     def _finish(self, future: "asyncio.Future[Done]") -> None:

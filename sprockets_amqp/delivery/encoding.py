@@ -1,8 +1,8 @@
-"""AMQP's encoding of what a publish says: the arguments of Basic.Publish, the content header's properties, the body.
+"""The AMQP encoding of a publish: the arguments of Basic.Publish, the content header's properties, the body.
 
-What RabbitMQ would refuse, and with it close the channel under every other message in flight, is refused here where it
-can be known here; `refusals` lists its checks. What is accepted is encoded byte for byte as pika encodes it (AMQP
-0-9-1, sections 4.2.5 and 4.2.6), at once: that costs less than pika's general encoder, and keeps less in memory while a
+When RabbitMQ refuses a publish, it closes the channel under every other message in flight. So what can be recognised
+here is refused here; `refusals` lists RabbitMQ's checks. The rest is encoded byte for byte as pika does (AMQP 0-9-1,
+sections 4.2.5 and 4.2.6), and at once: that is faster than pika's general encoder, and takes less memory while a
 message waits.
 """
 
@@ -25,7 +25,7 @@ Encoder = Callable[[Any], bytes]
 #: RabbitMQ closes the channel over an expiration above 2^32 - 1 milliseconds.
 EXPIRATION_LIMIT: Final = 4_294_967_295
 
-#: How many keys of headers within headers are named.
+#: How many levels of nested headers are named.
 NAMED_DEPTH: Final = 5
 
 _OCTETS: Final = [bytes((n,)) for n in range(256)]
@@ -37,7 +37,7 @@ _pack_timestamp: Final = struct.Struct(">Q").pack
 def encode_properties(properties: dict[str, Any], timestamp: int | None = None, app_id: str | None = None) -> bytes:
     """Encode properties as the flags and list of a content header; those that are None are left out.
 
-    ``timestamp`` and ``app_id`` are for properties that have none.
+    ``timestamp`` and ``app_id`` are used where the properties have none.
     """
     others = properties.copy()
     take = others.pop
@@ -68,10 +68,10 @@ def _encode_others(
     names: tuple[str, ...],
     *values: object,
 ) -> tuple[bytes, bytes, bytes, bytes]:
-    """Encode what messages have in common: the flags, and what stands before, between and after headers and ids."""
+    """Encode what messages have in common: the flags, and what comes before, between and after headers and ids."""
     for name in names:
         if name not in _ENCODERS:
-            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP knows {', '.join(PROPERTY_NAMES)}")
+            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP's are {', '.join(PROPERTY_NAMES)}")
     given = {"timestamp": timestamp, "app_id": app_id, **dict(zip(names, values, strict=True))}
     own = {"headers": without_headers, "correlation_id": without_correlation_id, "message_id": without_message_id}
     absent = {name for name in PROPERTY_NAMES if own.get(name, given.get(name) is None)}
@@ -133,8 +133,8 @@ def _encode_headers(value: object) -> bytes:
     check_names(value)
     encoded = _encode_table(value)
     if encoded is None:
-        # Without a cause: pika quotes the values, which may be secret and of any size.
-        raise InvalidMessage("headers", f"hold what an AMQP table cannot: {_at_fault(value)}")
+        # Without a cause, because pika quotes the values, which may be secret and of any size.
+        raise InvalidMessage("headers", f"hold a value that AMQP cannot encode: {_at_fault(value)}")
     check_values(value)
     return encoded
 
@@ -144,13 +144,13 @@ def _encode_table(table: dict[Any, Any]) -> bytes | None:
     try:
         encode_table(pieces, table)
     except Exception:
-        # pika raises whatever its packing met; each of them means a key or value that AMQP tables cannot hold.
+        # pika raises whatever packing raises: it always means a key or value that AMQP tables cannot hold.
         return None
     return b"".join(pieces)
 
 
 def _at_fault(headers: dict[Any, Any]) -> str:
-    """Name the key and the type of what cannot be encoded, as deep as people look, and never a value."""
+    """Name the key and type of what cannot be encoded, some levels deep, and never a value."""
     path: list[str] = []
     value: Any = headers
     while isinstance(value, dict) and len(path) < NAMED_DEPTH:
@@ -162,7 +162,7 @@ def _at_fault(headers: dict[Any, Any]) -> str:
                 value = each
                 break
         else:
-            # A table that is too large as a whole, or changed meanwhile.
+            # The table is too large as a whole, or was changed in the meantime.
             break
     return f"{'.'.join(path) or 'all of it'} is {_kind(value)}"
 
@@ -203,7 +203,7 @@ def _encode_expiration(value: object) -> bytes:
 
 
 def unhashable(given: Mapping[str, object]) -> InvalidMessage | None:
-    """Return the error about the first value that is not hashable, or None: the caches here can't look it up."""
+    """Return the error about the first value that is not hashable, or None: the caches here cannot look it up."""
     for name, value in given.items():
         try:
             hash(value)
@@ -244,5 +244,5 @@ _ENCODERS: Final[dict[str, Encoder]] = {
     "cluster_id": _short_string("cluster_id"),
 }
 PROPERTY_NAMES: Final = tuple(_ENCODERS)
-#: Where headers, correlation_id and message_id part the list: they are mostly new with each message, the others repeat.
+#: The parts of the list around headers, correlation_id and message_id, which mostly change; the others repeat.
 _PARTS: Final = (slice(0, 2), slice(3, 5), slice(6, 8), slice(9, None))

@@ -1,11 +1,11 @@
-"""Which messages RabbitMQ takes, where only RabbitMQ knows.
+"""Which messages RabbitMQ accepts, where only RabbitMQ knows.
 
 A publish to an exchange that does not exist (404), or that the user may not write to (403), closes the channel under
-every other message in flight. So RabbitMQ is asked about the first use of an exchange on a channel, and on its
-connection before that (see `Link.ask`); what it answered is known until the channel is lost.
+every other message in flight. So before an exchange is first used on a channel, RabbitMQ is asked about it on another
+channel (see `Link.ask`); its answer holds until the publishing channel is lost.
 
-Where it closed the channel all the same, over a topic that the user may not write to, it is asked about each routing
-key of that exchange from then on. And a question that cost the connection is not asked again for a while.
+If RabbitMQ still closes the channel, over a topic that the user may not write to, it is asked about each routing key of
+that exchange from then on. A question that cost the connection is not asked again for a while.
 """
 
 import asyncio
@@ -25,41 +25,42 @@ Value = TypeVar("Value")
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds that RabbitMQ may take to answer; whoever still wants to know asks again.
+#: Seconds that RabbitMQ may take to answer; after that the question is asked again if it is still needed.
 QUESTION_LIMIT: Final = 5.0
-#: Seconds for which a question that cost the connection is not asked again.
+#: Seconds during which a question that cost the connection is not asked again.
 COSTLY_LIMIT: Final = 300.0
-#: How much is remembered of each kind; what is forgotten is asked again.
+#: How many entries of each kind are remembered; about forgotten ones, RabbitMQ is asked again.
 MEMORY_LIMIT: Final = 10_000
 #: RabbitMQ's reply code for what the user may not do.
 ACCESS_REFUSED: Final = 403
 
-#: What an answer is about: exchange and user_id; where routing keys are judged one by one, those as well.
+#: What an answer is about: exchange and user_id; where routing keys are checked one by one, those as well.
 Subject = tuple[str | int | None, ...]
-#: The default exchange, which everybody has and may mostly write to, and its name in permissions and refusals.
+#: The default exchange, which always exists and usually may be written to, and its name in permissions and refusals.
 DEFAULT_EXCHANGE: Final[Subject] = ("", None)
 DEFAULT_NAME: Final = "amq.default"
-#: RabbitMQ 4.3 cannot say no in more than 255 octets, and closes the connection with 541 instead. Its words are limited
+#: RabbitMQ 4.3 cannot refuse in more than 255 octets, and closes the connection with 541 instead. It limits its words
 #: to 255 characters: only a long name that is not ASCII makes more octets of them. One such name stands for all.
 LONG_NAME: Final[Subject] = ("long and not ASCII",)
 LONG: Final = 100
 
 
 class Exchanges:
-    """What is known of the exchanges, and the one question that is under way.
+    """What is known about the exchanges, and the one question that is open.
 
-    Where RabbitMQ allows the user no channel to ask on, everything is taken for granted.
+    If RabbitMQ allows the user no channel for questions, everything is assumed to be accepted.
     """
 
     def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
         self._link = link
         self._loop = loop
         self._known: OrderedDict[Subject, None] = OrderedDict.fromkeys([DEFAULT_EXCHANGE])
-        #: Whether the default exchange is taken for granted: RabbitMQ never refused it.
+        #: Whether the default exchange is assumed to be accepted: RabbitMQ has never refused it.
         self._grants_default = True
-        #: The exchanges where RabbitMQ refused a topic: each of their routing keys is asked about.
+        #: The exchanges for which RabbitMQ refused a topic: it is asked about each of their routing keys.
         self._judged: set[str] = set()
-        #: The questions that may have cost the connection, how often, and which of them did: until when, and the reply.
+        #: Questions that may have cost the connection, and how often; those that did, with the reply and until when it
+        #: holds.
         self._suspected: OrderedDict[Subject, int] = OrderedDict()
         self._costly: OrderedDict[Subject, tuple[float, tuple[int, str]]] = OrderedDict()
         self._question: Message | None = None
@@ -68,11 +69,11 @@ class Exchanges:
 
     @property
     def asking(self) -> Message | None:
-        """The message for whose like RabbitMQ is asked; the next question has to wait."""
+        """The message that RabbitMQ is being asked about; the next question must wait."""
         return self._question
 
     def knows(self, message: Message) -> bool:
-        """Tell whether RabbitMQ took a message like this before: to its exchange, in the name of its user id."""
+        """Return whether RabbitMQ accepted such a message before: to this exchange, with this user id."""
         return (
             (message.exchange, message.user_id) in self._known
             or self._link.refuses_questions
@@ -80,17 +81,17 @@ class Exchanges:
         )
 
     def subject(self, message: Message) -> Subject:
-        """Return what RabbitMQ's answer about this message is about: it is the same for all that share it."""
+        """Return what RabbitMQ's answer about this message is about: the answer is the same for all that share it."""
         if message.exchange in self._judged:
             # The copies may be long; their hash is not.
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
         return message.exchange, message.user_id
 
     def ask(self, message: Message, on_answer: Answer) -> None:
-        """Ask RabbitMQ whether it takes messages like this one, even where this one does not wait for it.
+        """Ask RabbitMQ whether it accepts messages like this one, even if this one does not wait for the answer.
 
-        Without an answer within 5 seconds, ``on_answer`` is called as if there were no refusal, and nothing is known.
-        It is not called when the channel is lost meanwhile, unless the question was what the connection was lost over.
+        Without an answer within 5 seconds, ``on_answer`` is called as if there were no refusal, and nothing is
+        remembered. It is not called if the channel is lost first, unless the question itself caused the loss.
         """
         self._question = message
         self._on_answer = on_answer
@@ -103,11 +104,11 @@ class Exchanges:
         self._link.ask(message, callback)
 
     def forget(self, cause: BaseException, *, alone: bool) -> None:
-        """Know nothing any more: the publishing channel was lost, so something has changed.
+        """Forget all answers: the publishing channel was lost, so something has changed.
 
         Args:
             cause: why it was lost.
-            alone: whether no message was in flight beside the question, if there is one.
+            alone: whether no message was in flight besides the question, if there is one.
         """
         self._learn(*reply(cause))
         self._known = OrderedDict.fromkeys([DEFAULT_EXCHANGE] if self._grants_default else [])
@@ -118,7 +119,7 @@ class Exchanges:
 
     def _answer(self, message: Message, refusal: tuple[int, str] | None) -> None:
         if message is not self._question:
-            # It was given up.
+            # The question was given up.
             return
         if refusal is None:
             _remember(self._known, self.subject(message), None)
@@ -138,13 +139,13 @@ class Exchanges:
             self._limit = None
         return on_answer or _tell_nobody
 
-    # What was learnt from a loss
+    # Learning from a loss
 
     def _learn(self, reply_code: int, reply_text: str) -> None:
         if reply_code != ACCESS_REFUSED:
             return
         used = {str(exchange) for exchange, *_ in self._known}
-        # A long routing key leaves no room for the exchange's name: then it may be any.
+        # A long routing key leaves no room for the exchange's name: then it may be any of them.
         named = {exchange for exchange in used if f"'{exchange or DEFAULT_NAME}'" in reply_text} or used
         if " topic '" in reply_text:
             self._judged |= named - {""}
@@ -160,11 +161,11 @@ class Exchanges:
         if alone or times > 1:
             _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
             LOGGER.warning(
-                "a question about exchange %r cost the connection: not asked again for %g s",
+                "RabbitMQ closed the connection when asked about exchange %r; it is not asked again for %g s",
                 message.exchange,
                 COSTLY_LIMIT,
             )
-            # Later: the loss is being dealt with.
+            # Later, because the loss is still being handled.
             self._loop.call_soon(self._end_question(), refusal)
         else:
             _remember(self._suspected, subject, times)
@@ -185,4 +186,4 @@ def _remember(memory: "OrderedDict[Subject, Value]", subject: Subject, value: Va
 
 
 def _tell_nobody(_refusal: tuple[int, str] | None) -> None:
-    """The question was ended by a loss."""
+    """Called instead of an answer's callback when a loss ended the question."""

@@ -1,7 +1,7 @@
 """The line in which messages wait: one lane for each exchange and user id, and which message is next.
 
-Messages leave in the order in which they came, but for a lane that is held while RabbitMQ is asked about it: what is in
-other lanes overtakes it. Nothing here is done for each of those that wait, however many there are.
+Messages leave in the order in which they came, except that a lane is held while RabbitMQ is asked about it, and other
+lanes overtake it. The cost of each operation does not grow with the number of waiting messages.
 """
 
 import heapq
@@ -20,22 +20,22 @@ class _Lane:
 
     def __init__(self) -> None:
         self.messages: OrderedDict[Message, int] = OrderedDict()
-        #: The number under which the lane has its turn; None while it is held.
+        #: The number by which the lane takes its turn; None while it is held.
         self.entry: int | None = None
 
 
 class Line(dict[Message, int]):
-    """Every message that waits, and its number: the lower, the sooner."""
+    """Every waiting message with its number: the lower, the sooner."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lanes: dict[Name, _Lane] = {}
         self._held: OrderedDict[Name, None] = OrderedDict()
-        #: The lanes' turns, as a heap; those that hold no longer are dropped when they are met.
+        #: The lanes' turns, as a heap; outdated ones are dropped when they are met.
         self._turns: list[tuple[int, Name]] = []
         self._last = 0
         self._first = 0
-        #: The octets of all that waits.
+        #: The octets of all waiting messages.
         self.size = 0
 
     @property
@@ -75,11 +75,11 @@ class Line(dict[Message, int]):
             self._held.pop(name, None)
 
     def lets_pass(self, message: Message) -> bool:
-        """Tell whether a message that has not entered may go before all that have: every lane is held, and not its."""
+        """Return whether a new message may pass all others: every lane is held, and its own is not among them."""
         return _name(message) not in self._lanes and self.next() is None
 
     def next(self) -> Message | None:
-        """Return the message whose turn it is, or None when every lane is held."""
+        """Return the message whose turn it is, or None if every lane is held."""
         while self._turns:
             number, name = self._turns[0]
             lane = self._lanes.get(name)
@@ -94,33 +94,33 @@ class Line(dict[Message, int]):
         return None
 
     def hold(self, message: Message) -> None:
-        """Let the lane of a message wait for RabbitMQ's word, after those that do already."""
+        """Hold the lane of a message until RabbitMQ has answered about it, behind lanes already held."""
         name = _name(message)
         self._lanes[name].entry = None
         self._held[name] = None
 
     def next_held(self) -> Message | None:
-        """Return the first message of the lane that is held the longest, or None."""
+        """Return the first message of the lane that has been held longest, or None."""
         for name in self._held:
             return next(iter(self._lanes[name].messages))
         return None
 
     def release(self, message: Message) -> None:
-        """Let the lane of a message go on, if it is held."""
+        """Release the lane of a message, if it is held."""
         self._release(_name(message))
 
     def release_all(self) -> None:
-        """Let every lane go on."""
+        """Release every lane."""
         for name in list(self._held):
             self._release(name)
 
     def lane(self, message: Message) -> Iterator[tuple[Message, int]]:
-        """Iterate over the lane of a message, in order, with the numbers."""
+        """Iterate over the lane of a message, in order, with the messages' numbers."""
         lane = self._lanes.get(_name(message))
         return iter(lane.messages.items() if lane is not None else ())
 
     def in_order(self) -> list[Message]:
-        """Return all that waits, in order."""
+        """Return all waiting messages, in order."""
         return sorted(self, key=self.__getitem__)
 
     def _release(self, name: Name) -> None:
@@ -133,7 +133,7 @@ class Line(dict[Message, int]):
         lane.entry = number
         heapq.heappush(self._turns, (number, name))
         if len(self._turns) > 2 * len(self._lanes) + 64:
-            # Lanes came and went while none had its turn.
+            # Lanes came and went without any of them taking a turn.
             self._turns = [(lane.entry, name) for name, lane in self._lanes.items() if lane.entry is not None]
             heapq.heapify(self._turns)
 

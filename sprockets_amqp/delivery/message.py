@@ -21,13 +21,13 @@ class Options(TypedDict, total=False):
 
     #: Seconds that it may wait for the client to be ready, instead of the client's ``timeout``; 0: not at all.
     timeout: float | None
-    #: Whether RabbitMQ returns it where no queue takes it; without, it is dropped silently. True by default.
+    #: Whether RabbitMQ returns it if no queue takes it, rather than dropping it silently. True by default.
     mandatory: bool
 
 
-#: What a publish ends with: None, or `STORED`. Existing code says ``Future[None]``, and is right without an outbox.
+#: What a publish ends with: None, or `STORED`. Existing code has ``Future[None]``, which is right without an outbox.
 Result = Any
-#: The end of a publish that is on the disk, in the outbox: it is sent when RabbitMQ takes messages again.
+#: The result of a publish that is on disk, in the outbox: it is sent when RabbitMQ accepts messages again.
 STORED: Final = "stored"
 
 OPTIONS: Final = frozenset(Options.__annotations__)
@@ -38,10 +38,10 @@ _number: Final = itertools.count(1).__next__
 
 
 class Message:
-    """One publish: what goes on the wire, the future that tells its end, and how far it came.
+    """One publish: what goes on the wire, the future for its end, and how far it has got.
 
     Raises:
-        TypeError: there is no such option.
+        TypeError: an option is unknown.
     """
 
     __slots__ = (
@@ -76,18 +76,18 @@ class Message:
     ) -> None:
         self.future = future
         self.number = _number()
-        #: Where the outbox has it; None where it does not.
+        #: Where the outbox has stored it; None if it has not.
         self.key: tuple[int, int] | None = None
         self.exchange = exchange
         self.routing_key = routing_key
         self.message_id: str | None = None
-        #: Only RabbitMQ can judge it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
+        #: Only RabbitMQ can check it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
         self.user_id: str | None = None
-        #: The headers with more routing keys, which only RabbitMQ can judge, too: each name and its keys.
+        #: The headers with further routing keys, which only RabbitMQ can check, too: each name and its keys.
         self.copies: Copies = ()
-        #: Why it is not to be sent: an argument, property or option cannot be, or RabbitMQ would refuse it.
+        #: Why it cannot be sent: an argument, property or option is invalid, or RabbitMQ would refuse it.
         self.refusal: InvalidMessage | None = None
-        #: Seconds that it may wait; None: as long as the client's ``timeout``.
+        #: Seconds that it may wait; None: the client's ``timeout``.
         self.timeout: float | None = None
         #: The flags and list of the content header's properties, encoded.
         self.properties = self.body = b""
@@ -102,7 +102,7 @@ class Message:
             else:
                 filled = _with_id(properties)
                 given = filled["message_id"]
-                # What is neither is refused below, and is no id to name the message by.
+                # Anything else is refused below, and cannot name the message.
                 self.message_id = given if isinstance(given, str) else str(given) if isinstance(given, UUID) else None
                 self.user_id = filled.get("user_id")
                 self.properties = encode_properties(filled, int(time.time()), app_id)
@@ -112,11 +112,11 @@ class Message:
             self.method = encode_method(exchange, routing_key, mandatory)
             self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
-            # Without its traceback and the error before it, which hold what was given.
+            # Without its traceback and its context, which hold what was given.
             error.__context__ = None
             self.refusal = error.with_traceback(None)
         except TypeError:
-            # What was encoded before is looked up, and what is not hashable can't be. Any other is a defect of ours.
+            # The caches cannot look up a value that is not hashable. Any other TypeError is a defect of ours.
             self.refusal = unhashable(
                 {
                     **(properties or {}),
@@ -146,7 +146,7 @@ class Message:
         octets: tuple[bytes, bytes, bytes],
         refusals: int,
     ) -> Self:
-        """Make one again of what was stored: it was checked and encoded when it was published."""
+        """Make a message from what was stored: it was checked and encoded when it was published."""
         self = cls.__new__(cls)
         self.future, self.key, self.number = future, key, key[1]
         self.message_id = message_id
@@ -158,7 +158,7 @@ class Message:
         return self
 
     def copy(self, future: "asyncio.Future[Result]") -> "Message":
-        """Return it as it is stored, with a future of its own: what becomes of it is not the end of its publish."""
+        """Return a copy, as it is stored, with its own future: its end is not the end of the publish."""
         assert self.key is not None
         address = self.exchange, self.routing_key, self.user_id, self.copies
         octets = self.method, self.properties, self.body
@@ -166,7 +166,7 @@ class Message:
 
     @property
     def size(self) -> int:
-        """The octets that it takes in memory, but for what each message takes."""
+        """The octets that it takes in memory, besides a fixed part."""
         return len(self.body) + len(self.properties)
 
     def __repr__(self) -> str:
@@ -177,7 +177,7 @@ class Message:
 
 def _checked(options: Options) -> tuple[float | None, bool]:
     for name in options.keys() - OPTIONS:
-        raise TypeError(f"publish() has no option {name!r}; there are {', '.join(sorted(OPTIONS))}")
+        raise TypeError(f"publish() has no option {name!r}; the options are {', '.join(sorted(OPTIONS))}")
     timeout: object = options.get("timeout")
     if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
         raise InvalidMessage("timeout", f"must be a number of seconds, not {timeout!r:.80}")
@@ -185,7 +185,7 @@ def _checked(options: Options) -> tuple[float | None, bool]:
 
 
 def _with_id(properties: object) -> dict[str, Any]:
-    """Return the properties with a message_id; one that is given as None is left out."""
+    """Return the properties with a message_id, unless it is given as None."""
     if type(properties) is not dict:
         if not isinstance(properties, Mapping):
             raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")

@@ -1,6 +1,6 @@
-"""One file of the outbox: a SQLite database, and the lock that says whose it is.
+"""One file of the outbox: a SQLite database, and the lock that says who owns it.
 
-On the disk means: in SQLite's write-ahead log, which was flushed (``synchronous=FULL``,
+"On disk" means: in SQLite's write-ahead log, which was flushed (``synchronous=FULL``,
 https://www.sqlite.org/pragma.html#pragma_synchronous) before a commit returns. Nothing here is called on the loop.
 """
 
@@ -19,18 +19,18 @@ from .outbox_row import OVERHEAD, Row, Totals
 LOGGER = logging.getLogger(__name__)
 
 SUFFIX: Final = ".outbox"
-#: What SQLite keeps beside a database.
+#: The suffixes of files that SQLite keeps beside a database.
 COMPANIONS: Final = ("-wal", "-shm")
-#: In the database's header, so that no other is taken for an outbox: "spAM" in octets, and the version of the table.
+#: In the database's header, to recognise an outbox: "spAM" in octets, and the version of the table.
 APPLICATION_ID: Final = 0x7370414D
 VERSION: Final = 1
-#: Seconds to wait for somebody else who writes: the command line does.
+#: Seconds to wait for another writer: the command line is one.
 BUSY_LIMIT: Final = 5.0
-#: Octets of an empty file from which on it is worth beginning a new one.
+#: Octets from which on an empty file is replaced by a new one.
 LARGE: Final = 1024**2
-#: How many messages are written at once to the file that takes the place of a damaged one.
+#: How many messages are written at once to the file that replaces a damaged one.
 BATCH: Final = 1000
-#: How many numbers in a row are tried behind one that cannot be read.
+#: How many consecutive numbers are tried after one that cannot be read.
 STEPS: Final = 10_000
 CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -44,15 +44,15 @@ _INSERT: Final = "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?
 
 
 class Locked(Exception):
-    """A file belongs to another client that lives."""
+    """A file belongs to another running client."""
 
 
 class OutboxFile:
     """An open file, and everything that is done to it.
 
     Raises:
-        sqlite3.Error: the disk, or the file, does not do what it should.
-        ValueError: the file is an outbox of a later version, or of something else.
+        sqlite3.Error: the disk or the file has failed.
+        ValueError: the file is an outbox of a later version, or something else.
     """
 
     def __init__(self, path: Path, lock: int | None = None) -> None:
@@ -62,7 +62,7 @@ class OutboxFile:
 
     @classmethod
     def take(cls, path: Path) -> "OutboxFile":
-        """Open the file as the one client that sends what is in it; raises Locked where another does."""
+        """Open the file as the one client that sends its messages; raises Locked if another client has it."""
         lock = take_lock(path)
         try:
             try:
@@ -77,7 +77,7 @@ class OutboxFile:
             raise
 
     def repair(self, error: BaseException) -> None:
-        """Put the file aside, which is damaged, and go on with what can be read of it."""
+        """Put the damaged file aside, and continue with what can be read from it."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
         salvage(self.path, error)
@@ -87,17 +87,17 @@ class OutboxFile:
 
     @property
     def last_number(self) -> int:
-        """The highest number that is in use; 0 where there is none."""
+        """The highest number in use; 0 if there is none."""
         return int(self._database.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is in the file, set aside or not."""
+        """Whether the file holds no messages, set aside or not."""
         return self._database.execute("SELECT 1 FROM messages").fetchone() is None
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes so much of the disk that it is worth giving back when the file is empty."""
+        """Whether it takes so much of the disk that replacing it is worthwhile when it is empty."""
         return self.path.stat().st_size > LARGE
 
     def numbers(self) -> set[int]:
@@ -105,7 +105,7 @@ class OutboxFile:
         return {number for (number,) in self._database.execute("SELECT number FROM messages")}
 
     def totals(self) -> Totals:
-        """Count what is in the file."""
+        """Count the messages in the file."""
         to_send, size, oldest, aside = self._database.execute(
             "SELECT count(*) - count(set_aside), total(length(body) + length(properties) + ?), min(stored_at),"
             " count(set_aside) FROM messages",
@@ -114,7 +114,7 @@ class OutboxFile:
         return Totals(to_send, int(size), oldest, aside)
 
     def load(self, limit: int, size: int, without: Collection[int] = ()) -> list[Row]:
-        """Return the first messages that are to be sent, up to ``limit`` and to about ``size`` octets of them."""
+        """Return the first messages to be sent, up to ``limit`` of them and about ``size`` octets."""
         found: list[Row] = []
         numbers = self._database.execute(
             "SELECT number FROM messages WHERE set_aside IS NULL ORDER BY number LIMIT ?", (len(without) + 1,)
@@ -131,7 +131,7 @@ class OutboxFile:
         return found
 
     def rows(self, where: str = "true", *values: object) -> Iterator[Row]:
-        """Iterate over the messages for which a condition holds, in order; the condition is this package's own."""
+        """Iterate over the messages that meet a condition, in order; conditions come only from this package."""
         statement = f"SELECT * FROM messages WHERE {where} ORDER BY number"  # noqa: S608 - see above
         return map(Row._make, self._database.execute(statement, values))
 
@@ -144,7 +144,7 @@ class OutboxFile:
         suspects: Iterable[int] = (),
         set_asides: Iterable[tuple[str, int]] = (),
     ) -> None:
-        """Do all of it, or none; when this returns it is on the disk."""
+        """Do all of it, or nothing; when this returns, it is on disk."""
         with self._transaction():
             many = self._database.executemany
             many(_INSERT, puts)
@@ -153,18 +153,18 @@ class OutboxFile:
             many("DELETE FROM messages WHERE number = ?", [(each,) for each in deletes])
 
     def try_out(self) -> None:
-        """See that something can be written: a disk that is full or read-only can still be read."""
+        """Check that something can be written: a full or read-only disk can still be read."""
         with self._transaction():
             self._database.execute(f"PRAGMA user_version={VERSION}")
 
     def retry(self, number: int) -> bool:
-        """Have a message that was set aside sent after all; tells whether there was one."""
+        """Let a message that was set aside be sent again; return whether there was one."""
         return self._change(
             "UPDATE messages SET set_aside = NULL, refusals = 0 WHERE number = ? AND set_aside IS NOT NULL", number
         )
 
     def drop(self, number: int) -> bool:
-        """Delete a message; tells whether there was one."""
+        """Delete a message; return whether there was one."""
         return self._change("DELETE FROM messages WHERE number = ?", number)
 
     def _change(self, statement: str, number: int) -> bool:
@@ -185,7 +185,7 @@ class OutboxFile:
     # The end
 
     def close(self, *, delete: bool = False) -> None:
-        """Close the file, and let another client have it; delete it where nothing is left in it to keep."""
+        """Close the file, so that another client can take it; delete it if nothing in it is to be kept."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
         if delete:
@@ -196,16 +196,16 @@ class OutboxFile:
             self._lock = None
 
     def abandon(self) -> None:
-        """Leave the file to the parent process, in a forked child: nothing is done to it here, not even closing.
+        """In a forked child, leave the file to the parent process: nothing is done to it here, not even closing.
 
         SQLite's connections must not be used in a forked child (https://www.sqlite.org/howtocorrupt.html), and another
-        thread of the parent may have held this one's mutex: closing it could hang. So it is never thrown away.
+        thread of the parent may have held this one's mutex: closing it could hang. So it is never released.
         """
         import ctypes  # noqa: PLC0415 - few processes fork while they run
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
         if self._lock is not None:
-            # A lock is shared with the parent, and is held until both have closed it.
+            # The lock is shared with the parent, and held until both have closed it.
             os.close(self._lock)
             self._lock = None
 
@@ -216,13 +216,13 @@ def lock_path(path: Path) -> Path:
 
 
 def take_lock(path: Path) -> int:
-    """Lock a file for this process, and return the lock's descriptor; raises Locked where another process has it."""
+    """Lock a file for this process; return the lock's descriptor. Raises Locked if another process has it."""
     beside = lock_path(path)
     while True:
         lock = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who had it before may have deleted it meanwhile.
+            # Its previous owner may have deleted it in the meantime.
             if os.path.samestat(os.fstat(lock), beside.stat()):
                 return lock
         except FileNotFoundError:
@@ -237,18 +237,18 @@ def take_lock(path: Path) -> int:
 
 
 def is_corrupt(error: BaseException) -> bool:
-    """Tell whether an error says that a file is no longer what SQLite wrote."""
+    """Return whether an error says that a file is no longer what SQLite wrote."""
     return isinstance(error, sqlite3.DatabaseError) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in CORRUPT
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether an error says that the disk is full."""
+    """Return whether an error says that the disk is full."""
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
-        # What applications publish is nobody else's.
+        # What applications publish is private.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
     try:
@@ -265,7 +265,7 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
     found, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     is_new = (found, version) == (0, 0) and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if not is_new and (found != APPLICATION_ID or version > VERSION):
-        what = f"of a later version ({version})" if found == APPLICATION_ID else "no outbox"
+        what = f"of a later version ({version})" if found == APPLICATION_ID else "not an outbox"
         raise ValueError(f"{path} is {what}: move it elsewhere, or upgrade sprockets_amqp")
     execute("PRAGMA journal_mode=WAL")
     if is_new:
@@ -278,7 +278,7 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
 
 
 def salvage(path: Path, error: BaseException) -> None:
-    """Put a damaged file aside under another name, and keep what can be read of it in a new one of its name."""
+    """Put a damaged file aside under another name, and keep what can be read from it in a new one of its name."""
     fresh = path.with_name(f"{path.name}.new")
     _unlink(fresh)
     kept = 0
@@ -296,7 +296,7 @@ def salvage(path: Path, error: BaseException) -> None:
     Path(f"{path}-shm").unlink(missing_ok=True)
     path.rename(aside)
     fresh.rename(path)
-    LOGGER.error("outbox %s was damaged (%s): it is %s now; %d messages could be read of it", path, error, aside, kept)
+    LOGGER.error("outbox %s was damaged (%s): it is now %s; %d messages were read from it", path, error, aside, kept)
 
 
 def _damaged(path: Path, number: int) -> Path:
@@ -304,10 +304,10 @@ def _damaged(path: Path, number: int) -> Path:
 
 
 def _readable(path: Path) -> Iterator[Row]:
-    """Iterate over what can be read: from the beginning, stepping over what can't, and from the end."""
+    """Iterate over what can be read: from the start, skipping what cannot, and from the end."""
     database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None)
     try:
-        # A file that was cut short is read as far as it goes (https://www.sqlite.org/pragma.html#pragma_writable_schema).
+        # A truncated file is read as far as it goes (https://www.sqlite.org/pragma.html#pragma_writable_schema).
         with contextlib.suppress(sqlite3.DatabaseError):
             database.execute("PRAGMA writable_schema=ON")
         number, failures = -(2**62), 0

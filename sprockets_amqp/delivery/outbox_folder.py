@@ -1,7 +1,7 @@
-"""The folder of an outbox: the files in it that a client of one name may have, and what is done to them.
+"""The folder of an outbox: the files in it that a client of one name may use, and what is done to them.
 
-A client has one file of its own, ``amqp.1.outbox``, and those whose client is gone. None of this is called on the loop:
-one `Batch` after the other runs in a thread.
+A client has one file of its own, ``amqp.1.outbox``, and those of clients that are gone. None of this is called on the
+loop: one `Batch` after another runs in a thread.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from .outbox_row import OWN, Batch, Done, Key, Row, Totals
 
 LOGGER = logging.getLogger(__name__)
 
-#: Why a message is not sent that is not what was stored.
+#: Why a message is not sent if it is no longer what was stored.
 SPOILT: Final = "damaged on the disk"
 
 
@@ -30,16 +30,16 @@ class Folder:
         self._name = name
         self._files: dict[int, OutboxFile] = {}
         self._ids = itertools.count(OWN + 1)
-        #: What was the highest number in the client's own file when it was opened.
+        #: The highest number in the client's own file when it was opened.
         self._base = 0
-        #: What could not be written yet, for it concerns no message that somebody waits for.
+        #: What could not be written yet; no publish waits for it.
         self._gone: set[Key] = set()
         self._aside: dict[Key, str] = {}
-        #: Files that are none of ours.
+        #: Files that are not outboxes of this version.
         self._foreign: set[Path] = set()
 
     def run(self, batch: Batch) -> Done:
-        """Do what is to be done; raises nothing."""
+        """Run a batch; raises nothing."""
         done = Done()
         try:
             if batch.look or (batch.puts and OWN not in self._files):
@@ -58,7 +58,7 @@ class Folder:
         return done
 
     def abandon(self) -> None:
-        """Leave all files to the parent process, in a forked child."""
+        """In a forked child, leave all files to the parent process."""
         for file in self._files.values():
             file.abandon()
         self._files.clear()
@@ -111,7 +111,7 @@ class Folder:
         self._gone |= batch.deletes
         self._aside |= batch.set_asides
         changed = {file for file, _ in (*self._gone, *self._aside, *batch.suspects)}
-        # The client's own first: somebody waits for that.
+        # The client's own file first: publishes wait for it.
         for number in sorted(changed | {OWN}):
             if number in self._files and (number in changed or batch.puts):
                 self._write_to(number, batch)
@@ -122,7 +122,7 @@ class Folder:
                     self._begin_anew(number)
 
     def _write_to(self, number: int, batch: Batch) -> None:
-        """Write to a file, also where the disk is full of messages that were delivered: deleting them takes room."""
+        """Write to a file, even if the disk is full of delivered messages: deleting them takes room."""
         with self._repairing(number) as file:
             try:
                 self._write_file(number, file, batch)
@@ -134,12 +134,12 @@ class Folder:
                     self._write_file(number, self._files[OWN], batch)
 
     def _is_delivered(self, number: int) -> bool:
-        """Tell whether nothing is left in a file to keep."""
+        """Return whether nothing in a file is to be kept."""
         file, gone = self._files[number], _of(number, self._gone, self._shift(number))
         return file.is_empty or (bool(gone) and file.numbers() <= set(gone))
 
     def _begin_anew(self, number: int) -> None:
-        """Delete a file in which nothing is left to keep, and take a new one where it is the client's own."""
+        """Delete a file in which nothing is to be kept; if it is the client's own, take a new one."""
         self._files.pop(number).close(delete=True)
         self._gone = {key for key in self._gone if key[0] != number}
         if number == OWN:
@@ -159,7 +159,7 @@ class Folder:
     def _load(self, limit: int, size: int, loaded: frozenset[Key]) -> list[tuple[Key, Row]]:
         without = {*loaded, *self._gone, *self._aside}
         found: list[tuple[Key, Row]] = []
-        # What others have left is older.
+        # Messages that others left are older.
         for number in sorted(self._files, key=lambda each: (each == OWN, each)):
             shift = self._shift(number)
             with self._repairing(number) as file:
@@ -191,7 +191,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _repairing(self, number: int) -> Iterator[OutboxFile]:
-        """Yield a file; one that turns out to be damaged is repaired before the error is raised."""
+        """Yield a file; if it turns out to be damaged, repair it before the error is raised."""
         try:
             yield self._files[number]
         except sqlite3.DatabaseError as error:
@@ -201,7 +201,7 @@ class Folder:
 
 
 def files(folder: Path, name: str | None = None) -> list[Path]:
-    """List the files of an outbox in a folder, the oldest number first; those of one client, or of all."""
+    """List the outbox files in a folder, lowest number first: those of one client, or all."""
     named = re.compile(rf"{re.escape(name) if name else '[a-z][a-z0-9_]*'}\.(\d+){re.escape(SUFFIX)}")
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := named.fullmatch(path.name))]
     return [path for _, path in sorted(found)]

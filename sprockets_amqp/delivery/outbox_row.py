@@ -1,6 +1,6 @@
-"""What passes between the loop and the thread that has the disk: messages as they are stored, and what is to be done.
+"""What passes between the loop and the disk's thread: messages as they are stored, and what to do with them.
 
-It needs no SQLite, which is loaded for a client with an outbox alone.
+It does not need SQLite, which is loaded only for a client with an outbox.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 from .message import Message
 
-#: Octets that a message takes on the disk beside its body and properties, about.
+#: Octets that a message takes on disk besides its body and properties, approximately.
 OVERHEAD: Final = 200
-#: A stored message: which file it is in, 0 for the client's own, and its number there.
+#: A stored message: its file (0 is the client's own), and its number in it.
 Key = tuple[int, int]
 OWN: Final = 0
 
@@ -23,13 +23,13 @@ class Row(NamedTuple):
     """A stored message.
 
     Attributes:
-        number: its place in the line.
-        stored_at: when it was stored, in seconds since 1970: for people alone, clocks jump.
+        number: its place in line.
+        stored_at: when it was stored, in seconds since 1970; only for people, because clocks jump.
         copies: the further routing keys in its headers, as JSON.
         method: the arguments of Basic.Publish, encoded.
         properties: the flags and list of the properties, encoded.
-        refusals: how often RabbitMQ closed the channel over it and others.
-        set_aside: why it is not sent any more; None: it is to be sent.
+        refusals: how often RabbitMQ closed the channel over it or others.
+        set_aside: why it is no longer sent; None: it is to be sent.
     """
 
     number: int
@@ -53,20 +53,20 @@ class Row(NamedTuple):
 
     @property
     def intact(self) -> bool:
-        """Whether it is what was stored: SQLite does not notice each octet that a disk changes."""
+        """Whether it is what was stored: SQLite does not notice every octet that a disk changes."""
         try:
             return self.checksum == checksum(self)
         except (TypeError, AttributeError):
             return False
 
     def summed(self, shift: int = 0) -> "Row":
-        """Return it with its checksum, and so many numbers later."""
-        # Row._replace() would take three times as long, and this is done for each message.
+        """Return the row with its checksum, and its number shifted."""
+        # Row._replace() takes three times as long, and this is done for each message.
         return Row(self[0] + shift, *self[1:10], checksum(self), *self[11:])
 
 
 def checksum(row: Row) -> int:
-    """Compute the checksum of what is to be sent."""
+    """Compute the checksum of everything that is sent."""
     words = "\0".join((row.message_id, row.exchange, row.routing_key, row.user_id or "", row.copies))
     found = zlib.crc32(words.encode(errors="surrogatepass"))
     for octets in (row.method, row.properties, row.body):
@@ -79,8 +79,8 @@ class Totals(NamedTuple):
 
     Attributes:
         messages: how many are to be sent.
-        size: octets of those and of what was set aside.
-        oldest: when the oldest of them was stored, in seconds since 1970; None where there is none.
+        size: octets of those and of messages that were set aside.
+        oldest: when the oldest of them was stored, in seconds since 1970; None if there is none.
         set_aside: how many were set aside.
     """
 
@@ -92,17 +92,17 @@ class Totals(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class Batch:
-    """What is to be done in the folder next; all that is written is one transaction for each file.
+    """What to do in the folder next; all writes are one transaction for each file.
 
     Attributes:
-        puts: messages to store, by their numbers, which count from where the client began.
-        deletes: those that RabbitMQ has.
-        suspects: those that RabbitMQ may have closed the channel over.
-        set_asides: those that are not to be sent any more, and why.
-        load: how many to read, and up to how many octets of them.
-        loaded: those that are in memory already.
-        look: whether to open what is not open, and to count.
-        close: whether to close everything, at last.
+        puts: messages to store, by their numbers, which count from the client's start.
+        deletes: messages that RabbitMQ has confirmed.
+        suspects: messages that RabbitMQ may have closed the channel over.
+        set_asides: messages that are no longer sent, and why.
+        load: how many to read, and up to how many octets.
+        loaded: messages that are in memory already.
+        look: whether to open files that are not open, and to count.
+        close: whether to close everything afterwards.
     """
 
     puts: dict[int, Row] = dataclasses.field(default_factory=dict)
@@ -127,10 +127,10 @@ class Done:
     """What became of a batch.
 
     Attributes:
-        written: whether the messages to store are on the disk.
-        problem: what failed; None: nothing did.
+        written: whether the messages to store are on disk.
+        problem: what failed, or None.
         rows: what was read.
-        totals: what all files hold; None where they were not counted.
+        totals: what all files hold; None if they were not counted.
     """
 
     written: bool = False
@@ -140,7 +140,7 @@ class Done:
 
 
 def row_of(message: Message) -> Row:
-    """Write a message as it is stored."""
+    """Return the row for a message."""
     return Row(
         message.number,
         time.time(),
@@ -158,7 +158,7 @@ def row_of(message: Message) -> Row:
 
 
 def message_of(key: Key, row: Row, loop: asyncio.AbstractEventLoop) -> Message:
-    """Make a message again of what is stored; nobody waits for its end."""
+    """Make a message from a row; its publish has ended, or belongs to another process."""
     copies = tuple((name, tuple(keys)) for name, keys in json.loads(row.copies))
     return Message.restored(
         loop.create_future(),

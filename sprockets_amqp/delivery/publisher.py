@@ -1,8 +1,8 @@
 """The way of a message: the line in which it waits, its limits and deadlines, the wire, and its one end.
 
-Whether a message may go out, may wait or is refused, the lifecycle is asked; nothing of that is decided here. What is
-decided here is the flow of messages while the connection is ready: how many are unconfirmed (`max_unconfirmed`), one
-question about an exchange at a time, which holds up no other exchange, and one suspect at a time.
+The lifecycle decides whether a message may go out, may wait or is refused. This module decides the flow of messages
+while the connection is ready: at most `max_unconfirmed` are unconfirmed, one question about an exchange is open at a
+time, which does not delay other exchanges, and one suspect is sent at a time.
 """
 
 import asyncio
@@ -40,12 +40,12 @@ from .surroundings import Gate, Keeper
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds between looks at a socket that takes too little: without confirms nothing else tells when it took more.
+#: Seconds between checks of a congested socket: without confirms, nothing else says when it has taken more.
 CONGESTION_INTERVAL: Final = 0.05
 
 
 class Publisher:
-    """Takes messages in, sends them in order while the lifecycle lets it, and ends each exactly once."""
+    """Accepts messages, sends them in order while the lifecycle allows it, and ends each exactly once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Link, settings: Settings) -> None:
         self.counters = Counters()
@@ -59,7 +59,7 @@ class Publisher:
         self.keeper = Keeper()
         self._confirms: Confirms[Message] = Confirms()
         self._reports = Reports(loop, confirmed=settings.enable_confirmations)
-        #: How many messages RabbitMQ may have closed the channel over: each of them is sent alone.
+        #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
         self._suspects = 0
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
@@ -71,15 +71,15 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """How many messages are in line, but for those that are stored."""
+        """How many messages are in line, except stored ones."""
         return len(self._line) - self.keeper.in_line
 
     @property
     def pending(self) -> "list[asyncio.Future[Result]]":
-        """The futures of what was published and has not ended, on the wire or in line."""
+        """The futures of messages that have not ended, on the wire or in line."""
         return [each.future for each in (*self._confirms, *self._line.in_order()) if not each.future.done()]
 
-    # What the application asks
+    # Called by the application
 
     def publish(
         self,
@@ -90,7 +90,7 @@ class Publisher:
         options: Options,
         watch: Watch | None = None,
     ) -> "asyncio.Future[Result]":
-        """Send a message, put it in line, or store it; see `Client.publish`. Its end is told to ``watch``."""
+        """Send a message, put it in line, or store it; see `Client.publish`. Its end is reported to ``watch``."""
         future = self._loop.create_future()
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
         if watch is not None:
@@ -108,10 +108,10 @@ class Publisher:
             self._wait(message)
         return future
 
-    # What the declared transitions do
+    # Called by the declared transitions
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
-        """End what is unconfirmed, or keep it to be sent again: its channel is gone, and nobody knows of it."""
+        """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
         self._exchanges.forget(cause, alone=not self._confirms)
         for timer in (self._confirm_timer, self._congestion_timer):
             if timer is not None:
@@ -133,7 +133,7 @@ class Publisher:
             self._enter(message, self._settings.timeout, first=True)
 
     def send_waiting(self) -> None:
-        """Send what waits, in order, as far as the lifecycle, the limits and RabbitMQ's word on exchanges let it."""
+        """Send waiting messages, in order, as far as the lifecycle, the limits and RabbitMQ's answers allow."""
         self.keeper.fill_line()
         while self._line and self._may_send():
             message = self._line.next()
@@ -151,14 +151,14 @@ class Publisher:
         self.keeper.load_more()
 
     def refuse_waiting(self) -> None:
-        """End everything that waits: the connection is known to be gone for longer than anybody should wait."""
+        """End every waiting message."""
         for message in self._line.in_order():
             self.give_up(message, self._gate.condition)
 
-    # What the outbox asks
+    # Called by the outbox
 
     def take_waiting(self) -> list[tuple[Message, float]]:
-        """Take everything out of the line that is not stored, in order, each with the time until which it may wait."""
+        """Take every message that is not stored out of the line, in order, each with its deadline."""
         found = []
         for message in self._line.in_order():
             if message.key is None:
@@ -169,7 +169,7 @@ class Publisher:
         return found
 
     def wait_again(self, message: Message, deadline: float, why_not: str) -> None:
-        """Put a message back in line that cannot be stored; where it may not wait, it ends."""
+        """Put a message that cannot be stored back in line; end it if it may not wait."""
         if message.future.done():
             return
         if self._gate.awaitable:
@@ -179,13 +179,13 @@ class Publisher:
             self.give_up(message, why_not)
 
     def enter_stored(self, message: Message) -> None:
-        """Put a message in line that was read from the disk; `send_waiting` sends it."""
+        """Put a message that was read from disk in line; `send_waiting` sends it."""
         if message.refusals:
             self._suspect(message)
         self._line.enter(message)
 
     def carry_on(self, message: Message, copy: Message) -> None:
-        """Let what becomes of a copy that is on the wire be the end of its publish: it could not be stored."""
+        """Let the end of a copy that is on the wire be the end of its publish: the message could not be stored."""
         copy.key = None
         self._reports.hand_on(message, copy)
         ended, copy.future = copy.future, message.future
@@ -194,23 +194,23 @@ class Publisher:
             self._expire_unconfirmed()
 
     def drop(self, message: Message) -> None:
-        """Forget a stored message: it has ended, or is read again later."""
+        """Forget a stored message: it has ended, or will be read again."""
         self._leave(message)
         message.future.cancel()
 
-    # What the client asks
+    # Called by the client
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call back once when all that is unconfirmed was confirmed: at once, later or, when it is lost, never."""
+        """Call back once, when everything unconfirmed is confirmed: at once, later or, if it is lost, never."""
         if self._confirms:
             self._confirms.call_when_empty(callback)
         else:
             callback()
 
-    # What RabbitMQ says
+    # Called when RabbitMQ confirms or returns messages
 
     def on_confirm(self, delivery_tag: int, multiple: bool, acked: bool) -> None:
-        """Settle what an ack or nack is about."""
+        """Settle the messages that an ack or nack covers."""
         settled = self._confirms.settle(delivery_tag, multiple)
         if not settled and not self._confirms.was_issued(delivery_tag):
             self._log.log(logging.WARNING, "RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
@@ -229,11 +229,11 @@ class Publisher:
             self.send_waiting()
 
     def on_return(self, reply: tuple[int, str], exchange: str, routing_key: str, message_id: str | None) -> None:
-        """Note that a message was unroutable; its ack follows (https://www.rabbitmq.com/docs/publishers#unroutable)."""
+        """Record that a message was unroutable; its ack follows (https://www.rabbitmq.com/docs/publishers#unroutable)."""
         self.counters.returned += 1
         if not self._settings.fail_on_return:
             return
-        # Returns come in the order of sending, so the first of that name is it, even if names repeat.
+        # Returns come in the order of sending, so the first match is the one, even if ids repeat.
         for message in self._confirms:
             if message.returned is None and (message.message_id, message.exchange, message.routing_key) == (
                 message_id,
@@ -259,13 +259,13 @@ class Publisher:
         elif len(message.body) > self._link.body_limit:
             self.end(message, _too_large(message, self._link.body_limit, 0))
         elif len(self._line) >= self._settings.max_waiting:
-            self.give_up(message, f"{len(self._line)} messages are waiting already (max_waiting)")
+            self.give_up(message, f"the number of waiting messages has reached max_waiting ({len(self._line)})")
         elif self._line and self._line.size + message.size > self._settings.max_waiting_size:
             self.give_up(message, f"{self._line.size} octets are waiting already (max_waiting_size)")
         elif timeout <= 0 and not may_send:
             self.give_up(message, self._reason_to_wait())
         else:
-            # Ready, it waits for no more than RabbitMQ's word on an exchange.
+            # When ready, it waits only for RabbitMQ's answer about an exchange.
             self._enter(message, max(timeout, QUESTION_LIMIT) if may_send else timeout)
             self.send_waiting()
 
@@ -289,17 +289,17 @@ class Publisher:
         if not self._gate.publishable:
             return self._gate.condition
         if len(self._confirms) >= self._settings.max_unconfirmed:
-            return f"{len(self._confirms)} messages are unconfirmed (max_unconfirmed)"
+            return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self._confirms)})"
         asking = self._exchanges.asking
         if asking is not None:
-            return f"RabbitMQ has not answered whether it takes messages for exchange {asking.exchange!r}"
-        return "connection is Ready, but the messages before this one had not gone out"
+            return f"RabbitMQ has not answered whether it accepts messages for exchange {asking.exchange!r}"
+        return "connection is Ready, but the messages before this one have not been sent"
 
     def give_up(self, message: Message, why: str, *, storable: bool = True) -> None:
-        """End a message that is not to wait any longer; `storable`: it may be kept in the outbox instead."""
+        """End a message that may not wait any longer; ``storable``: it may be stored instead."""
         self._leave(message)
         error = (
-            OutcomeUnknown(f"it was sent and the connection lost; then {why}")
+            OutcomeUnknown(f"it was sent, and the connection was lost; then {why}")
             if message.sent_at
             else NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503")
         )
@@ -311,7 +311,7 @@ class Publisher:
             self._leave(message)
             message = self._line.next_held()
         if message is not None:
-            # What is published after the question may know better than the answer: it gets a question of its own.
+            # The answer may be outdated for messages published after the question: they get a question of their own.
             subject, last = self._exchanges.subject(message), self._line.last
             self._exchanges.ask(message, functools.partial(self._on_answer, message, subject, last))
 
@@ -368,11 +368,11 @@ class Publisher:
             self._confirm_timer = self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)
 
     def _expire_unconfirmed(self) -> None:
-        """End what was unconfirmed for confirm_timeout; the ledger keeps it, so that max_unconfirmed holds."""
+        """End messages unconfirmed for confirm_timeout; the ledger keeps them, so that max_unconfirmed holds."""
         self._confirm_timer = None
         limit = self._settings.confirm_timeout
         for message in self._confirms:
-            # What is stored is sent again when its channel is gone, and not before.
+            # Stored messages are sent again when their channel is gone, and not before.
             if message.future.done() or message.key is not None:
                 continue
             remaining = message.sent_at + limit - self._loop.time()
@@ -384,12 +384,12 @@ class Publisher:
     # The end
 
     def _kept(self, lost: list[Message], cause: BaseException) -> dict[Message, None]:
-        """Choose what is sent again: all of it, but for a message that RabbitMQ refuses."""
+        """Choose what is sent again: everything except a message that RabbitMQ refuses."""
         if not blames(cause):
             return dict.fromkeys(lost)
         keep: dict[Message, None] = {}
         for message in lost:
-            # Refused once in company, it is sent again alone; refused alone, it is the one.
+            # Refused once along with others, it is sent again alone; refused alone, it is the culprit.
             if message.refusals == 0:
                 message.refusals = 1
                 self._suspect(message)
@@ -413,13 +413,13 @@ class Publisher:
         on_wire: bool = False,
         storable: bool = True,
     ) -> None:
-        """End a publish, unless its caller cancelled it: whatever becomes of a message passes here.
+        """End a publish, unless its caller cancelled it: every end of a message passes through here.
 
         Args:
             message: the message.
-            error: what it ends with; None: it was confirmed, or handed over where there are no confirms.
-            cause: what that comes from.
-            on_wire: whether RabbitMQ may confirm it yet.
+            error: what it ends with; None: it was confirmed or, without confirms, handed over.
+            cause: the exception behind the error.
+            on_wire: whether RabbitMQ may still confirm it.
             storable: whether it may be stored instead.
         """
         if error is not None and cause is not None:
@@ -436,16 +436,16 @@ class Publisher:
             message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
 
     def succeed(self, message: Message, result: Result = None) -> None:
-        """End a publish that was confirmed, or handed over where there are no confirms; or stored, with `STORED`."""
+        """End a publish that was confirmed or, without confirms, handed over; or that was stored, with `STORED`."""
         if self._reports:
             self._reports.end(message, result=result)
         message.future.set_result(result)
 
 
 def blames(cause: BaseException | None, message: Message | None = None) -> bool:
-    """Tell whether RabbitMQ ended a channel or connection over what was unconfirmed on it, or over this message alone.
+    """Return whether RabbitMQ ended a channel or connection over its unconfirmed messages, or over this message alone.
 
-    A message that was refused in company before is sent alone.
+    A message that was refused along with others is sent alone.
     """
     refused = isinstance(cause, ChannelClosedByBroker) or (
         isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
@@ -457,13 +457,13 @@ def _refused(message: Message, reply_code: int, reply_text: str) -> AMQPExceptio
     if not message.sent_at:
         return ExchangeRefused(reply_code, reply_text)
     said = f"({reply_code}) {reply_text}"
-    return OutcomeUnknown(f"it was sent and the connection lost; then RabbitMQ refused the exchange: {said}")
+    return OutcomeUnknown(f"it was sent, and the connection was lost; then RabbitMQ refused the exchange: {said}")
 
 
 def _too_large(message: Message, body_limit: int, header_limit: int) -> InvalidMessage:
     size = len(message.body)
     if size > body_limit:
-        problem = f"has {size} bytes, more than the {body_limit} that RabbitMQ takes (max_message_size)"
+        problem = f"has {size} bytes, more than the {body_limit} that RabbitMQ accepts (max_message_size)"
         return InvalidMessage("body", problem)
     size = len(message.properties)
-    return InvalidMessage("properties", f"take {size} bytes, more than the {header_limit} of one frame")
+    return InvalidMessage("properties", f"take {size} bytes, more than the {header_limit} that fit in one frame")

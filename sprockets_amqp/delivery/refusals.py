@@ -1,10 +1,10 @@
-"""What RabbitMQ would close a channel or connection over, though AMQP 0-9-1 can hold it.
+"""What RabbitMQ would close a channel or connection over, although AMQP 0-9-1 can encode it.
 
 RabbitMQ's own checks on a publish, in their order, from ``rabbit_channel``, ``rabbit_basic`` and ``mc_amqpl`` of 3.10,
-4.0 and 4.3, with what it closes and where this client answers:
+4.0 and 4.3, with the reply code of the close, and how this client deals with them:
 
 =====================================================  ====  ==========================================================
-a publish that                                         code  is answered
+a publish that                                         code  is handled
 =====================================================  ====  ==========================================================
 is larger than ``max_message_size``                    406   here: `Link.body_limit`; a lower limit of the operator's is
                                                              learnt from the first refusal, for that connection
@@ -15,16 +15,16 @@ goes to an internal exchange                           403   asked before, once 
 has a topic that the user may not write to, as         403   bounded: where it happened, RabbitMQ is asked about each
 routing key or (from 4.0) in CC or BCC                       routing key of that exchange from then on
 has a ``user_id`` of another user                      406   asked before, once for each exchange and user id
-has an ``expiration`` that is no number, is negative   406   refused here: `encoding`
-or above 2^32 - 1
+has an ``expiration`` that is not a number, or         406   refused here: `encoding`
+negative, or above 2^32 - 1
 has ``amq.rabbitmq.reply-to`` as ``reply_to``          406   refused here: there is no consumer on the client's channel
-has a header CC or BCC that is no array                406   refused here, also where one of the array is no str, which
-                                                             RabbitMQ drops without a word
-goes through exchange "" to a direct reply-to queue    541   refused here: nobody can know whether that still exists;
-that it cannot decode, or of a node that is gone,            only 4.3 returns such a message
+has a header CC or BCC that is not an array            406   refused here, as is an array with anything but str, which
+                                                             RabbitMQ drops silently
+goes through exchange "" to a direct reply-to queue    541   refused here: the client cannot know whether it still
+that it cannot decode, or of a node that is gone,            exists; only 4.3 returns such a message
 by routing key, CC or BCC
 has an ``x-death`` that RabbitMQ never wrote           -     refused here: dead-lettering it ends the queue's process
-                                                             (seen on 3.10.8), which nacks what is on its way there
+                                                             (seen on 3.10.8), which nacks messages on their way there
 has a `decimal.Decimal` as header, and goes to a       541   refused here, though it is harmless to other queues: what
 stream (seen on 3.10.8; 4.0 reads alike)                     is bound to an exchange is not known here
 has ``immediate``                                      540   not offered
@@ -32,11 +32,11 @@ has properties or headers that it cannot parse         541   refused here: `enco
 has a header larger than a frame                       501   refused here: `Link.header_limit`
 has a ``delivery_mode`` other than 1 or 2, or a        -     refused here, for the sake of consumers
 ``priority`` above 255
-is refused in more than 255 octets of words, being     541   bounded: what costs the connection is not asked again for a
-about a long name that is not ASCII (from 4.3)               while (`exchanges`)
+is refused in more than 255 octets of words, because   541   bounded: a question that cost the connection is not asked
+of a long name that is not ASCII (from 4.3)                  again for a while (`exchanges`)
 =====================================================  ====  ==========================================================
 
-What plugins check is theirs. Whatever else closes a channel, at most the messages in flight are lost.
+Plugins may check more. Whatever else closes a channel, at most the messages in flight are lost.
 """
 
 from collections.abc import Mapping
@@ -45,22 +45,22 @@ from typing import Any, Final
 
 from sprockets_amqp.errors import InvalidMessage
 
-#: The pseudo queue of RabbitMQ's direct reply-to; behind a full stop, what it calls the queue of one consumer.
+#: The pseudo queue of RabbitMQ's direct reply-to; followed by a full stop, it begins the name of a consumer's queue.
 REPLY_QUEUE: Final = "amq.rabbitmq.reply-to"
 _ABOUT_REPLY_QUEUES: Final = "names a direct reply-to queue, over which RabbitMQ may close the connection"
-#: The headers that RabbitMQ takes more routing keys from.
+#: The headers from which RabbitMQ takes further routing keys.
 ROUTING_HEADERS: Final = ("CC", "BCC")
 Copies = tuple[tuple[str, tuple[str, ...]], ...]
 #: pika encodes a key that is bytes like a str.
 _ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode() for name in ROUTING_HEADERS))
 _DEATHS: Final = ("x-death", b"x-death")
 _READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS))
-#: Most headers hold no others.
+#: Most headers hold only these types.
 _HARMLESS: Final = frozenset((str, int, bool, float, bytes, type(None)))
 
 
 def check_reply_to(value: object) -> None:
-    """Raise InvalidMessage for the pseudo queue: RabbitMQ wants a consumer of it on the channel of the publish."""
+    """Raise InvalidMessage for the pseudo queue: RabbitMQ requires a consumer of it on the publish's channel."""
     if value == REPLY_QUEUE:
         raise InvalidMessage(
             "reply_to", f"cannot be {REPLY_QUEUE}: direct reply-to needs a consumer on the client's own channel"
@@ -68,13 +68,13 @@ def check_reply_to(value: object) -> None:
 
 
 def check_address(exchange: str, routing_key: str) -> None:
-    """Raise InvalidMessage for a routing key that the default exchange takes for somebody's direct reply-to."""
+    """Raise InvalidMessage for a routing key that the default exchange takes for a direct reply-to queue."""
     if not exchange and _is_reply_queue(routing_key):
         raise InvalidMessage("routing_key", _ABOUT_REPLY_QUEUES)
 
 
 def check_names(headers: Mapping[Any, object]) -> None:
-    """Raise InvalidMessage for headers that RabbitMQ itself reads, and whose values it could not."""
+    """Raise InvalidMessage for headers that RabbitMQ itself reads, if it could not read their values."""
     if _READ.isdisjoint(headers):
         return
     for name in _ROUTING_KEYS:
@@ -93,7 +93,7 @@ def _check_routes(name: str, routes: object) -> None:
 
 
 def _check_deaths(deaths: object) -> None:
-    """Dead-lettering fails over an x-death that RabbitMQ did not write."""
+    """Refuse an x-death that RabbitMQ did not write, because dead-lettering would fail over it."""
     if isinstance(deaths, list) and not all(
         isinstance(death, dict) and isinstance(death.get("count", 0), int) for death in deaths
     ):
@@ -101,7 +101,7 @@ def _check_deaths(deaths: object) -> None:
 
 
 def check_values(table: Mapping[Any, object] | list[object]) -> None:
-    """Raise InvalidMessage for a Decimal in headers that can be encoded: a stream that gets one ends the connection."""
+    """Raise InvalidMessage for a Decimal in headers: a stream that gets one ends the connection."""
     values = table.values() if isinstance(table, Mapping) else table
     if _HARMLESS.issuperset(map(type, values)):
         return
@@ -111,12 +111,12 @@ def check_values(table: Mapping[Any, object] | list[object]) -> None:
         elif isinstance(value, Decimal):
             raise InvalidMessage(
                 "headers",
-                "hold a Decimal, over which RabbitMQ closes the connection where a stream is bound: send a str",
+                "hold a Decimal, over which RabbitMQ closes the connection if a stream is bound: send a str instead",
             )
 
 
 def copies(headers: Mapping[Any, Any]) -> Copies:
-    """Return the further routing keys in headers that were checked: each header's name, and what it lists."""
+    """Return the further routing keys in headers that have been checked: each header's name, and what it lists."""
     if _READ.isdisjoint(headers):
         return ()
     return tuple((_text(name), tuple(headers[name])) for name in _ROUTING_KEYS if name in headers)

@@ -1,4 +1,4 @@
-"""The ends of publishes, for those who observe them."""
+"""Reports the ends of publishes to observers."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from .message import STORED, Message, Result
 
 
 class Reports(dict[Message, Watch]):
-    """The messages whose end is observed, and what is called with it."""
+    """The messages whose end is observed, and what is called when they end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, confirmed: bool) -> None:
         super().__init__()
@@ -21,16 +21,16 @@ class Reports(dict[Message, Watch]):
         watch.began = self._loop.time()
         self[message] = watch
         if not self._loop.is_closed():
-            # It is known by then, unless the caller cancelled the publish.
+            # The end has been reported by then, unless the caller cancelled the publish.
             message.future.add_done_callback(lambda _future: self.end(message))
 
     def hand_on(self, message: Message, copy: Message) -> None:
-        """Watch another message in the place of one."""
+        """Watch another message in place of this one."""
         if message in self:
             self[copy] = self.pop(message)
 
     def end(self, message: Message, error: AMQPException | None = None, result: Result = None) -> None:
-        """Report the end of a message to its observers; a coroutine that awaits the future continues after them."""
+        """Report the end of a message to its observers, before a coroutine that awaits the future continues."""
         watch = self.pop(message, None)
         if watch is None:
             return

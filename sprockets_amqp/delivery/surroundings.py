@@ -1,4 +1,4 @@
-"""Whom the publisher asks: the lifecycle, whether a message may go out, and the outbox, whether one is kept."""
+"""What the publisher depends on: the lifecycle, which lets messages go out, and the outbox, which may keep them."""
 
 from typing import Protocol
 
@@ -16,23 +16,23 @@ class Gate(Protocol):
 
     @property
     def goes_out(self) -> bool:
-        """Whether what is published now goes out at once."""
+        """Whether a message published now goes out at once."""
 
     @property
     def awaitable(self) -> bool:
-        """Whether what is published now goes out, or may wait for that."""
+        """Whether a message published now goes out, or may wait to."""
 
     @property
     def publish_outcome(self) -> str:
-        """What becomes of what is published now."""
+        """What becomes of a publish now."""
 
     @property
     def condition(self) -> str:
-        """In which state the connection is, and why, for people."""
+        """The state of the connection and the reason for it, for people."""
 
 
 class Keeper:
-    """What the publisher asks the outbox, and tells it; this is what there is without one."""
+    """What the publisher asks and tells the outbox; without an outbox, it is this."""
 
     @property
     def in_line(self) -> int:
@@ -40,11 +40,11 @@ class Keeper:
         return 0
 
     def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:  # noqa: ARG002
-        """Tell whether a message is stored that would end with this error; RabbitMQ may confirm one on the wire yet."""
+        """Return whether a message that would end so is stored instead; one on the wire may still be confirmed."""
         return False
 
     def store(self, message: Message, deadline: float) -> str:  # noqa: ARG002
-        """Store a message that comes behind others that are stored; returns why it can't be."""
+        """Store a message behind others that are stored; return why it cannot be, or the empty string."""
         return "there is no outbox"
 
     def on_sent(self, _message: Message) -> None:
@@ -54,10 +54,10 @@ class Keeper:
         """Called when a stored message was confirmed, or with the error that it would end with."""
 
     def fill_line(self) -> None:
-        """Put what is being stored in line, where it is the next that may be sent."""
+        """Put messages that are being stored in line, if they are the next that may be sent."""
 
     def load_more(self) -> None:
-        """Read more of what is stored, where it may be sent."""
+        """Read more stored messages, if they may be sent."""
 
     def unload(self) -> None:
-        """Forget the stored messages that are in line: they are read again when the connection is."""
+        """Forget the stored messages in line: they are read again once there is a connection."""

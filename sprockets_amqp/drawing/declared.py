@@ -1,6 +1,6 @@
 """The declaration as diagrams and tables need it: its rows bundled into arrows, its names in words.
 
-A state is a documented one or a substate, wherever nothing else is said.
+Unless a docstring says otherwise, a state is a documented state or a substate.
 """
 
 import enum
@@ -21,48 +21,48 @@ from sprockets_amqp.states import (
     State,
 )
 
-#: What the declared actions do, for people; tests/test_diagrams.py holds the names equal to the declaration's.
+#: What the declared actions do, for people; tests/test_diagrams.py keeps the names in step with the declaration.
 PHRASES: Final = {
-    "ask_again": "asks the function again",
-    "ask_for_address": "asks the function for the address",
-    "close_files": "writes what was to be stored, and closes the files",
+    "ask_again": "calls the function again",
+    "ask_for_address": "calls the function for the address",
+    "close_files": "finishes pending writes and closes the files",
     "close_connection": "asks RabbitMQ to close the connection",
-    "drain": "waits for what is unconfirmed",
-    "drop_channel": "lets go of the channel and settles what was unconfirmed",
-    "drop_connection": "lets go of the connection and settles what was unconfirmed",
-    "give_up_writing": "ends what was not written in time",
+    "drain": "waits for unconfirmed messages",
+    "drop_channel": "drops the channel and settles unconfirmed messages",
+    "drop_connection": "drops the connection and settles unconfirmed messages",
+    "give_up_writing": "gives up on messages not written in time",
     "open_channel": "opens a channel",
-    "open_connection": "opens a connection to the node whose turn it is",
-    "open_files": "opens the files, and counts what they hold",
-    "refuse_waiting": "refuses what waits",
-    "send_waiting": "sends what waits, in order",
+    "open_connection": "opens a connection to the next node",
+    "open_files": "opens the files and counts their messages",
+    "refuse_waiting": "refuses waiting messages",
+    "send_waiting": "sends waiting messages, in order",
     "send_secret": "sends RabbitMQ the new password",
     "set_up": "runs `setup`",
-    "store_waiting": "stores what waits",
-    "stop_asking": "cancels the question",
+    "store_waiting": "stores waiting messages",
+    "stop_asking": "cancels the call",
     "stop_setup": "cancels `setup`",
-    "tell_failure": "tells of the failure",
-    "tell_other_user": "says that the connection keeps its user",
-    "tell_persistent_failure": "tells of the persistent failure",
+    "tell_failure": "logs the failure",
+    "tell_other_user": "logs that the connection keeps its user",
+    "tell_persistent_failure": "reports the persistent failure",
 }
 
-#: How long the declared timeouts are, for people; held equal like the actions.
+#: How long the declared timeouts are, for people; kept in step like the actions.
 TIMES: Final = {
-    "answer_limit": "the time that RabbitMQ has to answer",
-    "ask_limit": "the time that the function has to answer",
+    "answer_limit": "the time RabbitMQ has to answer",
+    "ask_limit": "the time the function may take",
     "attempt_delay": "the back-off between attempts",
-    "attempt_limit": "the time that pika may take for one node",
+    "attempt_limit": "the time pika may take for one node",
     "channel_delay": "the back-off between channels",
-    "closing_limit": "the time that is left for closing",
-    "open_limit": "the time that opening may take",
-    "finish_limit": "the last second of a client, which is kept for the disk",
+    "closing_limit": "the time left for closing",
+    "open_limit": "the time opening may take",
+    "finish_limit": "the client's last second, reserved for the disk",
     "patience": "the setting `timeout`",
-    "renewal_delay": "two thirds of the time for which the credentials are valid; after a failure, a back-off",
-    "retry_delay": "the delay before a disk that failed is tried again",
-    "setup_limit": "the time that `setup` may take",
+    "renewal_delay": "two thirds of the credentials' validity; after a failure, a back-off",
+    "retry_delay": "the delay before a failed disk is tried again",
+    "setup_limit": "the time `setup` may take",
 }
 
-#: The way to ready that everybody hopes for.
+#: The way to ready when nothing goes wrong.
 HAPPY: Final[frozenset[tuple[enum.Enum, enum.Enum]]] = frozenset(
     {
         (State.IDLE, Connecting.OPENING_CONNECTION),
@@ -71,13 +71,13 @@ HAPPY: Final[frozenset[tuple[enum.Enum, enum.Enum]]] = frozenset(
     }
 )
 
-#: Stands before a trigger that a timer pulls, too.
+#: Marks a trigger that a timer may pull.
 TIMER: Final = "◷"
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """All rows that lead from one state to another; each trigger stands with its guard, or with an empty one."""
+    """All rows from one state to another: their triggers, each with its guard or an empty string."""
 
     source: enum.Enum
     dest: enum.Enum
@@ -85,17 +85,17 @@ class Arrow:
 
     @property
     def id(self) -> str:
-        """Name the arrow in documents: ``arrow-idle-connecting-opening-the-connection``."""
+        """Its id in documents: ``arrow-idle-connecting-opening-the-connection``."""
         return f"arrow-{slug(self.source)}-{slug(self.dest)}"
 
     @property
     def happy(self) -> bool:
-        """Whether it is on the way to ready that everybody hopes for."""
+        """Whether it is part of the way to ready when nothing goes wrong."""
         return (self.source, self.dest) in HAPPY
 
     @property
     def lines(self) -> list[str]:
-        """Write one trigger a line; a guard stands, in brackets, below the triggers that it guards."""
+        """Its triggers, one per line; a guard, in brackets, follows the triggers that it guards."""
         guards = sorted(dict.fromkeys(guard for _, guard in self.triggers), reverse=True)
         return [line for guard in guards for line in self._guarded(guard)]
 
@@ -119,7 +119,7 @@ def arrows() -> list[Arrow]:
 
 
 def states() -> dict[enum.Enum, Declared]:
-    """Return what is declared of each documented state, each followed by its substates."""
+    """Return the declaration of each documented state, each followed by those of its substates."""
     return {each.state: each for declared in STATES for each in (declared, *declared.substates)}
 
 
@@ -136,14 +136,14 @@ def timers(state: enum.Enum) -> set[str]:
 
 
 def guard(row: Row) -> str:
-    """Say when the row applies: ``if blocking``, ``unless blocking``, or nothing where it always does."""
+    """Say when the row applies: ``if blocking``, ``unless blocking``, or the empty string if it always does."""
     if row.conditions:
         return f"if {row.conditions}"
     return f"unless {row.unless}" if row.unless else ""
 
 
 def name(state: enum.Enum) -> str:
-    """Name a documented state as properties of the client do; others have words of their own."""
+    """Name a documented state as the client's properties do, and a substate by its value."""
     return state.name.lower() if isinstance(state, State) else str(state.value)
 
 
@@ -153,7 +153,7 @@ def label(state: enum.Enum) -> str:
 
 
 def substate_name(state: enum.Enum) -> str:
-    """Name the substate; the empty string for a documented state."""
+    """Name a substate; the empty string for a documented state."""
     return "" if isinstance(state, State) else name(state)
 
 
@@ -169,6 +169,6 @@ def slug(state: enum.Enum) -> str:
 
 
 def outcome(state: enum.Enum) -> str:
-    """Say what usually becomes of a publish in the state, and in each of its substates."""
+    """Say what usually becomes of a publish in the state or its substates."""
     found = [PUBLISH_OUTCOMES[each] for each in (substates(state) or [state]) if each in PUBLISH_OUTCOMES]
     return " or ".join(dict.fromkeys(outcomes[Outage.CALM] for outcomes in found))

@@ -1,7 +1,7 @@
 """The declared lifecycle as Mermaid, DOT, SVG and PNG, and as tables for people.
 
-Everything is drawn from `states/`; `diagrams/` holds what `write` made of it. A page that shows the picture inline puts
-`svg(client.substate)` into its HTML and serves `STYLE` as a style sheet.
+Everything is drawn from `states/`; `write` puts the results into `diagrams/`. To show the picture inline, put
+`svg(client.substate)` into a page's HTML and serve `STYLE` as a style sheet.
 """
 
 import enum
@@ -49,7 +49,7 @@ __all__ = [
     "write",
 ]
 
-#: Fill and line by what becomes of a publish, readable with dark text on light and dark pages.
+#: Fill and line colours by what becomes of a publish; dark text on them is readable on light and dark pages.
 COLOURS: Final[dict[str, tuple[str, str]]] = {
     "goes out": ("#d2f5da", "#1a7f37"),
     "waits": ("#fff3b8", "#9a6700"),
@@ -60,10 +60,10 @@ INK: Final = "#1f2328"
 
 
 def write(folder: Path) -> list[Path]:
-    """Write ``lifecycle`` as .mmd, .dot, .svg, .md and .png into the folder, which is made where it is missing.
+    """Write ``lifecycle`` as .mmd, .dot, .svg, .md and .png into the folder, creating it if necessary.
 
-    Returns the paths. Raises RuntimeError, with what to install, where the PNG can't be rendered: the others are
-    written by then. OSError where the folder can't be written.
+    Returns the paths. Raises RuntimeError, naming what to install, if the PNG can't be rendered; the other files have
+    been written by then. Raises OSError if the folder can't be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {".mmd": mermaid(), ".dot": dot(), ".svg": svg_file(), ".md": page()}
@@ -76,7 +76,7 @@ def write(folder: Path) -> list[Path]:
 
 def mermaid() -> str:
     """Draw the lifecycle as a Mermaid state diagram, which GitHub renders in Markdown."""
-    # Mermaid sets out what comes first first: so labels stay apart, and a README's column is wide enough.
+    # Mermaid lays arrows out in this order, which keeps labels apart and the diagram narrow enough for a README.
     in_order = sorted(arrows(), key=lambda arrow: not arrow.happy)
     return _lines(
         "stateDiagram-v2",
@@ -101,28 +101,28 @@ def page() -> str:
     return f"""\
 # The life of the connection
 
-Generated from `states/` by `python -m sprockets_amqp diagram`: change that, not this.
+Generated from `states/` by `python -m sprockets_amqp diagram`: change `states/`, not this file.
 
 ![{describe()}](lifecycle.svg)
 
 ## States
 
 {states_table()}
-Inside, three of them have substates:
+Three of them have substates:
 
 {substates_table()}
-What is done whenever a state is entered or left; leaving a state stops its timer:
+Actions on entering and leaving each state; leaving a state stops its timer:
 
 {actions_table()}
 ## Transitions
 
-A state stands for all of its substates. An event that has no row for the present state changes nothing. What stands in
-the last column belongs to the event, rather than to a state.
+A state stands for all its substates. An event without a row for the current state changes nothing. An action in the
+last column belongs to the event rather than to a state.
 
 {table()}
 ## Outages
 
-Entering one of these states begins an outage, entering any other ends it: {outage_began()}.
+An outage begins when the connection enters one of these states, and ends when it enters any other: {outage_began()}.
 
 {outages_table()}
 {outage_actions_table()}
@@ -132,25 +132,25 @@ What becomes of a publish, by the state of the connection and of the outage:
 {outcomes_table()}
 ## Renewals
 
-Where the function for `url` says for how long its answer is valid, entering one of these states begins with that, and
-entering any other ends it: {logged_in()}.
+If the function given as `url` says how long its answer is valid, the credentials are renewed while the connection is in
+one of these states: {logged_in()}.
 
 {renewals_table()}
 {renewal_actions_table()}
 {renewal_table()}
 ## The outbox
 
-With the setting `outbox`, entering one of these states opens it, and entering any other closes it: {started()}.
+With the setting `outbox`, the outbox is open while the connection is in one of these states: {started()}.
 
 {outboxes_table()}
 {outbox_actions_table()}
 {outbox_table()}
-What the outbox makes of a publish that usually goes out, waits or is refused:
+What becomes of a publish that would go out, wait or be refused without an outbox:
 
 {outbox_outcomes_table()}
 ## As a Mermaid diagram
 
-{TIMER} marks what a timer pulls, too.
+{TIMER} marks a trigger that a timer may also pull.
 
 ```mermaid
 {mermaid()}```
@@ -195,7 +195,7 @@ def _dot_state(declared: Declared, indent: str = "    ") -> Iterator[str]:
 
 
 def _dot_edge(arrow: Arrow) -> str:
-    """Draw an arrow; Graphviz wants a node for each end, and cuts the line where it leaves the cluster."""
+    """Draw an arrow; Graphviz needs a node at each end, and cuts the line at the edge of the cluster."""
     source, dest = arrow.source, arrow.dest
     tail = next((each for each in substates(source) if each is not dest), source)
     head = next(iter(substates(dest)), dest)

@@ -1,8 +1,7 @@
-"""Where everything stands in the picture of the lifecycle.
+"""Where everything goes in the picture of the lifecycle.
 
-It is set out here by hand, because no layout program puts the way to ready in one line and keeps labels apart. A state
-without a place stands in a row of its own, an arrow without a route is straight: nothing that is declared can be
-missing.
+It is laid out by hand, because no layout program puts the way to ready in one line and keeps labels apart. Nothing that
+is declared can be missing: states without a place share an extra row, and an arrow without a route is straight.
 """
 
 import enum
@@ -18,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """A rectangle, by its edges, in the SVG's units, as are all measures here."""
+    """A rectangle, given by its edges. All measures here are in the SVG's units."""
 
     left: float
     top: float
@@ -27,13 +26,13 @@ class Frame:
 
     @property
     def centre(self) -> Point:
-        """The point in its middle."""
+        """Its centre."""
         return ((self.left + self.right) / 2, (self.top + self.bottom) / 2)
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where an arrow runs, and where its label stands: its first line's baseline, or its last's where it grows up."""
+    """Where an arrow runs, and where its label is: the baseline of its first line, or of its last with ``up``."""
 
     points: tuple[Point, ...]
     label: Point
@@ -44,17 +43,17 @@ class Route:
 WIDTH: Final = 1380
 HEIGHT: Final = 832
 LINE: Final = 17
-#: From a box to the ring around it that says that it is the present state; a substate's is nearer.
+#: Distance from a box to the ring that marks the current state; a substate's ring is closer.
 HALO: Final = 6
 INNER_HALO: Final = 4
-#: Of a character in labels: monospaced fonts are at most 0.61 of their size wide, others are so on average.
+#: Width of a character in labels: at most 0.61 of the font size in monospaced fonts, and on average in others.
 CHARACTER: Final = 14 * 0.61
 CORNER: Final = 12
-#: From substates to the edge of their state, and to its top, where its name stands.
+#: Distance from substates to the edges of their state, and to its top edge, which leaves room for its name.
 PADDING: Final = 16
 HEADING: Final = 38
 
-#: States with substates are as large as these ask for.
+#: States with substates are as large as their substates require.
 PLACES: Final[dict[enum.Enum, Frame]] = {
     State.IDLE: Frame(24, 59, 154, 117),
     Connecting.ASKING: Frame(318, 160, 422, 204),
@@ -70,7 +69,7 @@ PLACES: Final[dict[enum.Enum, Frame]] = {
     Closing.CLOSING_CONNECTION: Frame(1072, 652, 1290, 696),
 }
 
-#: States that are drawn once more, for arrows that could not reach them without crossing others.
+#: States that are drawn a second time, for arrows that could not reach them without crossing others.
 ECHOES: Final[dict[enum.Enum, Frame]] = {
     Closed.STOPPED: Frame(24, 208, 154, 242),
     State.BLOCKED: Frame(1004, 170, 1094, 204),
@@ -91,7 +90,7 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     (Connecting.OPENING_CONNECTION, Connecting.SETTING_UP): Route(((472, 102), (636, 102), (636, 160)), (482, 122)),
     (Connecting.SETTING_UP, Connecting.OPENING_CHANNEL): Route(((702, 182), (804, 182), (804, 110)), (710, 172)),
     (Connecting.OPENING_CHANNEL, _S.READY): Route(((972, 88), (1134, 88)), (1061, 77), "middle", up=True),
-    # A channel that is lost
+    # Losing a channel
     (Connecting.OPENING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((820, 110), (820, 252)), (828, 140)),
     (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL): Route(((958, 252), (958, 110)), (950, 225), "end"),
     (Connecting.RETRYING_CHANNEL, Connecting.SETTING_UP): Route(
@@ -103,7 +102,7 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     (Connecting.OPENING_CHANNEL, _S.BLOCKED): Route(((972, 102), (1020, 102), (1020, 170)), (1030, 142)),
     (_S.READY, _S.BLOCKED): Route(((1196, 117), (1196, 396), (1030, 396)), (1186, 350), "end"),
     (_S.BLOCKED, _S.READY): Route(((1030, 422), (1244, 422), (1244, 117)), (1234, 442), "end"),
-    # A connection that is lost
+    # Losing a connection
     (_S.CONNECTING, Closed.RETRYING): Route(((316, 312), (316, 560), (376, 560)), (306, 426), "end"),
     (_S.BLOCKED, Closed.RETRYING): Route(((940, 438), (940, 568), (546, 568)), (930, 558), "end"),
     (_S.READY, Closed.RETRYING): Route(
@@ -121,7 +120,7 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
 
 
 def frame(state: enum.Enum) -> Frame:
-    """Return the edges of the state's box; of a state with substates, around theirs."""
+    """Return the edges of the state's box, which encloses the boxes of its substates."""
     if state in PLACES:
         return PLACES[state]
     if inner := [PLACES[each] for each in substates(state) if each in PLACES]:
@@ -136,7 +135,7 @@ def frame(state: enum.Enum) -> Frame:
 
 
 def height() -> float:
-    """Return the picture's height: one row more, where something has no place."""
+    """Return the picture's height, with an extra row if a state has no place."""
     return HEIGHT + 100 if _homeless() else HEIGHT
 
 
@@ -146,20 +145,20 @@ def _homeless() -> list[enum.Enum]:
 
 
 def heading_frame(state: State) -> Frame:
-    """Return the room that the name of a state with substates takes at most, and beside it what a publish does."""
+    """Return the most room that the heading of a state with substates takes: name and what becomes of a publish."""
     edges = frame(state)
-    # In DejaVu Sans, the widest of common fonts, letters of 20 (bold) and of 12 are so wide on average.
+    # Average widths of letters of size 20 (bold) and 12 in DejaVu Sans, the widest of the common fonts.
     width = len(name(state)) * 13 + (len(f"publish {outcome(state)}") * 6.5 + 8 if uniform(state) else 0)
     return Frame(edges.left + PADDING, edges.top + 8, edges.left + PADDING + width, edges.top + 30)
 
 
 def uniform(state: enum.Enum) -> bool:
-    """Whether a publish ends alike in all substates of the state."""
+    """Whether the same becomes of a publish in all substates of the state."""
     return " or " not in outcome(state)
 
 
 def route(arrow: Arrow) -> Route:
-    """Return where the arrow runs: straight, where it has no route of its own."""
+    """Return the arrow's route: a straight line if it has none of its own."""
     key = (arrow.source, arrow.dest)
     if key in ROUTES:
         return ROUTES[key]
@@ -168,7 +167,7 @@ def route(arrow: Arrow) -> Route:
 
 
 def label_frame(arrow: Arrow) -> Frame:
-    """Return the room that the arrow's label takes at most."""
+    """Return the most room that the arrow's label takes."""
     way, lines = route(arrow), arrow.lines
     width = max(map(len, lines)) * CHARACTER
     left = way.label[0] - {"start": 0, "middle": width / 2, "end": width}[way.anchor]
@@ -177,6 +176,6 @@ def label_frame(arrow: Arrow) -> Frame:
 
 
 def first_baseline(arrow: Arrow) -> float:
-    """Return where the label's first line stands."""
+    """Return the baseline of the label's first line."""
     way = route(arrow)
     return way.label[1] - LINE * (len(arrow.lines) - 1) if way.up else way.label[1]

@@ -1,4 +1,4 @@
-"""The lifecycle as a picture: SVG and PNG. States and arrows come from the declaration, their places from `layout`."""
+"""The lifecycle as a picture, SVG or PNG: states and arrows come from the declaration, their places from `layout`."""
 
 import enum
 import hashlib
@@ -31,7 +31,7 @@ from .layout import (
     uniform,
 )
 
-#: How the picture looks, for a page that shows it inline; the state that is lit has the class ``present``.
+#: The picture's style sheet, for a page that shows it inline; the highlighted state has the class ``present``.
 STYLE: Final = """\
 .lifecycle { font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 .lifecycle text { fill: #1f2328; }
@@ -78,24 +78,24 @@ STYLE: Final = """\
 
 
 def svg(present: Substate | None = None) -> str:
-    """Draw the lifecycle for a page that serves `STYLE`; `present` is lit, a substate together with its state.
+    """Draw the lifecycle for a page that serves `STYLE`; ``present`` is highlighted, together with its state.
 
-    Each state is a group with an id (``state-closed``), as is each of its substates (``state-closed-retrying``) and
-    each arrow (``arrow-ready-blocked``): to light another, move the class ``present``. The ids are unique in a document
-    that holds the picture once.
+    Each state is a group with an id (``state-closed``), as is each substate (``state-closed-retrying``) and each arrow
+    (``arrow-ready-blocked``): to highlight another, move the class ``present``. A document can hold the picture only
+    once, or the ids are no longer unique.
     """
     return _document("", "", present)
 
 
 def svg_file() -> str:
-    """Draw the lifecycle as a file of its own: it has its style and its size."""
+    """Draw the lifecycle as a standalone file, with its style and size."""
     return _document(f' width="{WIDTH}" height="{HEIGHT}"', f"<style>\n{STYLE}</style>\n", None)
 
 
 def png() -> bytes:
-    """Render `svg_file` at twice its size; the SVG's SHA-256 stands in it, as `stamp` writes it.
+    """Render `svg_file` at twice its size; the image contains the SVG's SHA-256, written by `stamp`.
 
-    Raises RuntimeError, saying what to install, where resvg or fonts are missing.
+    Raises RuntimeError, naming what to install, if resvg or fonts are missing.
     """
     try:
         resvg = importlib.import_module("resvg_py")
@@ -103,7 +103,7 @@ def png() -> bytes:
         raise RuntimeError("PNG needs resvg: pip install 'sprockets_amqp[diagrams]'") from error
     source = svg_file()
     if resvg.svg_to_bytes(_PROBE.format("Ready")) == resvg.svg_to_bytes(_PROBE.format("")):
-        raise RuntimeError("PNG needs fonts, and resvg finds none: on Debian, apt-get install fonts-dejavu-core")
+        raise RuntimeError("PNG needs fonts, but resvg finds none: on Debian, apt-get install fonts-dejavu-core")
     image: bytes = resvg.svg_to_bytes(source, zoom=2)
     # After the signature (8 bytes) and the header (25).
     return image[:33] + stamp(source) + image[33:]
@@ -116,13 +116,13 @@ _PROBE: Final = (
 
 
 def stamp(source: str) -> bytes:
-    """Write the PNG chunk that says from which SVG an image was rendered."""
+    """Return the PNG chunk that says which SVG an image was rendered from."""
     body = b"tEXtSource\0sha256:" + hashlib.sha256(source.encode()).hexdigest().encode()
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def describe() -> str:
-    """Tell what the picture shows, for those who do not see it."""
+    """Describe the picture in words, for readers who cannot see it."""
     outcomes = [f"In {full_name(state)}, a publish {outcome(state)}." for state in states()]
     told = [f"{full_name(arrow.source)} to {full_name(arrow.dest)}: {_told(arrow)}." for arrow in arrows()]
     return " ".join([*outcomes, *told])
@@ -139,7 +139,7 @@ def _told(arrow: Arrow) -> str:
 
 
 def _document(size: str, style: str, present: Substate | None) -> str:
-    # What is lit: the state, and the substate.
+    # The state and the substate are highlighted.
     lit: set[enum.Enum] = {present, DOCUMENTED[present]} if present else set()
     declared = states()
     parts = [
@@ -181,7 +181,7 @@ def _state(declared: Declared, lit: set[enum.Enum]) -> str:
 
 
 def _substate(declared: Declared, told: bool, lit: set[enum.Enum]) -> str:
-    """Draw a substate; it says what becomes of a publish where its state hasn't told."""
+    """Draw a substate, with what becomes of a publish unless its state says it already."""
     edges = frame(declared.state)
     box = _halo(edges, INNER_HALO) + _box(declared.state, edges)
     return _group(
@@ -259,7 +259,7 @@ _TIMER_MARK: Final = f'<tspan class="timer">{TIMER}</tspan>'
 
 
 def _path(points: tuple[Point, ...]) -> str:
-    """Join the points by lines, rounding the corners."""
+    """Join the points with lines and round the corners."""
     steps = [f"M{points[0][0]:g} {points[0][1]:g}"]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         (x1, y1), (x2, y2) = _toward(corner, before), _toward(corner, after)
@@ -285,13 +285,13 @@ def _legend() -> str:
     parts.append(f'<g class="happy"><path class="line" d="M446 {y}H484" marker-end="url(#lifecycle-happy-head)"/></g>')
     parts.append(f'<text x="493" y="{y + 5}">the way to ready</text>')
     parts.append(f'<text class="label" x="648" y="{y + 5}">{_TIMER_MARK}</text>')
-    parts.append(f'<text x="664" y="{y + 5}">also pulled by a timer, when a limit or a delay is over</text>')
+    parts.append(f'<text x="664" y="{y + 5}">also pulled by a timer, when a limit or delay expires</text>')
     echo = Frame(112, y + 14, 136, y + 32)
     parts.append(f'<g class="echo">{_rectangle("box mixed", echo, 5)}</g>')
-    parts.append(f'<text x="144" y="{y + 28}">drawn once more: the same state</text>')
+    parts.append(f'<text x="144" y="{y + 28}">the same state, drawn again</text>')
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
     parts.append(
         f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · '
-        "blocking: by alarm or flow</text>"
+        "blocking: an alarm or flow</text>"
     )
     return f'<g class="legend">{"".join(parts)}</g>'

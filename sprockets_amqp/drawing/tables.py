@@ -1,4 +1,4 @@
-"""The declaration as tables of Markdown."""
+"""The declaration as Markdown tables."""
 
 import enum
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ from .declared import PHRASES, TIMES, guard, name, outcome, states
 
 
 def states_table() -> str:
-    """Write the documented states in a table: their value, their meaning, and what becomes of a publish."""
+    """Write a table of the documented states: value, meaning, and what becomes of a publish."""
     documented = {state: each for state, each in states().items() if isinstance(state, State)}
     return _table(
         ("state", "value", "meaning", "a publish"),
@@ -37,7 +37,7 @@ def states_table() -> str:
 
 
 def substates_table() -> str:
-    """Write the substates in a table: their meaning, and what becomes of a publish."""
+    """Write a table of the substates: meaning, and what becomes of a publish."""
     refined = {state: each for state, each in states().items() if not isinstance(state, State)}
     return _table(
         ("state", "substate", "meaning", "a publish"),
@@ -46,62 +46,62 @@ def substates_table() -> str:
 
 
 def table() -> str:
-    """Write each row of the connection's machine in a table: ``does`` is what belongs to the event alone."""
+    """Write a table of the connection's transitions; ``does`` lists actions that belong to the event alone."""
     return _rows_table(TRANSITIONS)
 
 
 def actions_table() -> str:
-    """Write what is done on the way into each state and out of it, and how long it may last."""
+    """Write a table of the actions on entering and leaving each state, and how long it may last."""
     return _actions_table(states().values())
 
 
 def outages_table() -> str:
-    """Write the states of the outage's machine in a table."""
+    """Write a table of the outage's states."""
     return _table(("outage", "meaning"), ((_code(each.state), each.meaning) for each in OUTAGE_STATES))
 
 
 def outage_actions_table() -> str:
-    """Write what is done on the way into each state of the outage and out of it, and how long it may last."""
+    """Write a table of the actions on entering and leaving each state of the outage, and how long it may last."""
     return _actions_table(OUTAGE_STATES)
 
 
 def outage_table() -> str:
-    """Write each row of the outage's machine in a table."""
+    """Write a table of the outage's transitions."""
     return _rows_table(OUTAGE_TRANSITIONS)
 
 
 def renewals_table() -> str:
-    """Write the states of the machine that renews credentials in a table."""
+    """Write a table of the renewal's states."""
     return _table(("renewal", "meaning"), ((_code(each.state), each.meaning) for each in RENEWAL_STATES))
 
 
 def renewal_actions_table() -> str:
-    """Write what is done on the way into each state of the renewal and out of it, and how long it may last."""
+    """Write a table of the actions on entering and leaving each state of the renewal, and how long it may last."""
     return _actions_table(RENEWAL_STATES)
 
 
 def renewal_table() -> str:
-    """Write each row of the renewal's machine in a table."""
+    """Write a table of the renewal's transitions."""
     return _rows_table(RENEWAL_TRANSITIONS)
 
 
 def outboxes_table() -> str:
-    """Write the states of the outbox's machine in a table."""
+    """Write a table of the outbox's states."""
     return _table(("outbox", "meaning"), ((_code(each.state), each.meaning) for each in OUTBOX_STATES))
 
 
 def outbox_actions_table() -> str:
-    """Write what is done on the way into each state of the outbox and out of it, and how long it may last."""
+    """Write a table of the actions on entering and leaving each state of the outbox, and how long it may last."""
     return _actions_table(OUTBOX_STATES)
 
 
 def outbox_table() -> str:
-    """Write each row of the outbox's machine in a table."""
+    """Write a table of the outbox's transitions."""
     return _rows_table(OUTBOX_TRANSITIONS)
 
 
 def outbox_outcomes_table() -> str:
-    """Write what the outbox makes of a publish that usually goes out, waits or is refused."""
+    """Write a table of what each state of the outbox changes about what becomes of a publish."""
     usual: tuple[PublishOutcome, ...] = ("goes out", "waits", "is refused")
     return _table(
         ("outbox", *(f"usually {each}" for each in usual)),
@@ -125,7 +125,7 @@ def outage_began() -> str:
 
 
 def outcomes_table() -> str:
-    """Write what becomes of a publish in each state of the connection, by the state of the outage."""
+    """Write a table of what becomes of a publish in each state of the connection, by the state of the outage."""
     return _table(
         ("state", *(name(outage) for outage in Outage)),
         ((_code(state), *(found[outage] for outage in Outage)) for state, found in PUBLISH_OUTCOMES.items()),
@@ -145,7 +145,7 @@ def _row(row: Row) -> tuple[str, ...]:
 
 def _actions_table(declared: Iterable[Declared]) -> str:
     return _filled(
-        ("state", "on the way in", "on the way out", "timer"),
+        ("state", "on entry", "on exit", "timer"),
         (_actions(each) for each in declared if each.on_enter or each.on_exit or each.timeout),
     )
 
@@ -159,13 +159,13 @@ def _actions(declared: Declared) -> tuple[str, ...]:
 
 
 def _code(state: enum.Enum) -> str:
-    """Name a state, and after it the substate in its words."""
+    """Name a state, followed by the substate, if it is one."""
     documented = DOCUMENTED.get(state, state)
     return f"`{name(documented)}`" + ("" if state is documented else f" {name(state)}")
 
 
 def _filled(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table without the columns that are empty."""
+    """Write a table, leaving out empty columns."""
     columns = list(zip(head, *rows, strict=True))
     head, *rows = zip(*([column for column in columns if any(column[1:])] or columns), strict=True)
     return _table(head, rows)

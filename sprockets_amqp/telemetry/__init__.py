@@ -1,1 +1,1 @@
-"""What monitoring systems are told; each module needs the extra of its name."""
+"""Metrics and traces for monitoring systems; each module needs the extra of its name."""

@@ -20,19 +20,19 @@ from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
 __all__ = ["trace_publishes"]
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
-#: The conventions' name of the exchange "" where there is no routing key either.
+#: The conventions' name for the exchange "" if there is no routing key either.
 DEFAULT_EXCHANGE: Final = "amq.default"
 
 
 def trace_publishes(client: Client, tracer_provider: TracerProvider | None = None) -> Observation:
-    """Make a span of each of the client's publishes from now on, until the result's `cancel()`.
+    """Make a span for each of the client's publishes from now on, until ``cancel()`` is called on the result.
 
-    It begins in the call, as a child of the current span, and ends with the publish. Its context goes out in the
-    message's headers (``traceparent``, and whatever else the global propagator adds), and its kind is PRODUCER; where
-    the caller's headers have a context already, that is left as it is and linked to, and the kind is CLIENT.
+    It starts in the call, as a child of the current span, and ends with the publish. Its context is sent in the
+    message's headers (``traceparent``, and whatever else the global propagator adds), and its kind is PRODUCER. If the
+    caller's headers have a context already, that is kept and linked to, and the kind is CLIENT.
 
     The span is named ``publish`` and the exchange. An error sets its status and ``error.type``, the name of the
-    exception's class. In every span are ``sprockets_amqp.outcome`` and ``sprockets_amqp.seconds_in_line``.
+    exception's class. Every span has ``sprockets_amqp.outcome`` and ``sprockets_amqp.seconds_in_line``.
 
     Args:
         client: the client.
@@ -83,7 +83,7 @@ class _Observer:
 
 
 def _context_in(headers: dict[str, Any]) -> trace.SpanContext | None:
-    """Return the context that the caller gave the message, if any."""
+    """Return the context that the caller gave the message, or None."""
     fields = propagate.get_global_textmap().fields
     carrier = {name: headers[name] for name in fields if isinstance(headers.get(name), str)}
     if not carrier:
@@ -99,7 +99,7 @@ def _attributes(publish: Publish, exchange: str) -> dict[str, str]:
         "messaging.operation.name": "publish",
         "messaging.operation.type": "send",
         "messaging.destination.name": ":".join(filter(None, (_text(publish.exchange), routing_key))) or exchange,
-        # Of which there are few: routing keys may have ids in them.
+        # Exchanges are few, whereas routing keys may contain ids.
         "messaging.destination.template": exchange,
     }
     if routing_key:
@@ -110,5 +110,5 @@ def _attributes(publish: Publish, exchange: str) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    """Return what was published with, which nobody has checked yet, as an attribute can hold it."""
+    """Return an argument of the publish, which has not been checked yet, as an attribute can hold it."""
     return shown(value, SHORT_STRING_LIMIT)

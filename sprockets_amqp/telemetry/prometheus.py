@@ -17,16 +17,16 @@ from sprockets_amqp.states import State
 
 __all__ = ["ClientMetrics"]
 
-#: Upper bounds of the histograms' buckets, in seconds: a confirm in a data centre takes some milliseconds, and the
+#: Upper bounds of the histograms' buckets, in seconds: a confirm within a data centre takes some milliseconds, and the
 #: default ``timeout`` is 10 s.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: What is there now: the name, what it is, and where it comes from.
+#: The gauges of messages: name, description, and where the value comes from.
 GAUGES: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
     ("waiting", "Messages in line.", lambda counters: counters.waiting),
     ("unconfirmed", "Messages on the wire, neither confirmed nor lost.", lambda counters: counters.unconfirmed),
     ("stored", "Messages in the outbox, to be sent or confirmed.", lambda counters: counters.stored),
-    ("set_aside", "Messages in the outbox that are not sent any more.", lambda counters: counters.set_aside),
+    ("set_aside", "Messages in the outbox that are no longer sent.", lambda counters: counters.set_aside),
 )
 
 
@@ -37,24 +37,24 @@ class ClientMetrics(Collector):
     ``client``, the client's name:
 
     =====================================  =========  ==================================================================
-    amqp_client_state                      gauge      with ``state``: 1 for the present documented state, else 0
-    amqp_client_reconnects_total           counter    connections made again after one was lost
-    amqp_client_publishes_total            counter    with ``outcome``: publishes that ended, an `Outcome` each
+    amqp_client_state                      gauge      with ``state``: 1 for the current documented state, else 0
+    amqp_client_reconnects_total           counter    connections opened again after one was lost
+    amqp_client_publishes_total            counter    with ``outcome``: publishes that ended, by `Outcome`
     amqp_client_delivered_total            counter    messages from the outbox that RabbitMQ confirmed
     amqp_client_waiting                    gauge      messages in line
     amqp_client_unconfirmed                gauge      messages on the wire, neither confirmed nor lost
     amqp_client_stored                     gauge      messages in the outbox, to be sent or confirmed
-    amqp_client_set_aside                  gauge      messages in the outbox that are not sent any more
+    amqp_client_set_aside                  gauge      messages in the outbox that are no longer sent
     amqp_client_line_seconds               histogram  from the call until the message was sent or, never sent, its end
     amqp_client_confirm_seconds            histogram  from then until RabbitMQ acked or nacked it
     =====================================  =========  ==================================================================
 
-    Scrape them by a handler on the clients' loop. A forked process counts from 0, and is scraped by itself:
-    prometheus_client's multiprocess mode knows no gauges of a collector.
+    Scrape them in a handler on the clients' loop. A forked process counts from 0 and is scraped separately:
+    prometheus_client's multiprocess mode does not support a collector's gauges.
 
     Args:
         clients: the clients, by name.
-        registry: where they are collected from, in which there may be one of these.
+        registry: the registry that collects them; it can hold only one of these.
 
     Raises:
         ValueError: the registry has metrics of these names already.
@@ -83,7 +83,7 @@ class ClientMetrics(Collector):
             "amqp_client_confirm_seconds", "Seconds to the confirm.", ("client",), registry=None, buckets=BUCKETS
         )
         for name in self._clients:
-            # What has not happened yet is 0: a rate knows of the first one.
+            # What has not happened yet is 0, so that a rate sees the first event.
             for outcome in Outcome:
                 self._publishes.labels(name, outcome)
             self._delivered.labels(name)
@@ -91,7 +91,7 @@ class ClientMetrics(Collector):
             self._confirm.labels(name)
 
     def close(self) -> None:
-        """Leave the registry, and observe no further publish."""
+        """Leave the registry, and observe no further publishes."""
         _metrics.discard(self)
         for observation in self._observations:
             observation.cancel()
@@ -110,14 +110,14 @@ class ClientMetrics(Collector):
             self._delivered.labels(name).inc()
 
     def describe(self) -> Iterator[Metric]:
-        """Called by the registry to learn of the names."""
+        """Called by the registry for the metrics' names."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry for each scrape."""
-        state = GaugeMetricFamily("amqp_client_state", "1 for the present state.", labels=("client", "state"))
+        state = GaugeMetricFamily("amqp_client_state", "1 for the current state.", labels=("client", "state"))
         reconnects = CounterMetricFamily(
-            "amqp_client_reconnects", "Connections made again after one was lost.", labels=("client",)
+            "amqp_client_reconnects", "Connections opened again after one was lost.", labels=("client",)
         )
         gauges = [GaugeMetricFamily(f"amqp_client_{name}", text, labels=("client",)) for name, text, _ in GAUGES]
         for name, client in self._clients.items():

@@ -1,7 +1,7 @@
-"""A broker in memory for the tests of what publishes: no server, no socket, milliseconds.
+"""A broker in memory for testing code that publishes: no server, no socket, milliseconds.
 
 With pytest, ask for the fixture ``amqp_broker``; with `tornado.testing.AsyncHTTPTestCase`, use `AMQPTestCase`. The code
-under test is what it is in production: `install()`, handlers, the client, pika and the frames between them are real.
+under test is the same as in production: `install()`, handlers, the client, pika and the frames between them are real.
 
 >>> def test_an_event_is_published(amqp_broker):
 ...     amqp_broker.queue_declare("audit")

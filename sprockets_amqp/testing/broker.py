@@ -1,4 +1,4 @@
-"""A broker in memory, for tests of what publishes: the client, pika and the frames between them are real."""
+"""A broker in memory, for testing code that publishes: the client, pika and the frames between them are real."""
 
 import asyncio
 import functools
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 #: Seconds that a client may take to shut down at the end of a test.
 SHUTDOWN_LIMIT: Final = 0.1
-#: What RabbitMQ says where it refuses an exchange, by reply code; each is filled with the exchange.
+#: RabbitMQ's words when it refuses an exchange, by reply code; each is filled with the exchange.
 REFUSALS: Final = {
     403: "ACCESS_REFUSED - write access to exchange '{}' in vhost '/' refused for user 'guest'",
     404: "NOT_FOUND - no exchange '{}' in vhost '/'",
@@ -46,7 +46,7 @@ def clients_on(loop: asyncio.AbstractEventLoop) -> list[Client]:
 
 
 def _max_length(arguments: dict[str, Any]) -> int | None:
-    # By default RabbitMQ drops the oldest message instead, of which the publisher hears nothing.
+    # By default RabbitMQ drops the oldest message instead, without telling the publisher.
     rejects = str(arguments.get("x-overflow", "")).startswith("reject-publish")
     return arguments.get("x-max-length") if rejects else None
 
@@ -62,20 +62,20 @@ def _current_loop() -> asyncio.AbstractEventLoop | None:
             return asyncio.get_event_loop()
         except RuntimeError:
             return None
-    # Asked any other way, asyncio makes one where there is none, or warns.
+    # Any other way of asking makes asyncio create one if there is none, or warn.
     local = getattr(asyncio.get_event_loop_policy(), "_local", None)
     return getattr(local, "_loop", None)
 
 
-#: The brokers that are installed, the last one last, and what each has connections made with.
+#: The installed brokers, the latest last, and what makes connections to each.
 _installed: Final[dict["Broker", functools.partial[MemoryConnection]]] = {}
 
 
 class Broker:
-    """All that connects while it is installed, and what came of it.
+    """Takes every connection while it is installed, and records what was published.
 
-    Declare what the code under test publishes to; then let it run, look at `published`, and call for faults. Each of
-    them acts on frames, as RabbitMQ's would, never on the client.
+    Declare what the code under test publishes to, run the code, look at `published`, and cause faults. Faults act on
+    frames, as RabbitMQ's do, never on the client.
 
     >>> with Broker() as broker:
     ...     broker.exchange_declare("events", "topic")
@@ -83,13 +83,13 @@ class Broker:
     ...     broker.queue_bind("audit", "events", "event.#")
 
     Attributes:
-        published: every message that came, in order, those that were nacked among them.
-        delay: seconds on the way of what the broker says.
+        published: every message received, in order, including nacked ones.
+        delay: seconds that the broker's frames take to arrive.
         tune: what it proposes: channels, octets of a frame, seconds between heartbeats (AMQP 0-9-1, section 1.4.2.5).
-        peers: the broker's end of each connection that was attempted, in order.
+        peers: the broker's end of each attempted connection, in order.
     """
 
-    #: What a broker that is driven by hand does in another way.
+    #: A broker that is driven by hand overrides these.
     automatic = True
     clings = False
     connection_class: type[MemoryConnection] = MemoryConnection
@@ -111,23 +111,23 @@ class Broker:
         self._nacks = 0
         self._clock: Clock | None = None
         self._loop_before: asyncio.AbstractEventLoop | None = None
-        #: The clients that were there before it was installed.
+        #: The clients that existed before it was installed.
         self._others: weakref.WeakSet[Bound] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
 
-    # Installed, it takes the place of every RabbitMQ
+    # While installed, it takes the place of every RabbitMQ
 
     def install(self) -> Self:
-        """Have every connection of every client, from now on, made to this broker; until `uninstall`."""
+        """Make every client's connections to this broker from now on, until `uninstall`."""
         self._others = weakref.WeakSet(bound())
         _installed[self] = functools.partial(self.connection_class, self.reach)
         _connect_to_the_last()
         return self
 
     def uninstall(self) -> None:
-        """Have connections made to the broker that was installed last and still is; without one, to RabbitMQ."""
+        """Make connections to the latest broker that is still installed or, if there is none, to RabbitMQ."""
         if _installed.pop(self, None):
             _connect_to_the_last()
 
@@ -139,7 +139,7 @@ class Broker:
     ) -> None:
         self.close()
 
-    # What there is
+    # What it holds
 
     @property
     def connections(self) -> list[Peer]:
@@ -147,21 +147,21 @@ class Broker:
         return [peer for peer in self.peers if peer.accepted and not peer.lost]
 
     def messages(self, queue: str) -> list[Published]:
-        """Return the messages that were routed to a queue, in order. Raises KeyError where it was not declared."""
+        """Return the messages that were routed to a queue, in order. Raises KeyError if it was not declared."""
         if queue not in self._routing.queues:
             raise KeyError(f"queue {queue!r} was not declared")
         return [message for message in self.published if queue in message.queues]
 
     def exchange_declare(self, exchange: str, exchange_type: ExchangeType = "direct") -> None:
-        """Declare an exchange: direct, fanout or topic. Raises ValueError for another type, or one that it is not."""
+        """Declare an exchange: direct, fanout or topic. Raises ValueError for another type, or if it has another."""
         self._routing.declare_exchange(exchange, exchange_type)
 
     def exchange_delete(self, exchange: str) -> None:
-        """Delete an exchange: what is published to it from now on closes the channel with a 404."""
+        """Delete an exchange: publishing to it from now on closes the channel with a 404."""
         self._routing.delete_exchange(exchange)
 
     def queue_declare(self, queue: str, max_length: int | None = None) -> None:
-        """Declare a queue; ``max_length`` messages are all that it takes: further ones are nacked."""
+        """Declare a queue that takes at most ``max_length`` messages: further ones are nacked."""
         self._routing.declare_queue(queue, max_length)
 
     def queue_delete(self, queue: str) -> None:
@@ -171,39 +171,39 @@ class Broker:
             message.queues = tuple(name for name in message.queues if name != queue)
 
     def queue_bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Bind a queue to an exchange. Raises ValueError where one of them was not declared."""
+        """Bind a queue to an exchange. Raises ValueError if one of them was not declared."""
         self._routing.bind(queue, exchange, routing_key)
 
     def exchange_bind(self, destination: str, source: str, routing_key: str = "") -> None:
-        """Bind an exchange to another. Raises ValueError where one of them was not declared."""
+        """Bind an exchange to another. Raises ValueError if one of them was not declared."""
         self._routing.bind_exchange(destination, source, routing_key)
 
-    # A loop whose time the broker has in its hands
+    # A loop whose time the broker controls
 
     @property
     def clock(self) -> Clock:
-        """The loop of tests that are no coroutines, with its time.
+        """The loop of tests that are not coroutines, with its time.
 
         Raises:
-            RuntimeError: the test runs on a loop of its own, whose time nobody moves.
+            RuntimeError: the test runs on its own loop, whose time cannot be moved.
         """
         if self._clock is None:
-            raise RuntimeError("the test has a loop of its own: await what it waits for, with short limits")
+            raise RuntimeError("the test runs on its own loop: await what it waits for, with short limits")
         return self._clock
 
     def own_loop(self) -> Self:
         """Give the broker a loop, which is the current one until `close`."""
         self._clock = Clock()
         self._loop_before = _current_loop()
-        # What escapes from a callback is logged, as on any loop.
+        # Exceptions that escape from callbacks are logged, as on any loop.
         self._clock.loop.set_exception_handler(None)
         asyncio.set_event_loop(self._clock.loop)
         return self
 
     def close(self) -> None:
-        """Shut down the clients that were made meanwhile, on each loop that can run; then `uninstall`.
+        """Shut down the clients that were made since `install`, on each loop that can run; then `uninstall`.
 
-        A loop that the broker has of its own is closed.
+        The broker's own loop is closed, if it has one.
         """
         clock, self._clock = self._clock, None
         try:
@@ -215,14 +215,14 @@ class Broker:
         finally:
             try:
                 if clock is not None:
-                    # What is left runs once more: it is still this broker that it reaches.
+                    # The rest runs once more, while this broker is still the one that it reaches.
                     clock.close()
                     self._give_back(clock.loop)
             finally:
                 self.uninstall()
 
     def _shut_down_what_is_left(self) -> None:
-        """Shut down what a coroutine left, whose loop goes on with other tests: it would reach for RabbitMQ there."""
+        """Shut down clients that a coroutine left: its loop goes on with other tests, where they would use RabbitMQ."""
         for client in bound() if self in _installed else ():
             loop = client.io_loop.asyncio_loop  # type: ignore[attr-defined]
             free = running_loop() is None and not loop.is_running() and not loop.is_closed()
@@ -230,7 +230,7 @@ class Broker:
                 loop.run_until_complete(client.shutdown(SHUTDOWN_LIMIT))
 
     def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make that loop the current one which was before; where another broker's is by now, that gives it back."""
+        """Restore the previous current loop, or leave that to a later broker whose loop is the current one."""
         for broker in _installed:
             if broker._loop_before is loop:  # noqa: SLF001 - of its own class
                 broker._loop_before = self._loop_before  # noqa: SLF001
@@ -238,10 +238,10 @@ class Broker:
             asyncio.set_event_loop(self._loop_before)
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
-        """Run a coroutine to its end on the broker's loop; where it waits, time moves instead.
+        """Run a coroutine to its end on the broker's loop; instead of waiting, time moves.
 
         Raises:
-            TimeoutError: it did not end within so many seconds of the loop's time.
+            TimeoutError: it did not end within ``seconds`` of the loop's time.
         """
         try:
             clock = self.clock
@@ -251,13 +251,13 @@ class Broker:
         return clock.run(coroutine, seconds)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass on the broker's loop, and all happen that is due."""
+        """Let time pass on the broker's loop, and everything that is due happen."""
         self.clock.advance(seconds)
 
     def fetch(self, application: Application, path: str, **request: Any) -> HTTPResponse:
-        """Serve the application on the broker's loop, and return its answer to one request, whatever its status.
+        """Serve the application on the broker's loop, and return its response to one request, whatever the status.
 
-        ``request`` is `tornado.httpclient.HTTPRequest`'s; it has no time limit unless it names one.
+        ``request`` is `tornado.httpclient.HTTPRequest`'s; without a time limit of its own it has none.
         """
         return self.run(self._fetch(application, path, request))
 
@@ -281,7 +281,7 @@ class Broker:
         self.close_connections("broker forced connection closure with reason 'shutdown'")
 
     def start(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._up = True
 
     def close_connections(self, reason: str = "bye") -> None:
@@ -291,17 +291,17 @@ class Broker:
         self._let_arrive()
 
     def cut(self) -> None:
-        """Cut every connection without a word; new ones are taken."""
+        """Cut every connection without notice; new ones are accepted."""
         for peer in self.connections:
             peer.lose()
         self._let_arrive()
 
     def block(self, reason: str = "low on memory") -> None:
-        """Raise an alarm: a connection is blocked as soon as it publishes, and what it published is not read."""
+        """Raise an alarm: a connection is blocked as soon as it publishes, and what it publishes is not read."""
         self.alarm = reason
 
     def unblock(self) -> None:
-        """End the alarm: what was published meanwhile is read."""
+        """End the alarm: what was published in the meantime is read."""
         self.alarm = ""
         for peer in self.connections:
             if peer.stalled:
@@ -309,13 +309,13 @@ class Broker:
         self._let_arrive()
 
     def refuse_exchange(self, exchange: str, code: int = 404) -> None:
-        """Refuse an exchange from now on: it does not exist (404), or is not to be written to (403); 0: take it."""
+        """Refuse an exchange from now on: it does not exist (404), or may not be written to (403); 0: accept it."""
         if code not in {0, *REFUSALS}:
-            raise ValueError(f"an exchange is refused with 404 or 403, or taken with 0, not {code!r}")
+            raise ValueError(f"code must be 404 or 403, or 0 to accept the exchange again, not {code!r}")
         self._refused[exchange] = code
 
     def nack_next(self, count: int = 1) -> None:
-        """Nack the next messages, and route them nowhere."""
+        """Nack the next messages, without routing them."""
         self._nacks += count
 
     def swallow_confirms(self) -> None:
@@ -323,7 +323,7 @@ class Broker:
         self._swallows = True
 
     def release_confirms(self) -> None:
-        """Confirm what was not confirmed, and what comes from now on."""
+        """Send the confirms that were held back, and confirm messages again from now on."""
         self._swallows = False
         swallowed, self._swallowed = self._swallowed, []
         for peer, word in swallowed:
@@ -339,15 +339,15 @@ class Broker:
         self._let_arrive()
 
     def fill(self, queue: str, *, full: bool = True) -> None:
-        """Let a queue take no more, so that what is routed to it is nacked; or let it take again."""
+        """Make a queue full, so that messages routed to it are nacked; or make room again."""
         self._queue(queue).full = full
 
     def refuse_password(self, *, refused: bool = True) -> None:
-        """Let nobody log in from now on (403), as with a wrong password; or let them."""
+        """Refuse logins from now on (403), as for a wrong password; or accept them again."""
         self._logs_in = not refused
 
     def _let_arrive(self) -> None:
-        """Have it known when the test goes on, rather than when the loop next turns."""
+        """Deliver to the client before the test goes on, rather than when the loop next turns."""
         if self._clock is not None and running_loop() is None:
             self._clock.turn()
 
@@ -356,28 +356,28 @@ class Broker:
             raise KeyError(f"queue {name!r} was not declared")
         return self._routing.queues[name]
 
-    # What a peer asks
+    # Called by peers
 
     def refuse_login(self) -> Refusal | None:
-        """Say why nobody can log in."""
+        """Return why logins are refused, or None."""
         return None if self._logs_in else LOGIN_REFUSED
 
     def judge(self, message: Published) -> Refusal | None:
-        """Say why a message, or a question about one, is refused."""
+        """Return why a message, or a question about one, is refused, or None."""
         if message.exchange in BY_HEADERS:
             return Refusal(404, f"NOT_FOUND - {by_headers(message.exchange)}")
         code = self._refused.get(message.exchange) or (404 if message.exchange not in self._routing.exchanges else 0)
         return Refusal(code, REFUSALS[code].format(message.exchange)) if code else None
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
-        """Take a message, return what no queue takes, and confirm it."""
+        """Accept a message: route it, return it if no queue takes it, and confirm it."""
         queues = self._routing.route(message.exchange, message.routing_keys)
         self.published.append(message)
         if self._nacks:
             self._nacks -= 1
             self._confirm(peer, channel_number, nack=True)
             return
-        # One queue that is full makes a nack of it, and the others have the message all the same.
+        # A single full queue makes it a nack, though the others get the message all the same.
         takers = [queue for queue in queues if queue.takes]
         for queue in takers:
             queue.size += 1
@@ -396,7 +396,7 @@ class Broker:
             word()
 
     def declare(self, method: Any) -> Refusal | None:
-        """Declare, delete or bind what a method asks for."""
+        """Declare, delete or bind as the method asks; return why that is refused, or None."""
         routing = self._routing
         try:
             match method.NAME, getattr(method, "passive", False):
@@ -424,23 +424,23 @@ class Broker:
         return None if name in known else Refusal(404, f"NOT_FOUND - no {kind} '{name}' in vhost '/'")
 
     def answers(self, _exchange: str) -> bool:
-        """Tell whether a question about the exchange is answered at all."""
+        """Return whether questions about the exchange are answered at all."""
         return True
 
     def note_sent(self, message_id: str) -> None:
-        """Take note that a message was handed to the socket."""
+        """Called when a message was handed to the socket."""
 
-    # Where pika would resolve names and connect
+    # In place of pika's resolving and connecting
 
     def reach(self, connection: MemoryConnection) -> Peer:
-        """Return the broker's end of a connection that is attempted."""
+        """Return the broker's end of an attempted connection."""
         peer = self.peer_class(self, connection)
         self.peers.append(peer)
         self.attempted(peer)
         return peer
 
     def attempted(self, peer: Peer) -> None:
-        """Take a connection that is attempted, or refuse it, in the loop's next turn."""
+        """Accept or refuse an attempted connection, in the loop's next turn."""
         peer.loop.call_soon(self._answer, peer)
 
     def _answer(self, peer: Peer) -> None:

@@ -18,15 +18,15 @@ else:
 
 
 class AMQPTestCase(_Base):
-    """Gives each test a broker in memory, in the place of every RabbitMQ; put it before Tornado's class.
+    """Gives each test a broker in memory, in place of every RabbitMQ; name it before Tornado's class.
 
     >>> from tornado.testing import AsyncHTTPTestCase
     >>> class EventsTest(AMQPTestCase, AsyncHTTPTestCase):
     ...     amqp_settings = {"timeout": 0.1}
 
     Attributes:
-        amqp_settings: settings that the environment has in each test, for `install()`; arguments come before them. The
-            loop is Tornado's, and its time is real: limits that a test runs into should be short.
+        amqp_settings: settings that each test's environment has, for `install()`; arguments take precedence. The loop
+            is Tornado's, and its time is real: limits that a test runs into should be short.
         amqp_broker: the broker.
     """
 
@@ -38,7 +38,7 @@ class AMQPTestCase(_Base):
         bases = [base.__name__ for base in cls.__mro__]
         for other in {"AsyncTestCase", "AsyncHTTPTestCase"}.intersection(bases):
             if bases.index(other) < bases.index(AMQPTestCase.__name__):
-                raise TypeError(f"{cls.__name__} has to name AMQPTestCase before {bases[1]}: its setUp comes first")
+                raise TypeError(f"{cls.__name__} must name AMQPTestCase before {bases[1]}: its setUp must run first")
 
     def setUp(self) -> None:
         """Install the broker before the application is made. Raises ValueError for an unknown setting."""
@@ -60,5 +60,5 @@ class AMQPTestCase(_Base):
 def _variables(settings: dict[str, Any]) -> dict[str, str]:
     names = {field.name: PREFIXES[0] + field.metadata["variable"] for field in dataclasses.fields(Settings)}
     for name in settings.keys() - names.keys():
-        raise ValueError(f"amqp_settings has no {name!r}; there are {', '.join(names)}")
+        raise ValueError(f"amqp_settings has no {name!r}; the settings are {', '.join(names)}")
     return {names[name]: str(value) for name, value in settings.items() if value is not None}

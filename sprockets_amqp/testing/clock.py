@@ -1,4 +1,4 @@
-"""A loop whose time stands still until it is moved, or until nothing is left to do but to wait."""
+"""A loop whose time stands still until it is moved, or until there is nothing left to do but wait."""
 
 import asyncio
 import selectors
@@ -7,15 +7,15 @@ from typing import Any, Final, TypeVar
 
 from tornado.ioloop import IOLoop
 
-#: Turns of the loop after which everything that needs no time to pass has happened, at the most.
+#: Turns of the loop within which everything happens that takes no time.
 TURNS: Final = 40
 #: Turns after which a test has gone on for too long.
 MOST_TURNS: Final = 400_000
 #: Real seconds to wait for threads at a time.
 PATIENCE: Final = 0.05
-#: Real seconds in which what one socket of this process sends to another is there.
+#: Real seconds within which data from one socket of this process reaches another.
 GRACE: Final = 0.002
-#: The loop wakes itself by one.
+#: The socket by which the loop wakes itself.
 OWN_SOCKETS: Final = 1
 
 T = TypeVar("T")
@@ -24,16 +24,16 @@ T = TypeVar("T")
 class Clock:
     """The loop, and its time.
 
-    Threads that the loop runs (``asyncio.to_thread``) are waited for in real time, in which the loop's does not move.
-    Of what else answers, such as a service at the other end of a socket, the loop cannot know: it is waited for as long
-    as ``grace`` says.
+    Threads that the loop runs (``asyncio.to_thread``) are waited for in real time, while the loop's time stands still.
+    The loop cannot know about anything else that may answer, such as a service behind a socket: that is waited for as
+    long as ``grace`` says.
 
     Attributes:
-        grace: real seconds to wait for sockets, where there are any, before time moves.
+        grace: real seconds to wait for sockets, if there are any, before time moves.
         now: the loop's time, in seconds.
         loop: the asyncio loop.
         io_loop: Tornado's view of it.
-        escaped: what escaped from callbacks of the loop.
+        escaped: the contexts of exceptions that escaped from callbacks of the loop.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Clock:
         self.loop.set_exception_handler(lambda _loop, context: self.escaped.append(context))
 
     def turn(self, times: int = TURNS) -> None:
-        """Let the loop run what is due, and what follows from it, for so many turns at the most."""
+        """Let the loop run what is due and what follows from it, for at most ``times`` turns."""
         self._turns_left -= times
         assert self._turns_left > 0, "what the test waits for never happens"
         self.loop.selector.turns = times
@@ -56,7 +56,7 @@ class Clock:
             self.loop.selector.turns = 0
 
     def timers(self) -> list[asyncio.TimerHandle]:
-        """Return the timers that are still to fire, the next one first."""
+        """Return the pending timers, the next one first."""
         # asyncio has no public list of them.
         return sorted(timer for timer in self.loop._scheduled if not timer.cancelled())  # noqa: SLF001
 
@@ -72,10 +72,10 @@ class Clock:
         self.turn()
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
-        """Run a coroutine to its end; while nothing else is left to do, time moves to the next timer.
+        """Run a coroutine to its end; when there is nothing else to do, time moves to the next timer.
 
         Raises:
-            TimeoutError: it did not end within so many seconds of the loop's time.
+            TimeoutError: it did not end within ``seconds`` of the loop's time.
         """
         self.loop.selector.jumps = True
         try:
@@ -85,7 +85,7 @@ class Clock:
             self.loop.selector.jumps = False
 
     def close(self) -> None:
-        """Cancel what is left of a test that failed, and close the loop."""
+        """Cancel what a failed test left behind, and close the loop."""
         self._turns_left = MOST_TURNS
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
@@ -95,7 +95,7 @@ class Clock:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Has its time from the clock, and knows how much of its work is done by threads."""
+    """Takes its time from the clock, and knows how much of its work is being done by threads."""
 
     def __init__(self, clock: Clock) -> None:
         self.selector = _Selector(clock)
@@ -108,7 +108,7 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._test_clock.now
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
-        """Count what is under way."""
+        """Count what is in progress."""
         future = super().run_in_executor(executor, func, *args)
         self.in_threads += 1
         future.add_done_callback(self._count_down)
@@ -119,9 +119,9 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Moves the clock where the loop would sleep until the next timer, or stops the loop after so many turns.
+    """Moves the clock when the loop would sleep until the next timer, or stops the loop after a number of turns.
 
-    Each turn of the loop asks once.
+    Each turn of the loop calls `select` once.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -146,9 +146,9 @@ class _Selector(selectors.DefaultSelector):
     def _turn(self, timeout: float | None) -> list[Any]:
         self.turns -= 1
         loop = self._clock.loop
-        # A timeout that is not 0: no callback waits, and no timer is due. Sockets and threads may bring some yet.
+        # If the timeout is not 0, no callback waits and no timer is due; sockets and threads may still bring some.
         idle = timeout != 0 and not loop.in_threads and len(self.get_map()) == OWN_SOCKETS
         if idle or not self.turns:
-            # The turn is run to its end.
+            # The loop still finishes this turn.
             loop.stop()
         return super().select(0)

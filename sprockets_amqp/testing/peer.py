@@ -1,6 +1,6 @@
 """The broker's end of one connection: it speaks AMQP 0-9-1 in frames with the real client and the real pika.
 
-What is declared, refused and routed is the broker's affair (`Broker`); how that is said is this module's.
+`Broker` decides what is declared, refused and routed; this module says so on the wire.
 """
 
 import collections
@@ -14,20 +14,20 @@ from pika import BasicProperties, frame, spec
 
 from sprockets_amqp.wire.memory import MemoryConnection
 
-#: What a server says of itself in connection.start (AMQP 0-9-1, section 1.4.2.2).
+#: The capabilities that a server announces in connection.start (AMQP 0-9-1, section 1.4.2.2).
 CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
 
 
-#: The type and channel of a method frame, its size passed over, and its class and method (AMQP 0-9-1, section 4.2.4).
+#: Type and channel of a method frame, without its size, and its class and method (AMQP 0-9-1, section 4.2.4).
 _UPDATE_SECRET = struct.Struct(">BH4xHH")
 
 
 @dataclass
 class Published:
-    """A message that the broker took.
+    """A message that the broker received.
 
     Attributes:
-        queues: the names of the queues that it was routed to, in no order that matters; none: it was unroutable.
+        queues: the names of the queues that it was routed to, in no particular order; empty if it was unroutable.
         confirmed: True once it was acknowledged, False once it was nacked, None before.
     """
 
@@ -50,7 +50,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the broker closes the channel, or the connection, over what it received."""
+    """Why the broker closes the channel or connection because of what it received."""
 
     code: int
     text: str
@@ -60,33 +60,33 @@ class Refusal:
 class Rules(Protocol):
     """What a peer asks the broker."""
 
-    #: Whether everything arrives by itself, rather than when somebody lets it.
+    #: Whether everything arrives by itself, rather than when it is delivered by hand.
     automatic: bool
-    #: Seconds on the way of what the broker says.
+    #: Seconds that the broker's frames take to arrive.
     delay: float
-    #: Whether an alarm is on: what publishes is blocked.
+    #: Why an alarm is on, or the empty string; with an alarm, connections that publish are blocked.
     alarm: str
-    #: Whether a line that the client drops stays until somebody cuts it.
+    #: Whether a line that the client drops stays until it is cut.
     clings: bool
     tune: spec.Connection.Tune
 
     def refuse_login(self) -> Refusal | None:
-        """Say why nobody can log in."""
+        """Return why logins are refused, or None."""
 
     def judge(self, message: Published) -> Refusal | None:
-        """Say why a message, or a question about one, is refused."""
+        """Return why a message, or a question about one, is refused, or None."""
 
     def accept(self, peer: "Peer", channel_number: int, message: Published) -> None:
-        """Take a message, and have it confirmed where its channel has confirms."""
+        """Accept a message, and have it confirmed if its channel is in confirm mode."""
 
     def declare(self, method: Any) -> Refusal | None:
-        """Declare or bind what a method asks for."""
+        """Declare, delete or bind as the method asks; return why that is refused, or None."""
 
     def answers(self, exchange: str) -> bool:
-        """Tell whether a question about the exchange is answered at all."""
+        """Return whether questions about the exchange are answered at all."""
 
     def note_sent(self, message_id: str) -> None:
-        """Take note that a message was handed to the socket, read or not."""
+        """Called when a message was handed to the socket, whether it is read or not."""
 
 
 class Peer:
@@ -94,19 +94,19 @@ class Peer:
 
     Attributes:
         connection: the client's end.
-        accepted: whether the connection was taken.
+        accepted: whether the connection was accepted.
         lost: whether the line is gone.
-        stalled: whether nothing is read from the line, since an alarm is on.
+        stalled: whether nothing is read from the line, because of an alarm.
         slow: whether nothing is taken from the line for now, even without an alarm.
         aborted: whether the client dropped the line.
         said_goodbye: whether the client asked to close the connection.
-        outbox: what was said and has not arrived, a frame each.
+        outbox: frames that were sent and have not arrived.
         line: frames on their way to the broker, with their sizes.
-        client_properties: what the client said of itself.
-        received: how many messages came on each channel that is in confirm mode.
-        unconfirmed: the delivery tags on each of them that were not confirmed yet.
-        messages: what came, by channel and delivery tag.
-        open_channels: the numbers of the channels that are open.
+        client_properties: what the client said about itself.
+        received: how many messages were received on each channel in confirm mode.
+        unconfirmed: the delivery tags on each of them that are still unconfirmed.
+        messages: what was received, by channel and delivery tag.
+        open_channels: the numbers of the open channels.
         channels: the number of each channel that was opened, in order.
         secrets: the passwords that were renewed on the connection.
     """
@@ -125,14 +125,14 @@ class Peer:
         self.open_channels: set[int] = set()
         self.channels: list[int] = []
         self.secrets: list[str] = []
-        #: Whether the broker said connection.close.
+        #: Whether the broker sent connection.close.
         self._closing = False
-        #: Channels for questions, which are in transactions, and those on which nothing is answered any more.
+        #: Channels for questions, which are transactional, and channels on which nothing is answered any more.
         self._asking: set[int] = set()
         self._mute: set[int] = set()
         self._buffer = b""
         self._content: dict[int, list[Any]] = {}
-        #: When the last of what was said arrives.
+        #: When the last frame sent arrives.
         self._due = 0.0
 
     @property
@@ -140,39 +140,39 @@ class Peer:
         """The numbers of the channels that messages come on."""
         return self.open_channels - self._asking
 
-    # What is done to it
+    # What the broker does
 
     def accept(self) -> None:
-        """Take the connection."""
+        """Accept the connection."""
         self.accepted = True
         self.connection.made()
 
     def refuse(self, error: Exception | None = None) -> None:
-        """Take no connection."""
+        """Refuse the connection."""
         self.lost = True
         self.connection.failed(error or ConnectionRefusedError(111, "Connection refused"))
 
     def deliver(self, count: int | None = None) -> None:
-        """Let what the broker said arrive: so many frames, or all."""
+        """Let frames from the broker arrive: ``count`` of them, or all."""
         count = len(self.outbox) if count is None else count
         data, self.outbox = b"".join(self.outbox[:count]), self.outbox[count:]
         if data and not self.lost:
             self._arrive(data)
 
     def deliver_octets(self, count: int) -> None:
-        """Let so many octets arrive, wherever a frame ends."""
+        """Let ``count`` octets arrive, regardless of where frames end."""
         data = b"".join(self.outbox)
         data, self.outbox = data[:count], [data[count:]] if data[count:] else []
         if data and not self.lost:
             self._arrive(data)
 
     def say(self, channel_number: int, method: Any, *more: Any) -> None:
-        """Say something, which arrives when it is delivered."""
+        """Send a method (and more frames), which arrive when they are delivered."""
         for each in (frame.Method(channel_number, method), *more):
             self._say(each)
 
     def confirm(self, tag: int, *, channel: int = 1, multiple: bool = False, nack: bool = False) -> None:
-        """Confirm what was received."""
+        """Confirm or nack messages."""
         waiting = self.unconfirmed.get(channel, [])
         for each in [each for each in waiting if each == tag or (multiple and each < tag)]:
             waiting.remove(each)
@@ -180,7 +180,7 @@ class Peer:
         self.say(channel, (spec.Basic.Nack if nack else spec.Basic.Ack)(tag, multiple))
 
     def confirm_all(self) -> None:
-        """Confirm everything, and let it arrive."""
+        """Confirm everything, and deliver that."""
         for channel, tags in self.unconfirmed.items():
             if tags:
                 self.confirm(tags[-1], channel=channel, multiple=True)
@@ -188,18 +188,18 @@ class Peer:
             self.deliver()
 
     def close_channel(self, number: int = 1, code: int = 404, text: str = "NOT_FOUND") -> None:
-        """Close a channel over an error."""
+        """Close a channel because of an error."""
         self.open_channels.discard(number)
         self._forget(number)
         self.say(number, spec.Channel.Close(code, text[:255], 60, 40))
 
     def close_connection(self, code: int, text: str) -> None:
-        """Close the connection with a word; the line is gone when the client has answered."""
+        """Close the connection with connection.close; the line is gone when the client has answered."""
         self.say(0, spec.Connection.Close(code, text[:255], 0, 0))
         self._closing = True
 
     def stall(self, *, stalled: bool, reason: str = "low on memory") -> None:
-        """Block, and take nothing from the socket any more; or take it back."""
+        """Block the connection and stop reading from the socket; or unblock it and read again."""
         self.stalled = stalled
         self.say(0, spec.Connection.Blocked(reason) if stalled else spec.Connection.Unblocked())
         self.take()
@@ -214,10 +214,10 @@ class Peer:
         while self.line and not self.slow and not self.stalled and not self.lost:
             decoded, size = self.line.popleft()
             if self._closing and not _ends(decoded):
-                # AMQP 0-9-1, section 1.4.2.10: after connection.close nothing else is looked at.
+                # AMQP 0-9-1, section 1.4.2.10: everything after connection.close is ignored.
                 continue
             if self.broker.alarm and _publishes(decoded):
-                # RabbitMQ blocks a connection when it publishes under an alarm, and reads no further.
+                # RabbitMQ blocks a connection when it publishes during an alarm, and reads no further.
                 self.line.appendleft((decoded, size))
                 self.stall(stalled=True, reason=self.broker.alarm)
             else:
@@ -250,17 +250,17 @@ class Peer:
             self.drop_later(None)
 
     def pending(self) -> int:
-        """Return how much waits on the line: everything is taken at once, unless it is slow."""
+        """Return how much waits on the line; nothing does unless it is slow."""
         return sum(size for _, size in self.line) if self.slow else 0
 
     def receive(self, data: bytes) -> None:
-        """Take note of what the client sends, and read it."""
+        """Receive what the client sends, and read it."""
         self._buffer += data
         consumed, decoded = decode(self._buffer)
         while decoded is not None:
             self._buffer = self._buffer[consumed:]
             if isinstance(decoded, frame.Heartbeat):
-                # RabbitMQ answers them whatever else it reads.
+                # RabbitMQ answers heartbeats, whatever else it reads.
                 self._say(decoded)
             else:
                 self.line.append((decoded, consumed))
@@ -396,7 +396,7 @@ class Peer:
             self.broker.accept(self, number, message)
 
     def give_back(self, number: int, message: Published) -> None:
-        """Return a message that no queue takes; RabbitMQ shows nobody the header BCC."""
+        """Return a message that no queue takes, without the header BCC, which RabbitMQ hides."""
         properties = copy.copy(message.properties)
         if properties.headers:
             properties.headers = {name: value for name, value in properties.headers.items() if name != "BCC"}
@@ -422,7 +422,7 @@ class Peer:
 
 
 def decode(data: bytes) -> tuple[int, Any]:
-    """Read a frame as pika does, and connection.update-secret, which pika cannot read: it only sends it."""
+    """Decode a frame as pika does, and connection.update-secret, which pika can only send."""
     if len(data) < _UPDATE_SECRET.size or _UPDATE_SECRET.unpack_from(data) != (1, 0, 10, 70):
         return frame.decode_frame(data)
     size = struct.unpack_from(">I", data, 3)[0] + 8

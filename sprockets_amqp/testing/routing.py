@@ -1,6 +1,6 @@
-"""Exchanges, queues and bindings, and which queues a message goes to: as RabbitMQ routes, and nothing else of it.
+"""Exchanges, queues and bindings, and which queues a message goes to: RabbitMQ's routing, and nothing else of it.
 
-What routes by headers is refused.
+Exchanges that route by headers are refused.
 
 https://www.rabbitmq.com/tutorials/amqp-concepts#exchanges
 """
@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 ExchangeType = Literal["direct", "fanout", "topic"]
 TYPES: Final = get_args(ExchangeType)
-#: RabbitMQ's own that route by headers, which nothing here does.
+#: RabbitMQ's own exchanges that route by headers, which is not supported here.
 BY_HEADERS: Final = {"amq.headers", "amq.match"}
 
 
@@ -18,7 +18,7 @@ class Queue:
     """A queue, with the messages that were routed to it.
 
     Attributes:
-        full: whether it takes no more, and RabbitMQ nacks what is routed to it (``x-overflow: reject-publish``).
+        full: whether it takes no more messages, and RabbitMQ nacks those routed to it (``x-overflow: reject-publish``).
     """
 
     def __init__(self, name: str, max_length: int | None = None) -> None:
@@ -34,7 +34,7 @@ class Queue:
 
 
 class Routing:
-    """What was declared and bound. The exchange "" routes to the queue that is named as the routing key."""
+    """What was declared and bound. The exchange "" routes to the queue with the routing key's name."""
 
     def __init__(self) -> None:
         self.exchanges: dict[str, ExchangeType] = {
@@ -50,31 +50,31 @@ class Routing:
         self._between: set[tuple[str, str, str]] = set()
 
     def declare_exchange(self, name: str, exchange_type: ExchangeType = "direct") -> None:
-        """Declare an exchange. Raises ValueError where it has another type, or one that is not known here."""
+        """Declare an exchange. Raises ValueError if it exists with another type, or the type is not supported here."""
         if name in BY_HEADERS:
             raise ValueError(by_headers(name))
         if exchange_type not in TYPES:
-            raise ValueError(f"exchange {name!r} cannot be of type {exchange_type!r}: there are {', '.join(TYPES)}")
+            raise ValueError(f"exchange {name!r} cannot be of type {exchange_type!r}: use {', '.join(TYPES)}")
         if self.exchanges.setdefault(name, exchange_type) != exchange_type:
             raise ValueError(f"exchange {name!r} is of type {self.exchanges[name]!r}, not {exchange_type!r}")
 
     def delete_exchange(self, name: str) -> None:
-        """Delete an exchange and its bindings; one that does not exist is no error."""
+        """Delete an exchange and its bindings; a missing one is ignored."""
         self.exchanges.pop(name, None)
         self._bindings = {binding for binding in self._bindings if binding[0] != name}
         self._between = {binding for binding in self._between if name not in binding[:2]}
 
     def declare_queue(self, name: str, max_length: int | None = None) -> Queue:
-        """Declare a queue; one that exists stays as it is."""
+        """Declare a queue; an existing one stays as it is."""
         return self.queues.setdefault(name, Queue(name, max_length))
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue and its bindings; one that does not exist is no error."""
+        """Delete a queue and its bindings; a missing one is ignored."""
         self.queues.pop(name, None)
         self._bindings = {binding for binding in self._bindings if binding[1] != name}
 
     def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Bind a queue to an exchange. Raises ValueError where one of them does not exist."""
+        """Bind a queue to an exchange. Raises ValueError if one of them does not exist."""
         if queue not in self.queues:
             raise ValueError(f"queue {queue!r} does not exist: declare it first")
         if exchange in BY_HEADERS:
@@ -84,7 +84,7 @@ class Routing:
         self._bindings.add((exchange, queue, routing_key))
 
     def bind_exchange(self, destination: str, source: str, routing_key: str = "") -> None:
-        """Bind an exchange to another. Raises ValueError where one of them does not exist."""
+        """Bind an exchange to another. Raises ValueError if one of them does not exist."""
         for name in (destination, source):
             if name in BY_HEADERS:
                 raise ValueError(by_headers(name))
@@ -93,7 +93,7 @@ class Routing:
         self._between.add((source, destination, routing_key))
 
     def route(self, exchange: str, routing_keys: Iterable[str]) -> list[Queue]:
-        """Return the queues that a message to an exchange that exists goes to, each once."""
+        """Return the queues that a message to an existing exchange goes to, each once."""
         keys = list(routing_keys)
         if not exchange:
             names = dict.fromkeys(key for key in keys if key in self.queues)
@@ -104,7 +104,7 @@ class Routing:
         return [self.queues[name] for name in names]
 
     def _reached(self, exchange: str, keys: list[str]) -> list[str]:
-        """Return the exchange and all that get its messages through bindings between exchanges."""
+        """Return the exchange, and those that get its messages through bindings between exchanges."""
         reached = [exchange]
         for each in reached:
             reached += [other for other in self._bound(self._between, each, keys) if other not in reached]
@@ -121,8 +121,8 @@ class Routing:
 
 
 def by_headers(exchange: str) -> str:
-    """Say why there is no such exchange."""
-    return f"the broker in memory routes by no headers, and has no exchange {exchange!r}: there are {', '.join(TYPES)}"
+    """Say why the exchange does not exist."""
+    return f"the broker in memory has no headers exchanges, and no exchange {exchange!r}: use {', '.join(TYPES)}"
 
 
 def _matches(kind: ExchangeType, pattern: str, routing_key: str) -> bool:

@@ -1,11 +1,11 @@
-"""Handlers that show the client: a live page, and readiness and liveness for whoever routes requests.
+"""Handlers that show the client: a live page, and readiness and liveness probes for load balancers and Kubernetes.
 
 >>> import sprockets_amqp as amqp
 >>> from tornado.web import Application
 >>> application = Application([*amqp.web.routes()])
 
-They show the client of their application, ``application.amqp``, and no secret. Whoever can reach the application can
-reach them: where that is everybody, keep their prefix from the outside, as one does with metrics.
+They show the client of their application, ``application.amqp``, and no secret. Everyone who can reach the application
+can reach them: restrict access to their prefix as you would for metrics.
 """
 
 import re
@@ -27,8 +27,8 @@ _NAME: Final = rf"(?!(?:{'|'.join(sorted(TAKEN))})(?:/|$)){PATTERN}"
 def routes(prefix: str = "/amqp") -> list[Any]:
     """Return the routes of the page (at ``prefix``), ``prefix/ready`` and ``prefix/live``, for an `Application`.
 
-    Those of another client than the default one have its name behind the prefix: ``prefix/audit/ready``. All of them
-    are `tornado.web.URLSpec`, in a list that type checkers let stand beside tuples.
+    Those of a client other than the default one have its name after the prefix: ``prefix/audit/ready``. The routes are
+    `tornado.web.URLSpec`, in a list whose type allows tuples beside them.
     """
     start = re.escape(prefix.rstrip("/"))
     named = rf"{start}(?:/(?P<name>{_NAME}))?"

@@ -1,4 +1,4 @@
-"""What the handlers of this package have in common."""
+"""What the handlers of this package share."""
 
 from typing import Any, Final
 
@@ -7,7 +7,7 @@ from tornado.web import HTTPError, RequestHandler
 from sprockets_amqp.client import Client
 from sprockets_amqp.names import DEFAULT_NAME, client_of, missing
 
-#: Everything comes from here, and nothing is inline.
+#: Everything is loaded from here, and nothing is inline.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -15,7 +15,7 @@ POLICY: Final = (
 
 
 class Handler(RequestHandler):
-    """Answers about the application's client, keeps nothing in any cache, and loads nothing from elsewhere."""
+    """Answers about the application's client; nothing may be cached, and nothing is loaded from elsewhere."""
 
     _client_name = DEFAULT_NAME
 
@@ -24,7 +24,7 @@ class Handler(RequestHandler):
         self._client_name = self.path_kwargs.pop("name", "") or DEFAULT_NAME
 
     def set_default_headers(self) -> None:
-        """Let nobody keep what is true now, and nothing come from elsewhere."""
+        """Forbid caching, and loading anything from elsewhere."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -32,7 +32,7 @@ class Handler(RequestHandler):
 
     @property
     def client(self) -> Client:
-        """The application's client of the name in the path, the default one without; 503 where there is none."""
+        """The application's client named in the path, or the default one; 503 if there is none."""
         client = client_of(self.application, self._client_name)
         if not isinstance(client, Client):
             raise HTTPError(503, missing(self._client_name))
@@ -40,7 +40,7 @@ class Handler(RequestHandler):
         return client
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say in JSON what is missing."""
+        """Say in JSON which client is missing."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         reason = missing(self._client_name)
         if isinstance(error, HTTPError) and error.log_message == reason:
@@ -49,5 +49,5 @@ class Handler(RequestHandler):
             super().write_error(status_code, **kwargs)
 
     def compute_etag(self) -> str | None:
-        """Have none: nothing here may be kept."""
+        """Return None: nothing here may be cached."""
         return None

@@ -21,13 +21,13 @@ from sprockets_amqp.hooks import StateChange
 from .handler import Handler
 from .status import COUNTERS, describe_change, iso, snapshot
 
-#: Seconds between looks at the counters, and at whether the client was closed for good.
+#: Seconds between checks of the counters, and of whether the client was closed for good.
 TICK: Final = 1.0
-#: Seconds after which something is sent although nothing changed: proxies end connections on which nothing moves.
+#: Seconds after which something is sent even if nothing changed: proxies close idle connections.
 HEARTBEAT: Final = 15.0
 #: How many pages may follow one client at a time; others are told to try again.
 MAX_STREAMS: Final = 100
-#: Milliseconds after which a browser that lost its connection makes another.
+#: Milliseconds after which a browser that lost its connection reconnects.
 RETRY: Final = 3000
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -35,15 +35,15 @@ STATIC: Final = Path(__file__).with_name("static")
 # With a loader of its own, the page is escaped whatever the application's settings are.
 _TEMPLATES: Final = Loader(str(STATIC), autoescape="xhtml_escape")
 
-# There are as many pictures as there are substates to light.
+# One picture for each substate.
 _picture: Final = functools.cache(svg)
 
 
 class Page(Handler):
-    """The live page; without JavaScript, a snapshot that loads itself again."""
+    """The live page; without JavaScript, a snapshot that reloads itself."""
 
     def get(self) -> None:
-        """Answer with the page, whose links are relative, so that proxies may move it."""
+        """Answer with the page. Its links are relative, so that proxies may move it."""
         if not self.request.path.endswith("/"):
             self.redirect(f"{self.request.path.rpartition('/')[2]}/", status=307)
             return
@@ -61,7 +61,7 @@ class Page(Handler):
 
 
 class Style(Handler):
-    """The style of the picture, from where the picture is."""
+    """The picture's style sheet."""
 
     def get(self) -> None:
         """Answer with the style sheet."""
@@ -75,23 +75,23 @@ class Static(StaticFileHandler):
     """The page's script, style and icon."""
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - Tornado calls it with the path
-        """Let browsers keep the files, but ask whether they are still the ones."""
+        """Let browsers keep the files, but ask each time whether they have changed."""
         self.set_header("Cache-Control", "no-cache")
         self.set_header("X-Content-Type-Options", "nosniff")
 
 
 class Events(Handler):
-    """What the page follows: server-sent events, each the whole status and the changes since the one before."""
+    """The server-sent events that the page follows, each with the whole status and the changes since the last one."""
 
     _streams: ClassVar[weakref.WeakKeyDictionary[Client, set["Events"]]] = weakref.WeakKeyDictionary()
     _gone = False
 
     def initialize(self) -> None:
-        """Have nothing to tell yet."""
+        """Start without news."""
         self._news = asyncio.Event()
 
     async def get(self) -> None:
-        """Answer until the browser leaves or the client is closed for good; 503 where too many follow already."""
+        """Answer until the browser leaves or the client is closed for good; 503 if too many pages follow it already."""
         client = self.client
         streams = self._streams.setdefault(client, set())
         if len(streams) >= MAX_STREAMS:
@@ -107,8 +107,8 @@ class Events(Handler):
 
     async def _answer(self, client: Client) -> None:
         self.set_header("Content-Type", "text/event-stream")
-        # The connection ends with the stream, so that nothing of it holds up the end of the process; and nginx must
-        # not wait for more.
+        # The connection ends with the stream, so that it does not delay the end of the process; and nginx must not
+        # buffer it.
         self.set_header("Connection", "close")
         self.set_header("X-Accel-Buffering", "no")
         self.write(f"retry: {RETRY}\n\n")
@@ -121,7 +121,7 @@ class Events(Handler):
             subscription.cancel()
 
     def on_connection_close(self) -> None:
-        """Take note that the browser left."""
+        """Record that the browser has left."""
         self._gone = True
         self._news.set()
 
@@ -146,7 +146,7 @@ class Events(Handler):
 
 
 def _since(history: Sequence[StateChange], last: StateChange | None) -> list[StateChange]:
-    """Return the changes after the last one that was sent; all of them, where that is not among them any more."""
+    """Return the changes after the last one that was sent; all of them if that one is no longer kept."""
     for index in range(len(history) - 1, -1, -1):
         if history[index] is last:
             return list(history[index + 1 :])

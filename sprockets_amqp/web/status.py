@@ -1,4 +1,4 @@
-"""What the page and the probes tell of a client, in JSON's terms, and never a secret."""
+"""What the page and the probes say about a client, ready for JSON and without secrets."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from sprockets_amqp.text import shown
 from sprockets_amqp.urls import node_name
 from sprockets_amqp.wire.tls import unverified
 
-#: The counters that people look at, with their names on the page.
+#: The counters shown to people, with their names on the page.
 COUNTERS: Final = {
     "published": "Published",
     "confirmed": "Confirmed",
@@ -29,7 +29,7 @@ COUNTERS: Final = {
 
 
 def describe(client: Client) -> dict[str, Any]:
-    """Tell the client's status in JSON's terms: what readiness and liveness answer."""
+    """Return the client's status for JSON: what readiness and liveness answer."""
     history, counters = client.history, client.counters
     return {
         "state": client.state.name.lower(),
@@ -45,10 +45,10 @@ def describe(client: Client) -> dict[str, Any]:
 
 
 def snapshot(client: Client) -> dict[str, Any]:
-    """Tell the client's status, and what the page shows of it beyond that."""
+    """Return the client's status for JSON, with what the page shows in addition."""
     outcome = client.publish_outcome
     because = f": not ready for more than {client.settings.timeout:g} s" if outcome == "is refused" else ""
-    trouble = f"; the outbox stores nothing: {shown(client.outbox_trouble)}" if client.outbox_trouble else ""
+    trouble = f"; the outbox cannot store anything: {shown(client.outbox_trouble)}" if client.outbox_trouble else ""
     return {
         **describe(client),
         "description": client.state_description,
@@ -59,7 +59,7 @@ def snapshot(client: Client) -> dict[str, Any]:
 
 
 def describe_change(change: StateChange) -> dict[str, str]:
-    """Tell a change in JSON's terms."""
+    """Return a change for JSON."""
     return {
         "at": iso(change.at),
         "source": change.source.name.lower(),
@@ -70,7 +70,7 @@ def describe_change(change: StateChange) -> dict[str, str]:
 
 
 def _reason(history: Sequence[StateChange]) -> str:
-    """Return the reason of the last change or, where it had none, of the trouble that it is part of."""
+    """Return the reason for the last change or, if it had none, for the trouble that it is part of."""
     for change in reversed(history):
         if change.reason or change.dest is State.READY:
             return change.reason
@@ -78,7 +78,7 @@ def _reason(history: Sequence[StateChange]) -> str:
 
 
 def _broker(client: Client) -> str:
-    """Name the node that is connected, or tried next, without its credentials."""
+    """Name the node that is connected or tried next, without its credentials."""
     parameters = client.parameters
     if parameters is None:
         return "not known yet"
@@ -86,5 +86,5 @@ def _broker(client: Client) -> str:
 
 
 def iso(seconds: float) -> str:
-    """Write a time as RFC 3339 does, in UTC, with milliseconds."""
+    """Format a time as RFC 3339 does, in UTC, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

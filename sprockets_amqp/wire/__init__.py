@@ -1,1 +1,1 @@
-"""The only code that leans on pika's insides: what goes over the wire and comes back, look-ups, URL options."""
+"""The only code that relies on pika's internals: what goes over the wire and comes back, look-ups, URL options."""

@@ -13,20 +13,20 @@ class End(Protocol):
     """The other end of a connection."""
 
     def receive(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Receive what the client sends."""
 
     def pending(self) -> int:
-        """Return how many octets were received and not taken from the line yet."""
+        """Return how many octets were received but not yet taken from the line."""
 
     def abandoned(self) -> None:
-        """Called when the client stops connecting; pika waits to hear that it has: `MemoryConnection.given_up`."""
+        """Called when the client stops connecting; pika then waits for `MemoryConnection.given_up`."""
 
     def dropped(self) -> None:
-        """Called when the client drops the line; pika waits to hear that it is gone: `MemoryConnection.gone`."""
+        """Called when the client drops the line; pika then waits for `MemoryConnection.gone`."""
 
 
 class MemoryConnection(Connection):
-    """A connection that asks ``reach`` for its other end, which then makes, feeds and loses it."""
+    """A connection that gets its other end from ``reach``; that end then calls the methods below."""
 
     def __init__(self, reach: Callable[["MemoryConnection"], End], *args: Any, **kwargs: Any) -> None:
         self.loop: asyncio.AbstractEventLoop = kwargs["io_loop"].asyncio_loop
@@ -34,23 +34,23 @@ class MemoryConnection(Connection):
         super().__init__(*args, **kwargs)
 
     def made(self) -> None:
-        """The other end took the connection."""
+        """Called when the other end has accepted the connection."""
         self._proto_connection_made(_Transport(self._end))  # type: ignore[attr-defined]
 
     def failed(self, error: BaseException) -> None:
-        """The other end took no connection."""
+        """Called when the other end has refused the connection."""
         self._on_connection_workflow_done(AMQPConnectionWorkflowFailed([error]))  # type: ignore[attr-defined]
 
     def given_up(self) -> None:
-        """The client stopped connecting, as it asked to."""
+        """Called when the client has stopped connecting, as it asked to."""
         self._on_connection_workflow_done(AMQPConnectionWorkflowAborted("aborted"))  # type: ignore[attr-defined]
 
     def arrived(self, data: bytes) -> None:
-        """The other end said something."""
+        """Called with data from the other end."""
         self._proto_data_received(data)
 
     def gone(self, error: BaseException | None) -> None:
-        """The line is gone."""
+        """Called when the line is gone."""
         self._proto_connection_lost(error)
 
     def _adapter_connect_stream(self) -> None:
@@ -59,7 +59,7 @@ class MemoryConnection(Connection):
 
 
 class _Transport:
-    """Stands where pika has a socket."""
+    """Takes the place of pika's socket."""
 
     def __init__(self, end: End) -> None:
         self._end = end
@@ -75,7 +75,7 @@ class _Transport:
 
 
 class _Workflow:
-    """Stands where pika resolves names and connects."""
+    """Takes the place of what resolves names and connects in pika."""
 
     def __init__(self, end: End) -> None:
         self._end = end

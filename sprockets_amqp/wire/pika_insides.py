@@ -1,7 +1,7 @@
-"""What is used of pika beyond its documented API: all of it is listed here.
+"""Everything that is used of pika beyond its documented API, in one list.
 
-It is used here, in `transport.py` and in `memory.py`. ``tests/test_pika_insides.py`` holds the installed pika against
-the list, and finds such names elsewhere.
+It is used here, in `transport.py` and in `memory.py`. ``tests/test_pika_insides.py`` compares the list with the
+installed pika, and makes sure that such names are used nowhere else.
 """
 
 import logging
@@ -20,23 +20,23 @@ from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, ProbableAccessDeniedError, ProbableAuthenticationError
 from pika.spec import Channel as ChannelMethods
 
-#: Where it stands in pika, what it is called, and what it is used for.
+#: Where it is in pika, what it is called, and what it is used for.
 INSIDES: Final = (
     ("pika.adapters.base_connection.BaseConnection", "_adapter_emit_data", "every octet leaves pika here, in order"),
     ("pika.adapters.base_connection.BaseConnection", "_proto_data_received", "every octet comes in here"),
-    ("pika.adapters.base_connection.BaseConnection", "_proto_connection_lost", "is told of the transport's end"),
-    ("pika.adapters.base_connection.BaseConnection", "_proto_connection_made", "is told of the transport"),
+    ("pika.adapters.base_connection.BaseConnection", "_proto_connection_lost", "is called when the transport is lost"),
+    ("pika.adapters.base_connection.BaseConnection", "_proto_connection_made", "is called with the transport"),
     ("pika.adapters.base_connection.BaseConnection", "_adapter_connect_stream", "begins to connect"),
-    ("pika.adapters.base_connection.BaseConnection", "_connection_workflow", "is what connects, to stop it"),
-    ("pika.adapters.base_connection.BaseConnection", "_on_connection_workflow_done", "is told how connecting ended"),
+    ("pika.adapters.base_connection.BaseConnection", "_connection_workflow", "connects, and can be stopped"),
+    ("pika.adapters.base_connection.BaseConnection", "_on_connection_workflow_done", "is called when connecting ended"),
     ("pika.adapters.base_connection.BaseConnection", "_transport", "is what the octets are written to"),
     ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "_sock", "is the socket"),
     ("pika.adapters.utils.io_services_utils._AsyncSSLTransport", "_sock", "is the socket, which encrypts"),
-    ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "get_write_buffer_size", "is what waits for it"),
+    ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "get_write_buffer_size", "is what awaits it"),
     ("pika.connection.Connection", "_body_max_length", "is the largest body of one frame, as negotiated"),
     ("pika.connection.Connection", "_frame_buffer", "holds a frame that is not complete yet"),
     ("pika.connection.Connection", "_terminate_stream", "drops the connection without asking the broker"),
-    ("pika.connection.Connection", "bytes_received", "is what heartbeats look at"),
+    ("pika.connection.Connection", "bytes_received", "is what heartbeats check"),
     ("pika.connection.URLParameters", "_set_url_*", "are named after the options that a URL may have"),
     ("pika.channel.Channel", "_send_method", "sends Channel.FlowOk, for which pika has no method"),
     ("pika.data", "encode_table", "encodes headers"),
@@ -59,8 +59,8 @@ INSIDES: Final = (
     ("pika.adapters.utils.selector_ioloop_adapter", "SelectorIOServicesAdapter", "is pika's view of the loop"),
 )
 
-#: What pika logs of a failed attempt to connect besides the line that tells it: other words for it, and each layer that
-#: hands it on. By logger.
+#: What pika logs about a failed attempt to connect besides the line that explains it: the same in other words, and each
+#: layer that passes it on. By logger.
 RETOLD: Final = {
     "pika.adapters.utils.io_services_utils": {
         "Socket failed to connect: %s; error=%s (%s)",
@@ -83,10 +83,10 @@ RETOLD: Final = {
         ),
     },
 }
-#: The line of the layer that knows the step that failed; some failures are told by this one alone.
+#: The line of the layer that knows which step failed; some failures are logged by this one alone.
 STEP_FAILED: Final = "AMQPConnector - reporting failure: %r"
 
-#: What pika logs of each frame that should not have come, by logger.
+#: What pika logs about each unexpected frame, by logger.
 STRAY: Final = {
     "pika.connection": {
         "Received %s frame for unregistered channel %i on %s",
@@ -99,26 +99,26 @@ STRAY: Final = {
     },
 }
 
-#: Appends the octets of a table to a list; raises whatever its packing met.
+#: Appends the octets of a table to a list; raises whatever packing them raises.
 encode_table: Final = data.encode_table
 
 URL_OPTION: Final = "_set_url_"
 
 
 def url_options() -> frozenset[str]:
-    """Name the options that a URL may have after its question mark."""
+    """Return the options that a URL may have after its question mark."""
     return frozenset(name.removeprefix(URL_OPTION) for name in dir(pika.URLParameters) if name.startswith(URL_OPTION))
 
 
 def send_flow_ok(channel: Channel, active: bool) -> None:
-    """Acknowledge channel.flow, as AMQP 0-9-1 asks for and pika does not."""
+    """Acknowledge channel.flow, as AMQP 0-9-1 requires and pika does not."""
     channel._send_method(ChannelMethods.FlowOk(active))  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the error, and what pika wrapped in it, the innermost last.
 
-    It wraps: AMQPConnectionError(AMQPConnectionWorkflowFailed([AMQPConnector...Error(OSError)])).
+    For example: AMQPConnectionError(AMQPConnectionWorkflowFailed([AMQPConnector...Error(OSError)])).
     """
     yield error
     inner: object = None
@@ -133,14 +133,14 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def retold(record: logging.LogRecord) -> bool:
-    """Tell whether a record of pika's is about a failed attempt to connect that another one, which stays, tells of."""
+    """Return whether a pika log record is about a failed attempt to connect that another record explains."""
     if record.msg == STEP_FAILED and isinstance(record.args, tuple):
         return any(_told_before(error) for error in record.args)
     return record.msg in RETOLD.get(record.name, ())
 
 
 def stray(record: logging.LogRecord) -> bool:
-    """Tell whether a record of pika's is about a frame that should not have come."""
+    """Return whether a pika log record is about an unexpected frame."""
     return record.msg in STRAY.get(record.name, ())
 
 
@@ -148,14 +148,14 @@ def _told_before(error: object) -> bool:
     if not isinstance(error, AMQPConnectorPhaseErrorBase):
         return False
     timed_out = isinstance(error.exception, (TimeoutError, AMQPConnectorStackTimeout))
-    # In the handshake pika tells of a step that took too long by itself, before it of every other failure.
+    # In the handshake pika itself logs a step that took too long; before it, every other failure.
     return timed_out is isinstance(error, AMQPConnectorAMQPHandshakeError)
 
 
 def broker_words(error: Any) -> str | None:
-    """Return RabbitMQ's words for a login that it refused, or None where the error is about something else.
+    """Return RabbitMQ's words for a login that it refused, or None if the error is about something else.
 
-    pika quotes the exception that has them: ``ConnectionClosedByBroker: (403) 'ACCESS_REFUSED - ...'``.
+    pika quotes the exception that contains them: ``ConnectionClosedByBroker: (403) 'ACCESS_REFUSED - ...'``.
     """
     if isinstance(error, (ProbableAuthenticationError, ProbableAccessDeniedError)) and error.args:
         return str(error.args[0]).partition(": ")[2] or str(error.args[0])

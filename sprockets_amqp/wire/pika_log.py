@@ -1,6 +1,6 @@
-"""pika's log: an attempt to connect that failed in one line, rather than in one of each of pika's layers.
+"""pika's log: one line for a failed attempt to connect, rather than one from each of pika's layers.
 
-And of frames that should not have come so many lines a second.
+And only so many lines a second about unexpected frames.
 """
 
 import logging
@@ -13,7 +13,7 @@ from .pika_insides import RETOLD, STRAY, retold, stray
 
 
 class _Once(logging.Filter):
-    """Lets pass what tells something new, or all of it where the application decides about pika's log itself."""
+    """Lets pass what says something new, or everything if the application configures pika's log itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,10 +38,10 @@ _ONCE: Final = _Once()
 
 
 def tell_once() -> None:
-    """Let pika's loggers tell once of each attempt that failed, whoever's: nothing that only one line says is left out.
+    """Make pika's loggers report each failed attempt once; nothing that only one line says is left out.
 
-    An application that set a level or a handler on ``pika``, or on one of the loggers under it, or that logs at DEBUG,
-    gets what pika logs.
+    This concerns everything in the process that uses pika. An application that set a level or a handler on ``pika`` or
+    a logger below it, or that logs at DEBUG, gets everything that pika logs.
     """
     for name in RETOLD | STRAY:
         logging.getLogger(name).addFilter(_ONCE)

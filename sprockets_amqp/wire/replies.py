@@ -10,12 +10,12 @@ from sprockets_amqp.text import shown
 
 from .pika_insides import causes
 
-#: RabbitMQ's words for a body above max_message_size, where the operator lowered that.
+#: RabbitMQ's words for a body above max_message_size, if the operator lowered that.
 _SIZE_LIMIT: Final = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d{1,18})\b")
 
 
 def connection_lost(reply_code: int, reply_text: str) -> Exception:
-    """Make the error that says why a connection ended, from what `Client.on_connection_closed` is told."""
+    """Return the error that says why a connection ended, from the arguments of `Client.on_connection_closed`."""
     if reply_code == 200:
         return ConnectionClosedByClient(reply_code, reply_text)
     if reply_code:
@@ -25,12 +25,12 @@ def connection_lost(reply_code: int, reply_text: str) -> Exception:
 
 
 def channel_lost(reply_code: int, reply_text: str) -> Exception:
-    """Make the error that says why a channel ended, from what `Client.on_channel_closed` is told."""
+    """Return the error that says why a channel ended, from the arguments of `Client.on_channel_closed`."""
     return ChannelClosedByBroker(reply_code, reply_text)
 
 
 def reply(error: BaseException) -> tuple[int, str]:
-    """Return the reply code (0 where RabbitMQ gave none) and the text of why a connection or channel ended."""
+    """Return the reply code (0 if RabbitMQ gave none) and text for why a connection or channel ended."""
     code = getattr(error, "reply_code", 0)
     return (code, shown(getattr(error, "reply_text", ""))) if code else (0, describe(error))
 
@@ -48,6 +48,6 @@ def describe(error: BaseException) -> str:
 
 
 def told_limit(reply_text: str, known: int) -> int:
-    """Return the largest body that RabbitMQ takes, where it says so in refusing a larger one; else what was known."""
+    """Return the largest body that RabbitMQ accepts, if its refusal of a larger one says so; else what was known."""
     told = _SIZE_LIMIT.search(reply_text)
     return int(told[1]) if told else known

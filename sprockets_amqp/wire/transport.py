@@ -1,10 +1,10 @@
-"""The pika connection that the lifecycle opens: fewer, larger writes, and confirms without a detour.
+"""The pika connection that the lifecycle opens: fewer, larger writes, and a direct path for confirms.
 
 pika writes each frame of a message with a system call of its own, and takes each confirm through its general decoder
-and callback manager. This module sends all that one turn of the loop has to say in one write, and reads Basic.Ack and
-Basic.Nack where they arrive. Everything else is pika's. The bytes on the wire are those that pika would send.
+and callback manager. This module sends everything from one turn of the loop in one write, and reads Basic.Ack and
+Basic.Nack as they arrive. Everything else is pika's. The bytes on the wire are those that pika would send.
 
-What it uses of pika's insides is listed in `pika_insides.py`.
+The internals of pika that it uses are listed in `pika_insides.py`.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from sprockets_amqp.text import shown
 
 LOGGER = logging.getLogger(__name__)
 
-#: Octets of one write: larger ones cost a copy each time the socket takes only a part.
+#: Octets of one write: a larger one costs a copy each time the socket takes only a part.
 WRITE_SIZE: Final = 1024 * 1024
-#: Octets that wait for the socket before it is called back pressure.
+#: Octets waiting for the socket that count as back pressure.
 BACK_PRESSURE_MARK: Final = 4 * 1024 * 1024
-#: Pieces of frames in one turn of the loop before it is called back pressure; a small message has six.
+#: Pieces of frames in one turn of the loop that count as back pressure; a small message has six.
 MAX_PIECES: Final = 60_000
 
-#: The largest max_message_size that any version of RabbitMQ has by default, in octets.
+#: The largest default of max_message_size in any version of RabbitMQ, in octets.
 BODY_LIMIT: Final = 128 * 1024**2
-#: Characters of a version that are looked at.
+#: Characters of a version that are read.
 VERSION_LIMIT: Final = 40
 
 FRAME_END: Final = b"\xce"
@@ -55,13 +55,13 @@ _CONFIRM_METHODS: Final = {80: spec.Basic.Ack, 120: spec.Basic.Nack}
 
 
 class Connection(TornadoConnection):
-    """A TornadoConnection that joins the writes of one loop turn and reads confirms where they arrive.
+    """A TornadoConnection that joins the writes of one loop turn and reads confirms as they arrive.
 
     The callbacks are pika's (https://pika.readthedocs.io/en/stable/modules/adapters/tornado.html); on_back_pressure is
-    called with the connection when more than 4 MiB wait for the socket, once until all of it has gone.
+    called with the connection when more than 4 MiB wait for the socket, and again only after all of it has gone.
     """
 
-    # pika's, and not in its stubs.
+    # pika's, but missing from its stubs.
     _transport: Any
     _frame_buffer: bytes
     _body_max_length: int
@@ -91,22 +91,22 @@ class Connection(TornadoConnection):
 
     @property
     def socket(self) -> "socket.socket | None":
-        """The socket, with TLS an `ssl.SSLSocket`, to set options on or to ask for its peer; None where there is none.
+        """The socket (with TLS, an `ssl.SSLSocket`), to set options on or ask for its peer; None if there is none.
 
-        Send and receive nothing on it: that is pika's.
+        Do not send or receive on it: that is pika's business.
         """
         found: socket.socket | None = getattr(self._transport, "_sock", None)
         return found
 
     @property
     def congested(self) -> bool:
-        """Whether more waits for the socket than should: confirms hold messages back, but not everybody uses them."""
+        """Whether too much is waiting for the socket: confirms limit it, but not every client uses them."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return waiting > BACK_PRESSURE_MARK or len(self._pieces) > MAX_PIECES
 
     @property
     def body_limit(self) -> int:
-        """RabbitMQ's default max_message_size of the version that is connected, in octets; operators may change it.
+        """The default max_message_size of the connected version of RabbitMQ, in octets; operators may change it.
 
         https://www.rabbitmq.com/docs/configure#config-items: 128 MiB, and 16 MiB since 4.0.
         """
@@ -115,18 +115,18 @@ class Connection(TornadoConnection):
 
     @property
     def header_limit(self) -> int:
-        """The most octets of properties that fit one content header frame, as negotiated; they cannot be split."""
+        """The most octets of properties that fit in one content header frame, as negotiated; they cannot be split."""
         return self._body_max_length - 12
 
     def use_channel(self, channel_number: int, on_confirm: Callable[[frame.Method[Any]], None] | None) -> None:
-        """Publish on this channel from now on, and give its confirms, if it has any, to the callback as they arrive."""
+        """Publish on this channel from now on, and pass its confirms, if it has any, to the callback as they arrive."""
         self._channel_number = channel_number
         self._on_confirm = on_confirm
         # Method frames (type 1) of 13 octets and class basic (60) on the channel: Basic.Ack, Basic.Nack, Basic.Reject.
         self._confirm_start = struct.pack(">BHIH", 1, channel_number, 13, 60)
 
     def publish(self, method: bytes, properties: bytes, body: bytes) -> None:
-        """Send a message on the channel that is used; it leaves with all else that this turn of the loop sends.
+        """Send a message on the channel in use; it leaves with everything else that this turn of the loop sends.
 
         ``method`` and ``properties`` are what `encoding.encode_method` and `encoding.encode_properties` return.
         """
@@ -148,20 +148,20 @@ class Connection(TornadoConnection):
         pieces.append(FRAME_END)
 
     def abort(self) -> None:
-        """Drop the connection now, whatever the broker does or fails to do; pika's callbacks may come later."""
+        """Drop the connection now, without waiting for the broker; pika's callbacks may come later."""
         self._on_confirm = None
         self._pieces.clear()
         if self.is_closed:
             return
         try:
-            # Not ConnectionOpenAborted: over that one, pika trips over an assertion of its own in mid-handshake.
+            # Not ConnectionOpenAborted: in mid-handshake, that makes an assertion of pika's fail.
             self._terminate_stream(exceptions.AMQPConnectionError("dropped by the client"))
         except Exception as error:
-            # pika's layers refuse when one of them is already on its way down.
+            # pika's layers refuse if one of them is already closing.
             LOGGER.debug("aborting %s: %r", self, error)
 
     def abandon(self) -> None:
-        """Close this process's descriptors, a forked child's; nothing is sent, and the parent's connection goes on."""
+        """In a forked child, close its descriptors; nothing is sent, and the parent's connection goes on."""
         self._on_confirm = None
         self._pieces.clear()
         transport, self._transport = self._transport, None
@@ -171,7 +171,7 @@ class Connection(TornadoConnection):
                 close_copy(each)
 
     async def wait_closed(self) -> None:
-        """Return when pika let go of the socket."""
+        """Return when pika has let go of the socket."""
         if self._transport is not None:
             await self._lost.wait()
 
@@ -184,7 +184,7 @@ class Connection(TornadoConnection):
         pieces, self._pieces = self._pieces, []
         if self._transport is None:
             return
-        # Until all of it has gone it is the same pressure, however much waits in between.
+        # Until all of it has gone, it counts as the same pressure, however much waits in between.
         self._under_pressure = self._under_pressure and self._transport.get_write_buffer_size() > 0
         waits = False
         for data in _joined(pieces):
@@ -196,7 +196,7 @@ class Connection(TornadoConnection):
             self._watch_pressure()
 
     def _send_now(self, data: bytes) -> int:
-        """Hand the socket what it takes, rather than ask the loop whether it would; returns how many octets it took."""
+        """Send what the socket takes now, without asking the loop whether it is ready; return how many octets."""
         sock = getattr(self._transport, "_sock", None)
         if type(sock) is not socket.socket or self._transport.get_write_buffer_size():
             return 0
@@ -220,7 +220,7 @@ class Connection(TornadoConnection):
     def _proto_data_received(self, data: bytes) -> None:
         if self._on_confirm is not None and not self._frame_buffer:
             data = self._take_confirms(self._torn + data, self._on_confirm)
-            # A confirm that is torn waits here for its rest, or pika would have to read all that comes after it.
+            # An incomplete confirm waits here for its rest, or pika would have to read all that comes after it.
             torn = len(data) < _CONFIRM_SIZE and data[:_START_SIZE] == self._confirm_start[: len(data)]
             self._torn = data if torn else b""
             if torn:
@@ -228,7 +228,7 @@ class Connection(TornadoConnection):
         super()._proto_data_received(data)  # type: ignore[misc]
 
     def _take_confirms(self, data: bytes, on_confirm: Callable[[frame.Method[Any]], None]) -> bytes:
-        """Read the confirms that data begins with; returns the rest, for pika."""
+        """Read the confirms that data begins with; return the rest, for pika."""
         taken = 0
         channel_number, expected = self._channel_number, self._confirm_start
         whole = memoryview(data)[: len(data) // _CONFIRM_SIZE * _CONFIRM_SIZE]
@@ -244,7 +244,7 @@ class Connection(TornadoConnection):
 
 def _joined(pieces: list[bytes | memoryview]) -> Iterator[bytes]:
     """Join pieces into writes of about WRITE_SIZE, each octet copied once."""
-    # Mostly it is one write, and to look at each piece would cost more than the join.
+    # Usually it is one write, and looking at each piece would cost more than joining them.
     if sum(map(len, pieces)) <= WRITE_SIZE:
         yield b"".join(pieces)
         return
@@ -264,15 +264,15 @@ def _method_frame(channel_number: int, method: bytes) -> bytes:
 
 
 class _Services(SelectorIOServicesAdapter):
-    """pika's view of the loop, with look-ups of names that cannot hold up the process's end."""
+    """pika's view of the loop, with name look-ups that cannot delay the end of the process."""
 
     def __init__(self, native_loop: Any) -> None:
         super().__init__(native_loop)
-        #: Those that are connecting, for as long as pika has them.
+        #: The sockets that are connecting, for as long as pika keeps them.
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def connect_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
-        """Connect a socket, as pika asks for."""
+        """Connect a socket, as pika asks."""
         self.sockets.add(sock)
         return super().connect_socket(sock, *args, **kwargs)
 
@@ -300,11 +300,11 @@ class _Lookup(AbstractIOReference):
         try:
             thread.start()
         except RuntimeError as error:
-            # No more threads: pika would never hear of it.
+            # There are no more threads, and pika would never hear of it.
             services.add_callback_threadsafe(functools.partial(self._report, error))
 
     def cancel(self) -> bool:
-        """Forget the look-up; returns False where it was already reported."""
+        """Forget the look-up; return False if it has already been reported."""
         pending, self._on_done = self._on_done is not None, None
         return pending
 

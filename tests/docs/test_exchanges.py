@@ -121,7 +121,7 @@ async def test_setup_is_tried_before_it_is_deployed(url: str, tmp_path: Path, mo
     program, *arguments = command.split()
     done = await run(*arguments, AMQP_URL=url)
     assert (program, done.status) == ("sprockets-amqp", 0), done.out
-    assert "declare() declared all of it" in done.out
+    assert "declare() declared everything" in done.out
 
 
 async def test_a_refusal_may_be_caught(broker: Node, url: str) -> None:

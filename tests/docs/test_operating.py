@@ -181,7 +181,7 @@ def test_each_line_of_the_log_has_a_sample_and_each_sample_is_one() -> None:
     assert [call for call, lines in shown.items() if not lines] == []
     # An error that is logged as it is: anything looks like it.
     assert shown[Call("ERROR", "%s")] == [
-        "/var/lib/events/amqp.3.outbox is no outbox: move it elsewhere, or upgrade sprockets_amqp"
+        "/var/lib/events/amqp.3.outbox is not an outbox: move it elsewhere, or upgrade sprockets_amqp"
     ]
 
 

@@ -40,7 +40,7 @@ by_hand = in_memory
 
 async def test_a_folder_turns_it_on(amqp_broker: Broker, tmp_path: Path) -> None:
     """But for its path; a folder that is not there is a ValueError."""
-    with pytest.raises(ValueError, match="must be a folder that exists"):
+    with pytest.raises(ValueError, match="must be an existing folder"):
         async with PAGE.run("Turn it on", amqp=amqp, application=Application()):
             pass
     text = PAGE.block("Turn it on", "python").replace("/var/lib/events", str(tmp_path))
@@ -345,7 +345,9 @@ def test_each_crash_has_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("comes_so_far", "copies"), [crash for crashes in CRASHES.values() for crash in crashes], ids=str
+    ("comes_so_far", "copies"),
+    [crash for crashes in CRASHES.values() for crash in crashes],
+    ids=lambda each: getattr(each, "__name__", str(each)),
 )
 def test_a_crash_does_what_the_table_says(tmp_path: Path, comes_so_far: Step, copies: int) -> None:
     """The next process begins with what is on the disk at that moment."""

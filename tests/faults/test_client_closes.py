@@ -15,7 +15,7 @@ NOBODY = "amqp://guest:guest@127.0.0.1:1/%2f"
 
 @pytest.mark.fault(41)
 async def test_closing_in_every_state(broker: Node) -> None:
-    """The client ends closed, for good, with no timer left; a second close is refused, a second shutdown is none."""
+    """The client is closed for good, with no timer left; a second close is refused, a second shutdown does nothing."""
     async with no_leaks():
         ready = Client(broker.url)
         connecting = Client(broker.url)

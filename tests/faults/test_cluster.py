@@ -36,7 +36,7 @@ def node_of(client: amqp.Client, cluster: Cluster) -> Node:
 
 @pytest.mark.fault(42)
 async def test_leader_of_a_quorum_queue_killed(healthy: Cluster) -> None:
-    """The client stays ready on another node; what was in flight is confirmed by the new leader."""
+    """The client stays ready on another node; messages in flight are confirmed by the new leader."""
     entry = healthy.nodes[0]
     async with streaming(entry.url, arguments=QUORUM, interval=0.01) as stream:
         leader = await _leader_elsewhere(healthy, stream.queue, entry)
@@ -66,7 +66,7 @@ async def test_quorum_lost(healthy: Cluster) -> None:
 
 @pytest.mark.fault(44)
 async def test_node_of_the_client_killed(healthy: Cluster) -> None:
-    """What was in flight is unknown; the client is on another node at once."""
+    """Messages in flight end as unknown; the client connects to another node at once."""
     url = all_of(healthy)
     async with streaming(url, admin_url=url, arguments=QUORUM, interval=0.01, reconnect_delay=30) as stream:
         first = node_of(stream.client, healthy)

@@ -25,7 +25,7 @@ async def came_back(stream: Stream) -> None:
 
 @pytest.mark.fault(19)
 async def test_tcp_reset(broker: Node) -> None:
-    """What was in flight is unknown; the client reconnects."""
+    """Messages in flight end as unknown; the client reconnects."""
     async with Proxy(broker.port) as proxy, streaming(proxy.url(), admin_url=broker.url) as stream:
         proxy.delay = 0.1
         stream.publish()
@@ -36,7 +36,7 @@ async def test_tcp_reset(broker: Node) -> None:
 
 @pytest.mark.fault(20)
 async def test_end_of_stream(broker: Node) -> None:
-    """What was in flight is unknown; the client reconnects."""
+    """Messages in flight end as unknown; the client reconnects."""
     async with Proxy(broker.port) as proxy, streaming(proxy.url(), admin_url=broker.url) as stream:
         proxy.delay = 0.1
         stream.publish()
@@ -47,7 +47,7 @@ async def test_end_of_stream(broker: Node) -> None:
 
 @pytest.mark.fault(21)
 async def test_black_hole(broker: Node) -> None:
-    """What was in flight is unknown when the heartbeat is missed; no more than max_unconfirmed went out until then."""
+    """Messages in flight end as unknown when the heartbeat is missed; at most max_unconfirmed were sent until then."""
     async with (
         Proxy(broker.port) as proxy,
         streaming(proxy.url("heartbeat=1&stack_timeout=2"), admin_url=broker.url, max_unconfirmed=50) as stream,
@@ -61,7 +61,7 @@ async def test_black_hole(broker: Node) -> None:
 
 @pytest.mark.fault(24)
 async def test_partial_frame_then_silence(broker: Node) -> None:
-    """Half a frame is no confirmation: what was in flight is unknown when the heartbeat is missed."""
+    """Half a frame confirms nothing: messages in flight end as unknown when the heartbeat is missed."""
     async with (
         Proxy(broker.port) as proxy,
         streaming(proxy.url("heartbeat=1&stack_timeout=2"), admin_url=broker.url) as stream,
@@ -74,7 +74,7 @@ async def test_partial_frame_then_silence(broker: Node) -> None:
 
 @pytest.mark.fault(25)
 async def test_latency(broker: Node) -> None:
-    """A slow line confirms late; beyond confirm_timeout the outcome is unknown, and the late ack changes nothing."""
+    """A slow line confirms late; after confirm_timeout the outcome is unknown, and the late ack changes nothing."""
     async with Proxy(broker.port) as proxy:
         async with streaming(proxy.url(), admin_url=broker.url, interval=0.02) as stream:
             proxy.delay = 0.2

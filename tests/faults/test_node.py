@@ -49,7 +49,7 @@ def only_unknown(stream: Stream, words: str = "") -> None:
 
 @pytest.mark.fault(1)
 async def test_forced_close(node: Node) -> None:
-    """What was in flight is unknown (320); the client reconnects and goes on."""
+    """Messages in flight end as unknown (320); the client reconnects and continues."""
     async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("close_all_connections", "bye"))
         await stream.confirmed()
@@ -59,7 +59,7 @@ async def test_forced_close(node: Node) -> None:
 
 @pytest.mark.fault(2)
 async def test_application_restart(node: Node) -> None:
-    """What was in flight is unknown; new publishes wait for the broker."""
+    """Messages in flight end as unknown; new publishes wait for the broker."""
     async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("stop_app"))
         await node.ctl("start_app")
@@ -70,7 +70,7 @@ async def test_application_restart(node: Node) -> None:
 
 @pytest.mark.fault(3)
 async def test_broker_killed(node: Node) -> None:
-    """What was in flight is unknown; what was confirmed is in the queue after kill -9."""
+    """Messages in flight end as unknown; confirmed ones are in the queue after kill -9."""
     async with streaming(node.url) as stream:
         await node.store_definitions()
         node.pause()
@@ -93,7 +93,7 @@ async def test_maintenance(node: Node) -> None:
 
 @pytest.mark.fault(5)
 async def test_listeners_suspended(node: Node) -> None:
-    """Nothing is seen: the open connection stays."""
+    """Nothing: the open connection stays open."""
     async with streaming(node.url) as stream:
         await node.ctl("suspend_listeners")
         await stream.confirmed()
@@ -123,7 +123,7 @@ async def test_disk_alarm(node: Node) -> None:
 
 @pytest.mark.fault(8)
 async def test_close_while_blocked(node: Node) -> None:
-    """The client is closed within its limit and stays closed; what was in flight is unknown."""
+    """The client is closed within its limit and stays closed; messages in flight end as unknown."""
     async with streaming(node.url, interval=0) as stream:
         await node.ctl("set_vm_memory_high_watermark", "0")
         for _ in range(500):
@@ -139,7 +139,7 @@ async def test_close_while_blocked(node: Node) -> None:
 
 @pytest.mark.fault(9)
 async def test_blocked_too_long(node: Node) -> None:
-    """With blocked_connection_timeout in the URL the client reconnects; it is blocked again until the alarm ends."""
+    """With blocked_connection_timeout in the URL, the client reconnects; it is blocked again until the alarm ends."""
     async with streaming(node.url_for(query="blocked_connection_timeout=1"), admin_url=node.url) as stream:
         await node.ctl("set_vm_memory_high_watermark", "0")
         await stream.client.wait_for(S.CLOSED, 30)
@@ -151,7 +151,7 @@ async def test_blocked_too_long(node: Node) -> None:
 
 @pytest.mark.fault(10)
 async def test_killed_while_blocked(node: Node) -> None:
-    """The connection is made again while the alarm lasts, and publishes wait for its end."""
+    """The client reconnects while the alarm lasts, and publishes wait until it ends."""
     async with streaming(node.url) as stream:
         await left_ready(stream, node.ctl("set_vm_memory_high_watermark", "0"))
         await node.ctl("close_all_connections", "bye")
@@ -177,7 +177,7 @@ async def test_missing_exchange(node: Node) -> None:
 
 @pytest.mark.fault(11)
 async def test_missing_exchanges_in_a_row_with_two_channels(node: Node) -> None:
-    """Also where RabbitMQ or the URL allows no third channel, each missing exchange is refused, and nothing else."""
+    """Even if RabbitMQ or the URL allows no third channel, each missing exchange is refused, and nothing else."""
     async with streaming(node.url_for(query="channel_max=2"), admin_url=node.url) as stream:
         missing = [stream.client.publish(f"missing {number}", "key", b"") for number in range(5)]
         outcomes = await asyncio.gather(*missing, return_exceptions=True)
@@ -188,7 +188,7 @@ async def test_missing_exchanges_in_a_row_with_two_channels(node: Node) -> None:
 
 @pytest.mark.fault(12)
 async def test_exchange_deleted_in_mid_stream(node: Node) -> None:
-    """What was in flight is unknown; later publishes to the exchange are refused (404) until it is declared again."""
+    """Messages in flight end as unknown; later publishes are refused (404) until the exchange is declared again."""
     async with far_away(node.url, node) as stream:
         await left_ready(stream, node.ctl("eval", _delete_exchange(stream.exchange)))
         with pytest.raises(amqp.ExchangeRefused, match="NOT_FOUND"):
@@ -200,7 +200,7 @@ async def test_exchange_deleted_in_mid_stream(node: Node) -> None:
 
 @pytest.mark.fault(13)
 async def test_permission_revoked(node: Node) -> None:
-    """RabbitMQ keeps to what it granted a channel; on the next connection publishes are refused (403), each alone."""
+    """RabbitMQ honours what it granted a channel; on the next connection publishes are refused (403), one by one."""
     await node.ctl("add_user", "revoked", "secret")
     await node.ctl("set_permissions", "revoked", ".*", ".*", ".*")
     async with far_away(node.url_for("revoked", "secret"), node) as stream:
@@ -220,7 +220,7 @@ async def test_permission_revoked(node: Node) -> None:
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("what", ["user", "vhost"])
 async def test_user_or_vhost_deleted(node: Node, caplog: pytest.LogCaptureFixture, what: str) -> None:
-    """The client is closed and refused, and keeps trying until it is back; no log shows the password."""
+    """The client is closed and refused, and keeps trying until they are back; no log shows the password."""
     caplog.set_level("DEBUG")
     name = f"deleted-{what}"
     url = await node.add_user(name, "s3cr3t-w0rd", name)
@@ -245,7 +245,7 @@ async def test_user_or_vhost_deleted(node: Node, caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.fault(15)
 async def test_password_changed(node: Node) -> None:
-    """The login is refused, and tried again, slower, until the password is right."""
+    """The login is refused, and retried more and more slowly until the password is right."""
     url = await node.add_user("changing", "before")
     async with far_away(url, node) as stream:
         await node.ctl("change_password", "changing", "after")
@@ -281,7 +281,7 @@ async def test_limits(node: Node) -> None:
 
 @pytest.mark.fault(16)
 async def test_a_user_of_one_channel(node: Node) -> None:
-    """Where one channel is all that the user may open, the client goes on with it, and exchanges are unchecked."""
+    """If the user may open only one channel, the client uses that one, and exchanges are not checked first."""
     url = await node.add_user("limited", "secret", "limited")
     await node.ctl("set_user_limits", "limited", '{"max-channels": 1}')
     client = amqp.Client(url, reconnect_delay=0.1, max_reconnect_delay=0.2, timeout=30)
@@ -312,7 +312,7 @@ async def test_queue_full(node: Node) -> None:
 
 @pytest.mark.fault(18)
 async def test_unroutable(node: Node) -> None:
-    """With fail_on_return the publish says so, and only that one; without, on_return_callback is told."""
+    """With fail_on_return, that publish fails, and only that one; without it, on_return_callback is called."""
     async with streaming(node.url, interval=0, fail_on_return=True) as stream:
         others = [stream.publish() for _ in range(100)]
         with pytest.raises(amqp.MessageReturned, match="NO_ROUTE"):
@@ -329,7 +329,7 @@ async def test_unroutable(node: Node) -> None:
 
 @pytest.mark.fault(35)
 async def test_sizes(node: Node) -> None:
-    """Every body up to RabbitMQ's limit (128 MiB; from 4.0 on 16 MiB) is confirmed; one more byte is refused alone."""
+    """Every body up to RabbitMQ's limit (128 MiB; from 4.0 on, 16 MiB) is confirmed; only larger ones are refused."""
     async with streaming(node.url, interval=0) as stream:
         sizes = [0, 1, 131_063, 131_064, 131_065, 262_128, 16 * 1024**2]
         await asyncio.gather(*(stream.client.publish(stream.exchange, "key", b"x" * size) for size in sizes))
@@ -345,7 +345,7 @@ async def test_sizes(node: Node) -> None:
 @pytest.mark.fault(36)
 @pytest.mark.fault(37)
 async def test_what_rabbitmq_would_refuse(node: Node) -> None:
-    """Headers beyond a frame, wrong types and values are refused here, each alone; the others are confirmed."""
+    """Headers larger than a frame, wrong types and wrong values are refused one by one; the others are confirmed."""
     bad: list[tuple[Any, dict[str, Any], str]] = [
         (b"", {"headers": {"large": "x" * 1_000_000}}, "properties"),
         (b"", {"expiration": "abc"}, "expiration"),
@@ -389,7 +389,7 @@ async def test_what_rabbitmq_would_refuse(node: Node) -> None:
 
 @pytest.mark.fault(38)
 async def test_cancelled_futures(node: Node) -> None:
-    """Cancelling a publish harms no other, whatever happens to it afterwards."""
+    """Cancelling a publish affects no other, whatever becomes of its message."""
     async with Proxy(node.port) as proxy, streaming(proxy.url(), admin_url=node.url, interval=0) as stream:
         for lost in (False, True):
             proxy.delay = 0.1
@@ -407,7 +407,7 @@ async def test_cancelled_futures(node: Node) -> None:
 
 @pytest.mark.fault(39)
 async def test_callbacks_that_raise(node: Node) -> None:
-    """Everything goes on as if they did not; each is logged."""
+    """Everything continues as if they had not; each exception is logged."""
 
     def raising(*_: object) -> None:
         raise RuntimeError("from the application")
@@ -425,7 +425,7 @@ async def test_callbacks_that_raise(node: Node) -> None:
 
 @pytest.mark.fault(22)
 async def test_broker_frozen(node: Node) -> None:
-    """What is in flight is unknown once the heartbeat is missed; publishing goes on when the broker does."""
+    """Messages in flight end as unknown when the heartbeat is missed; publishing resumes when the broker does."""
     async with streaming(node.url_for(query="heartbeat=1&stack_timeout=2"), admin_url=node.url) as stream:
         node.pause()
         await stream.client.wait_for(S.CLOSED, 30)
@@ -436,7 +436,7 @@ async def test_broker_frozen(node: Node) -> None:
 
 @pytest.mark.fault(26)
 async def test_frozen_during_the_handshake(node: Node) -> None:
-    """The attempt ends at its limit, and the next one succeeds when the broker goes on."""
+    """The attempt ends at its limit, and the next one succeeds when the broker continues."""
     node.pause()
     client = amqp.Client(node.url_for(query="stack_timeout=1"), reconnect_delay=0.1, timeout=60, connection_attempts=1)
     waiting = client.publish("amq.topic", "key", b"")
@@ -449,7 +449,7 @@ async def test_frozen_during_the_handshake(node: Node) -> None:
 
 @pytest.mark.fault(40)
 async def test_blocked_event_loop(node: Node) -> None:
-    """RabbitMQ drops a client whose loop stands still longer than the heartbeat; it reconnects."""
+    """RabbitMQ drops a client whose loop is blocked for longer than the heartbeat; the client reconnects."""
     async with streaming(node.url_for(query="heartbeat=1"), admin_url=node.url, interval=0) as stream:
         sent = [stream.publish() for _ in range(20)]
         # The loop is what must stand still; RabbitMQ gives up after two intervals.

@@ -46,7 +46,7 @@ asyncio.run(main())
 
 @pytest.mark.fault(27)
 async def test_dns_hangs() -> None:
-    """The attempt ends at its own limit, and the process when it wants to, whatever DNS does."""
+    """The attempt ends at its own limit, and DNS cannot delay the end of the process."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING, stdout=subprocess.PIPE)
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0
@@ -80,7 +80,7 @@ async def test_no_descriptors(broker: Node) -> None:
 
 @pytest.mark.fault(28)
 async def test_no_threads(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread for the look-up is a failed attempt; the client is ready when there is one again."""
+    """Without a thread for the look-up, the attempt fails; the client is ready when there is one again."""
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -98,7 +98,7 @@ async def test_no_threads(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None
 async def test_broker_out_of_descriptors(node: Node) -> None:
     """RabbitMQ accepts no connection; the client keeps trying until it does.
 
-    From 4.0 on, RabbitMQ's memory monitor does not survive that: restart the node.
+    From 4.0 on, RabbitMQ's memory monitor does not survive this: restart the node.
     """
     others = [amqp.Client(node.url, **QUICK) for _ in range(5)]
     await asyncio.gather(*(other.wait_for(State.READY, 30) for other in others))

@@ -13,7 +13,7 @@ from tools.rabbitmq import Node
 
 @pytest.mark.fault(3)
 async def test_three_kills_under_load_lose_nothing(node: Node) -> None:
-    """With republish_unconfirmed every publish is confirmed through three kill -9; duplicates carry the same id."""
+    """With republish_unconfirmed, every publish is confirmed through three kill -9; duplicates have the same id."""
     async with streaming(node.url, interval=1 / 300, republish_unconfirmed=True, max_waiting=100_000) as stream:
         await node.store_definitions()
         for _ in range(3):

@@ -25,7 +25,7 @@ async def connected(broker: ScriptedBroker, **settings: Any) -> tuple[Client, Pe
 
 @pytest.mark.fault(23)
 async def test_torn_frames() -> None:
-    """Frames that come byte by byte are frames: everything is confirmed or returned as it says."""
+    """Frames that arrive byte by byte are read all the same: every message is confirmed or returned."""
     async with ScriptedBroker() as broker:
         client, peer = await connected(broker)
         futures = [client.publish(DEFAULT, "queue", b"") for _ in range(6)]
@@ -53,7 +53,7 @@ MALFORMED = {
 @pytest.mark.fault(31)
 @pytest.mark.parametrize("what", MALFORMED)
 async def test_malformed_frames(what: str) -> None:
-    """The connection is dropped, what was in flight is unknown, and the client connects again."""
+    """The connection is dropped, messages in flight end as unknown, and the client reconnects."""
     async with ScriptedBroker() as broker:
         client, peer = await connected(broker)
         future = client.publish(DEFAULT, "queue", b"")
@@ -68,7 +68,7 @@ async def test_malformed_frames(what: str) -> None:
 
 @pytest.mark.fault(31)
 async def test_another_protocol() -> None:
-    """A server that speaks another AMQP, or none, ends the attempt; the client keeps trying."""
+    """A server that speaks another version of AMQP, or none, ends the attempt; the client keeps trying."""
 
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greetings.pop() if greetings else b"")
@@ -89,7 +89,7 @@ async def test_another_protocol() -> None:
 
 @pytest.mark.fault(32)
 async def test_channel_flow() -> None:
-    """Publishes wait while the flow is stopped; FlowOk is sent for each."""
+    """Publishes wait while the flow is stopped; each channel.flow is acknowledged."""
     async with ScriptedBroker() as broker:
         client, peer = await connected(broker)
         peer.send(commands.Channel.Flow(active=False))
@@ -108,7 +108,7 @@ async def test_channel_flow() -> None:
 
 @pytest.mark.fault(33)
 async def test_odd_confirms(caplog: pytest.LogCaptureFixture) -> None:
-    """The first word on a message counts; tags that were never sent are logged, and settle nothing."""
+    """The first ack or nack of a message counts; tags that were never sent are logged, and settle nothing."""
     async with ScriptedBroker() as broker:
         client, peer = await connected(broker)
         futures = [client.publish(DEFAULT, "queue", b"") for _ in range(4)]
@@ -131,7 +131,7 @@ async def test_odd_confirms(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.fault(34)
 async def test_no_publisher_confirms_offered() -> None:
-    """The client is closed, with an error that says so; without confirmations it is ready."""
+    """The client is closed, with an error that says so; with confirmations disabled it becomes ready."""
     async with ScriptedBroker(server_properties={"product": "old", "capabilities": {}}) as broker:
         client = Client(broker.url(), **QUICK)
         await client.wait_for(State.CLOSED, 10)

@@ -76,7 +76,7 @@ async def refused(url: str) -> str:
 
 @pytest.mark.fault(30)
 async def test_tls_and_its_faults(secure: Node, certificates: Certificates) -> None:
-    """Each ends the attempt with its reason, and never falls back to plain text; cut in mid-stream, it reconnects."""
+    """Each ends the attempt with its reason, never falling back to plain text; cut in mid-stream, it reconnects."""
     async with Proxy(secure.tls_port or 0) as proxy:
         async with streaming(certificates.url(proxy.port), admin_url=secure.url) as stream:
             proxy.delay = 0.1
@@ -98,7 +98,7 @@ async def test_tls_and_its_faults(secure: Node, certificates: Certificates) -> N
 @pytest.mark.usefixtures("rabbitmq")
 @pytest.mark.fault(30)
 async def test_an_expired_certificate(certificates: Certificates) -> None:
-    """It is not trusted, and the reason says that it expired."""
+    """An expired certificate is not trusted, and the reason says that it has expired."""
     yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     expired = certificates.authority.issue_cert("localhost", not_after=yesterday)
     async with Node(tls=certificates.write("expired", expired)) as node:

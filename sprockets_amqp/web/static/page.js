@@ -1,13 +1,13 @@
 "use strict";
 
-// Follows the client: each event is the whole status, with the changes since the event before it.
+// Follows the client: each event has the whole status, and the changes since the previous event.
 
 const KEPT = 100;
 // The application sends something every 15 seconds.
 const SILENCE = 40000;
 const AGAIN = 3000;
-const CLOSED = "Closed on request, and not to connect again by itself.";
-const LOST = "No word from the application: this was its last. Trying again.";
+const CLOSED = "Closed on request; it will not reconnect by itself.";
+const LOST = "The application is not responding; this is the last known state. Trying again.";
 
 const byId = (id) => document.getElementById(id);
 let source = null;
@@ -16,12 +16,12 @@ let fresh = true;
 let kept = null;
 let live = true;
 let since = Date.parse(byId("since").dateTime);
-// Server's clock minus this one's: how long a state lasts must not depend on whether they agree.
+// The server's clock minus this one's: durations must be right even if the two differ.
 let skew = 0;
 
 function show(id, text) {
   const element = byId(id);
-  // A region that is read out must not be touched when nothing changed.
+  // Screen readers announce this region: do not touch it if nothing changed.
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -42,7 +42,7 @@ function duration(seconds) {
 }
 
 function tick() {
-  // What the application no longer says is not known to last.
+  // Without news from the application, the state may have ended.
   if (document.body.classList.contains("stale")) return;
   show("elapsed", `For ${duration((Date.now() + skew - since) / 1000)},`);
 }
@@ -72,7 +72,7 @@ function row(change) {
 }
 
 function addChanges(changes) {
-  // The first event of a connection holds all changes that are kept; nothing is missed while it was lost.
+  // The first event of a connection has all changes that are kept: nothing is missed while it was lost.
   if (fresh && JSON.stringify(changes) === JSON.stringify(kept)) return;
   kept = fresh ? changes : [...kept, ...changes].slice(-KEPT);
   const rows = byId("rows");
@@ -84,7 +84,7 @@ function addChanges(changes) {
 }
 
 function light(state, substate) {
-  // A state that has no substates has none to light.
+  // A state without substates has none to highlight.
   const ids = [`state-${state}`, `state-${state}-${substate.replaceAll(" ", "-")}`];
   const present = ids.map(byId).filter(Boolean);
   for (const other of document.querySelectorAll("#picture .present")) {
@@ -140,10 +140,10 @@ function follow() {
   };
   source.onerror = () => {
     fresh = true;
-    // The application ends the stream when its client was closed for good; the next answer tells whether it still is.
+    // The application ends the stream once its client is closed for good; the next answer says whether it still is.
     if (live) tell(true, LOST);
     live = true;
-    // After an answer that is no stream, from a proxy say, browsers give up.
+    // Browsers give up after an answer that is not a stream, from a proxy for example.
     if (source.readyState === EventSource.CLOSED) again(AGAIN);
   };
   watch();
