@@ -45,8 +45,8 @@ class ClientMetrics(Collector):
     amqp_client_unconfirmed                gauge      messages on the wire, neither confirmed nor lost
     amqp_client_stored                     gauge      messages in the outbox, to be sent or confirmed
     amqp_client_set_aside                  gauge      messages in the outbox that are no longer sent
-    amqp_client_line_seconds               histogram  from the call until the message was sent or, if it never was, its
-    end amqp_client_confirm_seconds            histogram  from then until RabbitMQ acked or nacked it
+    amqp_client_line_seconds               histogram  from the call until the message was sent or, never sent, its end
+    amqp_client_confirm_seconds            histogram  from then until RabbitMQ acked or nacked it
     =====================================  =========  ==================================================================
 
     Scrape them in a handler on the clients' loop. A forked process counts from 0 and is scraped separately:
