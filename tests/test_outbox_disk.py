@@ -59,7 +59,7 @@ async def test_a_disk_that_is_full_of_stored_messages_is_used_again_when_they_we
     assert [words for words in seen["told"] if "nothing can be stored" in words] == [
         f"outbox {tmp_path}: nothing can be stored: OperationalError: database or disk is full"
     ]
-    assert "the outbox stores nothing: OperationalError: database or disk is full" in seen["page"]
+    assert "the outbox cannot store anything: OperationalError: database or disk is full" in seen["page"]
     assert (seen["drained"], seen["ready"]) == (seen["fitted"], "None")
     assert seen["stored"][seen["fitted"] :] != []
     assert await queue.message_ids() == sorted(seen["stored"] + seen["confirmed"], key=number)
@@ -72,13 +72,13 @@ async def test_a_file_system_that_is_read_only_for_a_while_is_done_without(broke
     queue = await declare_queue(broker.url)
     seen = await disks.run("turns read-only", tmp_path, broker.url, queue.name)
     assert len(seen["stored"]) > 5
-    assert "must be a folder that this process may write to" in seen["anew"]
+    assert "must be a folder that this process can write to" in seen["anew"]
     assert (seen["read-only"], seen["steady"], seen["ready"]) == (["refused"] * 5, True, "None")
     reason = "OSError: [Errno 30] Read-only file system"
     assert [words.partition(": '")[0] for words in seen["told"]] == [
         f"outbox {tmp_path}: nothing can be stored: {reason}"
     ]
-    assert f"the outbox stores nothing: {reason}" in seen["page"]
+    assert f"the outbox cannot store anything: {reason}" in seen["page"]
     arrived = await queue.message_ids()
     assert sorted(arrived, key=number) == sorted(seen["stored"] + seen["confirmed"], key=number)
     assert [name for name in arrived if name in seen["stored"]] == seen["stored"]
