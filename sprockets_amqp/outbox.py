@@ -313,7 +313,7 @@ class OutboxModel(Model, Keeper):
         else:
             self._behind[key] = entry
             entry.message.refusals += blamed
-            if message.sent_at or entry.error is None:
+            if message.sent_at or not (entry.error or entry.message.sent_at):
                 entry.error = error
             entry.message.sent_at = message.sent_at or entry.message.sent_at
         if blamed:
@@ -501,8 +501,8 @@ class OutboxModel(Model, Keeper):
         if kind not in self._told:
             self._told.add(kind)
             LOGGER.error("outbox %s: nothing can be stored: %s", self._settings.outbox, shown(reason))
-        # A change of state must not come within another.
-        self.schedule(self.state, 0, self.disk_failed, reason)
+        # A change of state must not come within another, nor be called off by one that comes first.
+        self._loop.call_soon(self.feed, self.disk_failed, reason)
         return f"{SILENT}: {shown(reason)}"
 
     def _end_writing(self) -> None:
@@ -513,6 +513,7 @@ class OutboxModel(Model, Keeper):
             if entry.message.number in given:
                 entry.error = OutcomeUnknown("the disk did not answer in time; it may be stored, and delivered later")
             self._end_unstored(entry)
+        self._see_end_of_backlog()
 
     def _look(self) -> None:
         self._look_timer = self._loop.call_later(LOOK_INTERVAL, self._look)

@@ -1124,6 +1124,27 @@ def test_a_suspect_that_is_being_written_is_sent_alone(broker: Broker) -> None:
         work(waiting)
 
 
+def test_what_was_sent_before_is_not_said_to_be_unsent(broker: Broker) -> None:
+    """It was lost, came in line again, and was still being written when the client was stopped on a disk that hangs."""
+    with folder() as path:
+        client = broker.ready(outbox=path, timeout=0.5, reconnect_delay=2)
+        sent = publish(client, "one", "two", "three")
+        broker.clock.turn()
+        broker.peer.close_channel(next(iter(broker.peer.unconfirmed)), 406, "PRECONDITION_FAILED")
+        Disk.waiting = waiting = list[Any]()
+        broker.peer.deliver()
+        broker.clock.advance(1)
+        for _ in range(4):
+            broker.open()
+            broker.clock.advance(0.5)
+        # Suspects are sent one at a time.
+        assert (broker.messages, state(client)) == (["one", "two", "three", "one"], Outbox.HOLDING)
+        stop(broker, client)
+        assert [outcome(each) for each in sent] == [OutcomeUnknown] * 3
+        Disk.waiting = None
+        work(waiting)
+
+
 def test_what_was_sent_and_cannot_be_written_ends_as_without_an_outbox(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1160,3 +1181,37 @@ def test_a_cancelled_publish_that_is_in_line_while_it_is_written_is_not_sent(bro
         work(waiting)
         confirm(broker)
         assert (broker.messages, client.counters.stored, state(client)) == (["sent"], 0, Outbox.CLEAR)
+
+
+def test_a_disk_that_fails_in_the_moment_in_which_a_backlog_begins_is_known_to_fail(broker: Broker) -> None:
+    """What changes the outbox's state meanwhile does not call it off."""
+    with folder() as path:
+        client = broker.ready(outbox=path, timeout=10, confirm_timeout=5, max_unconfirmed=1)
+        (late,) = publish(client, "late")
+        Disk.waiting = waiting = list[Any]()
+        broker.clock.advance(5)
+        # The disk has been given the one that is late: both are over in the same turn.
+        assert len(waiting) == 1
+        (waits,) = publish(client, "waits")
+        broker.clock.advance(10.2)
+        assert (outcome(late), outcome(waits), state(client)) == (OutcomeUnknown, NotReadyError, Outbox.FAILING)
+        Disk.waiting = None
+        work(waiting)
+
+
+def test_a_cancelled_publish_is_not_counted_for_one_that_is_to_be_sent(broker: Broker) -> None:
+    """It is read together with the others, in the turn in which it is deleted."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "first")
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        publish(client, "second")
+        broker.open()
+        cancelled, _ = publish(client, "cancelled", "last")
+        cancelled.cancel()
+        Disk.waiting = None
+        work(waiting)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == (["first", "second", "last"], 0)

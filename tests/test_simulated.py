@@ -12,6 +12,7 @@ SOON = (
     "a timer in line is not cancelled",
     "one more than max_unconfirmed",
     "given up, although it was sent before",
+    "what another client left is thrown away",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import inspect
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -87,9 +88,28 @@ class Broker(testing.Broker):
         module: Any = disk
         module.ThreadPoolExecutor = ThreadPoolExecutor
         # Those of a client that a test left.
+        self.leave_disk()
+        super().uninstall()
+
+    # What a process that is killed leaves
+
+    def leave_disk(self) -> None:
+        """Close every file; what the disk was given and has not done is never done."""
+        Disk.waiting = None
         while Disk.folders:
             Disk.folders.pop().run(Batch(close=True))
-        super().uninstall()
+
+    def leave_loop(self) -> Clock:
+        """Go on with another loop, at the same time; nothing of what the present one has to do ever happens."""
+        left, self._clock = self.clock, Clock()
+        self._clock.now = left.now
+        for task in asyncio.all_tasks(left.loop):
+            coroutine: Any = task.get_coro()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                # Python warns of one that nobody will ever await.
+                coroutine.close()
+        left.io_loop.close()
+        return self._clock
 
     # The rules
 

@@ -67,8 +67,12 @@ class Publish:
     valid: bool | None
     #: By when it has to have ended, if it is never sent.
     deadline: float
+    #: In which of the process's lives it was published.
+    life: int
     sendings: list[Sending] = dataclasses.field(default_factory=list)
     judged: bool = False
+    #: Whether the disk had it when the present life began.
+    carried: bool = False
 
 
 class Reader:
@@ -258,8 +262,12 @@ class Oracle:
         #: The reply codes with which connections were closed.
         self.costs: set[int | None] = set()
         self._publishes: dict[str, Publish] = {}
-        #: In the order of their first sending, by exchange.
-        self._order: dict[str, list[int]] = {}
+        #: In which of its lives the process is: each ends with a kill.
+        self._life = 0
+        #: The life and number of what was sent last for the first time, by exchange.
+        self._order: dict[str, tuple[int, int]] = {}
+        #: Whether what earlier lives left may come later: the disk has failed in this one, or it is in several files.
+        self._mixed = False
         self._client: Client
 
     def watch(self, client: Client) -> None:
@@ -290,7 +298,7 @@ class Oracle:
         deadline = self.clock.now + max(longest, QUESTION_LIMIT) + again + SLACK
         # It is known before it can be sent.
         nothing: asyncio.Future[None] = asyncio.Future(loop=self.clock.loop)
-        publish = Publish(message_id, exchange, routing_key, body, nothing, number, valid, deadline)
+        publish = Publish(message_id, exchange, routing_key, body, nothing, number, valid, deadline, self._life)
         self._publishes[message_id] = publish
         publish.future = self._client.publish(
             exchange, routing_key, body, {"message_id": message_id, **properties}, timeout=timeout
@@ -311,18 +319,27 @@ class Oracle:
     def on_sent(self, sending: Sending) -> None:
         """Take note of a message on the wire."""
         publish = self._publishes[sending.message_id]
-        if publish.judged and not publish.future.cancelled() and self.confirms and not self._comes_later(publish):
+        if publish.life < self._life:
+            if not publish.carried:
+                self.fail(f"{publish.message_id} is sent, and was not on the disk when the process started")
+        elif publish.judged and not publish.future.cancelled() and self.confirms and not self._comes_later(publish):
             self.fail(f"{publish.message_id} is sent after its end")
         if not publish.sendings:
-            order = self._order.setdefault(publish.exchange, [])
-            if order and order[-1] > publish.number:
-                self.fail(f"{publish.message_id} leaves after m{order[-1]}, which was published later")
-            order.append(publish.number)
+            self._see_order(publish)
         elif not self.republish:
             self.fail(f"{publish.message_id} is sent twice")
         publish.sendings.append(sending)
         if self.confirms and len(self._unconfirmed()) > self.window:
             self.fail(f"more than {self.window} are unconfirmed")
+
+    def _see_order(self, publish: Publish) -> None:
+        """Messages leave in the order in which they were published, but for one that the disk kept for too long."""
+        if publish.judged and not publish.future.cancelled() and publish.future.exception() is not None:
+            return
+        place, last = (publish.life, publish.number), self._order.get(publish.exchange, (-1, -1))
+        if place < last and (publish.life == last[0] or not self._mixed):
+            self.fail(f"{publish.message_id} leaves after m{last[1]}, which was published later")
+        self._order[publish.exchange] = place
 
     def _comes_later(self, publish: Publish) -> bool:
         """Tell whether a publish that has ended may be sent: it was stored, or nobody knows whether it was."""
@@ -331,14 +348,32 @@ class Oracle:
             isinstance(error, OutcomeUnknown) or (error is None and publish.future.result() is STORED)
         )
 
+    def end_life(self, clock: Clock, on_disk: set[str], files: int) -> None:
+        """Take note that the process was killed, and starts anew on another loop: what had not ended never will."""
+        self.clock = clock
+        self._life += 1
+        self._stuck, self._mixed = ("", 0.0), files > 1
+        for publish in self._publishes.values():
+            if not publish.judged:
+                publish.judged = True
+                publish.future = asyncio.Future(loop=clock.loop)
+                publish.future.cancel()
+            publish.carried = publish.message_id in on_disk
+
     def see_stored(self, on_disk: set[str]) -> None:
-        """Nothing is lost of what was stored: RabbitMQ has confirmed it, or it is on the disk."""
+        """Nothing is lost of what was stored: RabbitMQ has confirmed it, or it is on the disk; nothing else is there."""
+        self.poll()
         for publish in self._publishes.values():
             future = publish.future
-            ended = future.done() and not future.cancelled() and future.exception() is None
+            if not future.done() or future.cancelled():
+                continue
+            error = future.exception()
             confirmed = any(each.confirmed for each in publish.sendings)
-            if ended and future.result() is STORED and publish.message_id not in on_disk and not confirmed:
+            is_there = publish.message_id in on_disk
+            if error is None and future.result() is STORED and not is_there and not confirmed:
                 self.fail(f"{publish.message_id} was stored, and is neither on the disk nor confirmed")
+            if is_there and (isinstance(error, NotReadyError) or publish.valid is False):
+                self.fail(f"{publish.message_id} was not to be sent, and is on the disk: {error}")
 
     def _unconfirmed(self) -> list[Sending]:
         return [
@@ -387,6 +422,7 @@ class Oracle:
             else:
                 self._see_lateness(publish)
         self._see_stuck()
+        self._mixed = self._mixed or bool(self._client.outbox_trouble)
         if self._client.waiting > self.max_waiting + (self.window if self.republish else 0):
             self.fail(f"{self._client.waiting} wait, and {self.max_waiting} may")
 

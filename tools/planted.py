@@ -41,6 +41,7 @@ PUBLISHER: Final = "sprockets_amqp/delivery/publisher.py"
 CONFIRMS: Final = "sprockets_amqp/delivery/confirms.py"
 LINK: Final = "sprockets_amqp/link.py"
 OUTBOX: Final = "sprockets_amqp/outbox.py"
+FOLDER: Final = "sprockets_amqp/delivery/outbox_folder.py"
 
 DEFECTS: Final = (
     Defect("ready sends nothing that waits", STATES, 'on_enter=("send_waiting",),', ""),
@@ -78,6 +79,10 @@ DEFECTS: Final = (
     Defect("what is published passes what is stored", "states/outbox.py", '    Outbox.HOLDING: {"goes out": "is stored"', '    Outbox.HOLDING: {"goes out": "goes out"'),
     Defect("what is stored is numbered backwards", "sprockets_amqp/delivery/outbox_row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
     Defect("what is refused is deleted", OUTBOX, "        self._disk.next.set_asides[key] = words\n", "        self._disk.next.deletes.add(key)\n"),
+    # What only a process that starts anew can notice.
+    Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),
+    Defect("what another client left is thrown away", FOLDER, "        if totals.messages or totals.set_aside:\n", "        if totals.set_aside:\n"),
+    Defect("what is published passes what was left", "states/outbox.py", '    Outbox.OPENING: {"goes out": "waits"', '    Outbox.OPENING: {"goes out": "goes out"'),
     Defect("what was scheduled is not called off", "sprockets_amqp/model.py", "            handle.cancel()\n", "            pass\n"),
 )  # fmt: skip
 

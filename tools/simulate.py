@@ -11,23 +11,21 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import multiprocessing
 import os
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pika import spec
 
 from sprockets_amqp import Access, AMQPException, Client, ConnectionStateError, Topology
-from sprockets_amqp.delivery.outbox_file import OutboxFile
-from sprockets_amqp.delivery.outbox_folder import files
+from sprockets_amqp.delivery import message
+from tools import folders
 from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
 
@@ -57,7 +55,7 @@ class World:
         self.clock: Clock = self.broker.clock
         self._tell = tell
         confirms = choose((True, True, True, True, False))
-        self._folder = tempfile.TemporaryDirectory() if confirms and choose((True, False, False)) else None
+        self._folder = folders.Folder() if confirms and choose((True, False, False)) else None
         self.oracle = Oracle(
             self.clock,
             confirms=confirms,
@@ -75,31 +73,32 @@ class World:
         self._url = "amqp://" + ",".join(("one", "two", "three")[: choose((1, 3))])
         #: Whether what the application does while connecting goes wrong no more.
         self._mended = False
-        self.client = Client(
-            choose((self._url, self._url, self._address)),
-            setup=choose((None, None, self._declare)),
-            io_loop=self.clock.io_loop,
-            enable_confirmations=confirms,
-            republish_unconfirmed=self.oracle.republish,
-            outbox=self._folder.name if self._folder is not None else None,
-            outbox_limit=choose((2**30, 20_000)),
-            fail_on_return=self.oracle.fail_on_return,
-            timeout=choose((0, 2, 30)),
-            confirm_timeout=self.oracle.confirm_timeout,
-            max_unconfirmed=self.oracle.window,
-            max_waiting=self.oracle.max_waiting,
-            reconnect_delay=1,
-            max_reconnect_delay=4,
-            on_return_callback=_raise if raising else _nothing,
-            on_ready_callback=_raise if raising else None,
-            on_unavailable_callback=_raise if raising else None,
-            on_persistent_failure_callback=_raise if raising else None,
-        )
-        self.oracle.watch(self.client)
-        names = [name for name, weight in ACTIONS.items() for _ in range(weight)]
+        self._settings: dict[str, Any] = {
+            "url": choose((self._url, self._url, self._address)),
+            "setup": choose((None, None, self._declare)),
+            "enable_confirmations": confirms,
+            "republish_unconfirmed": self.oracle.republish,
+            "outbox_limit": choose((2**30, 20_000)),
+            "fail_on_return": self.oracle.fail_on_return,
+            "timeout": choose((0, 2, 30)),
+            "confirm_timeout": self.oracle.confirm_timeout,
+            "max_unconfirmed": self.oracle.window,
+            "max_waiting": self.oracle.max_waiting,
+            "reconnect_delay": 1,
+            "max_reconnect_delay": 4,
+            "on_return_callback": _raise if raising else _nothing,
+            "on_ready_callback": _raise if raising else None,
+            "on_unavailable_callback": _raise if raising else None,
+            "on_persistent_failure_callback": _raise if raising else None,
+        }
+        self._start()
+        actions = {**ACTIONS, **(OUTBOX_ACTIONS if self._folder is not None else {})}
+        names = [name for name, weight in actions.items() for _ in range(weight)]
         #: What happens, in order.
         self.schedule = [choose(names) for _ in range(self._random.randint(4, 30))]
         self._mends = choose((True, True, False))
+        #: Whether the client was ready at the end, with nothing left to send.
+        self._sent_all = False
 
     def run(self) -> None:
         """Let all of it happen, and then end; raises Violation where something does not hold."""
@@ -112,6 +111,13 @@ class World:
         if self._mends:
             self._mend()
         self._end()
+
+    def _start(self) -> None:
+        """Make the client of a process that starts, in which messages are numbered from 1."""
+        message._number = itertools.count(1).__next__  # type: ignore[misc] # noqa: SLF001
+        folder = self._folder.name if self._folder is not None else None
+        self.client = Client(io_loop=self.clock.io_loop, outbox=folder, **self._settings)
+        self.oracle.watch(self.client)
 
     def close(self) -> None:
         """Leave nothing."""
@@ -308,9 +314,30 @@ class World:
     def _crash(self) -> None:
         """See that a process that begins with what is on the disk now has everything that was stored."""
         if self._folder is not None:
-            with tempfile.TemporaryDirectory() as copy:
-                shutil.copytree(self._folder.name, copy, dirs_exist_ok=True)
-                self.oracle.see_stored(_on_disk(Path(copy)))
+            with folders.copied(self._folder.name) as copy:
+                self.oracle.see_stored(folders.ids(copy))
+
+    def _kill(self) -> None:
+        """Kill the process at once, and start it anew with what is on the disk."""
+        for peer in self.broker.watched:
+            peer.end_ledgers()
+            peer.lost = True
+        on_disk, left = set[str](), 0
+        if Disk.waiting and self._random.choice((True, False)):
+            # It was done, and nobody had heard of it.
+            Disk.waiting[0]()
+        if self._folder is not None:
+            before, self._folder = self._folder, folders.copied(self._folder.name)
+            if self._random.choice((True, False, False)):
+                folders.rename(self._folder.name)
+            on_disk, left = folders.ids(self._folder.name), folders.count(self._folder.name)
+            self.broker.leave_disk()
+            before.cleanup()
+        self.oracle.see_stored(on_disk)
+        self._shutdowns.clear()
+        self.clock = self.broker.leave_loop()
+        self.oracle.end_life(self.clock, on_disk, left)
+        self._start()
 
     # Time
 
@@ -356,6 +383,9 @@ class World:
             self.settle()
             self._advance(3)
         stopping = any(not task.done() for task in self._shutdowns)
+        if self.client.ready and not stopping and not self._is_well():
+            left = f"{self.client.counters.stored} stored, {self.client.waiting} waiting"
+            raise Violation(f"nothing is wrong, and within {READY_LIMIT} s it did not send what it has: {left}")
         if self.client.recovers and not stopping and not self.client.ready:
             raise Violation(
                 f"nothing is wrong, and within {READY_LIMIT} s it did not get ready: {self.client.condition}"
@@ -363,6 +393,7 @@ class World:
         self.oracle.look()
         if self.client.ready and not stopping:
             self._see_a_message_through()
+            self._sent_all = True
 
     def _is_well(self) -> bool:
         client = self.client
@@ -397,7 +428,7 @@ class World:
             self._stall_disk()
         self.turn()
         if self._folder is not None:
-            self.oracle.see_stored(_on_disk(Path(self._folder.name)))
+            self._see_disk(self._folder.name)
         self.oracle.finish()
         self.oracle.look()
         left = [*self.clock.timers(), *asyncio.all_tasks(self.clock.loop)]
@@ -406,26 +437,23 @@ class World:
         if self.clock.escaped:
             raise Violation(f"raised into the loop: {self.clock.escaped}")
 
+    def _see_disk(self, folder: str) -> None:
+        """Nothing that was stored is lost, and nothing is left that was to be sent where all was."""
+        self.oracle.see_stored(folders.ids(folder))
+        if self._sent_all:
+            self.oracle.see_stored(folders.ids(folder, "set_aside IS NOT NULL"))
+            if left := folders.ids(folder, "set_aside IS NULL"):
+                raise Violation(f"everything was sent, and the disk still has {left}")
+
 
 #: What may happen, and how often in proportion.
 ACTIONS: Final = {
     "publish": 12, "publish_nonsense": 1, "cancel": 3, "connect": 2, "close": 1, "shutdown": 1,
     "answer_connecting": 4, "settle": 10, "deliver": 4, "deliver_torn": 4, "confirm": 4, "confirm_all": 3,
     "confirm_oddly": 2, "alarm": 3, "slow_down": 2, "flow": 2, "close_channel": 2, "close_connection": 2,
-    "lose_connection": 3, "lose_exchange": 2, "silence": 1, "cost": 1, "turn": 4, "pass": 6, "stall_disk": 1, "crash": 1,
+    "lose_connection": 3, "lose_exchange": 2, "silence": 1, "cost": 1, "turn": 4, "pass": 6,
 }  # fmt: skip
-
-
-def _on_disk(folder: Path) -> set[str]:
-    """Return the ids of what is in a folder, as the next process finds it."""
-    found: set[str] = set()
-    for path in files(folder):
-        file = OutboxFile(path)
-        try:
-            found.update(row.message_id for row in file.rows())
-        finally:
-            file.close()
-    return found
+OUTBOX_ACTIONS: Final = {"stall_disk": 5, "crash": 1, "kill": 6}
 
 
 class _Broker(Broker):

@@ -36,6 +36,7 @@ class Disk:
         self._on_done = on_done
         self._on_silence = on_silence
         self._running: Batch | None = None
+        self._telling = False
         self._limit: asyncio.TimerHandle | None = None
         self._executor: Executor | None = None
 
@@ -51,7 +52,7 @@ class Disk:
 
     def submit(self) -> None:
         """Run the next batch, unless it is empty or another is running."""
-        if self._running is not None or self.next.empty:
+        if self._running is not None or self._telling or self.next.empty:
             return
         batch, self.next = self.next, Batch()
         self._running = batch
@@ -81,5 +82,10 @@ class Disk:
         if batch.close and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
-        self._on_done(batch, future.result())
+        # Until all is told, what is to be done in consequence is known to be in the next batch.
+        self._telling = True
+        try:
+            self._on_done(batch, future.result())
+        finally:
+            self._telling = False
         self.submit()
