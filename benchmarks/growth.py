@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from benchmarks.broker import Broker, running_broker
 from benchmarks.kinds import CLIENTS, KINDS, MEMORY, Kind
 from benchmarks.record import HERE, RECORD, write_all
 from benchmarks.results import Grown, Results, read
+from tools.rabbitmq import Node
 
 #: The names of all that can be measured.
 NAMES = [*(kind.name for kind in KINDS), MEMORY]
@@ -61,28 +62,31 @@ def _parser() -> argparse.ArgumentParser:
 async def measure(kinds: list[Kind], rounds: int, minutes: int) -> dict[tuple[str, int], list[Grown]]:
     """Measure kinds at their numbers, so many rounds; and memory for so many minutes, unless they are 0."""
     growth: dict[tuple[str, int], list[Grown]] = {(kind.name, each): [] for kind in kinds for each in kind.numbers}
+    if any(name == CLIENTS for name, _ in growth):
+        async with Node("benchmark") as node:
+            for turn, name, number in _turns(growth, rounds):
+                if name == CLIENTS:
+                    growth[name, number].append(await measure_return(node, number))
+                    _tell(turn, name, number, growth[name, number][-1])
     with tempfile.TemporaryDirectory() as folder:
         async with running_broker(Path(folder)) as broker:
             exchanges = [number for name, number in growth if name == "exchanges"]
             await broker.declare_exchanges(max(exchanges, default=0))
-            # The clients restart the node: what was declared is gone then.
-            for names in (set(NAMES) - {CLIENTS}, {CLIENTS}):
-                for turn in range(1, rounds + 1):
-                    for (name, number), measured in growth.items():
-                        if name in names:
-                            measured.append(await _measure_one(broker, name, number))
-                            _tell(turn, name, number, measured[-1])
-                if minutes and MEMORY in names:
-                    print(f"{MEMORY}: {minutes} minutes", flush=True)
-                    growth[MEMORY, minutes] = [await measure_memory(broker, minutes)]
+            for turn, name, number in _turns(growth, rounds):
+                if name != CLIENTS:
+                    await broker.empty_queue()
+                    growth[name, number].append(await _measured(name, number, broker.node.url))
+                    _tell(turn, name, number, growth[name, number][-1])
+            if minutes:
+                print(f"{MEMORY}: {minutes} minutes", flush=True)
+                growth[MEMORY, minutes] = [await measure_memory(broker, minutes)]
     return growth
 
 
-async def _measure_one(broker: Broker, name: str, number: int) -> Grown:
-    if name == CLIENTS:
-        return await measure_return(broker, number)
-    await broker.empty_queue()
-    return await _measured(name, number, broker.node.url)
+def _turns(growth: dict[tuple[str, int], list[Grown]], rounds: int) -> Iterator[tuple[int, str, int]]:
+    for turn in range(1, rounds + 1):
+        for name, number in list(growth):
+            yield turn, name, number
 
 
 async def measure_memory(broker: Broker, minutes: int) -> Grown:
@@ -101,10 +105,9 @@ async def measure_memory(broker: Broker, minutes: int) -> Grown:
         closing.cancel()
 
 
-async def measure_return(broker: Broker, number: int) -> Grown:
+async def measure_return(node: Node, number: int) -> Grown:
     """Have so many clients lose their node, which is killed and started, and return to it."""
     of_each = [len(range(number)[place::PROCESSES]) for place in range(min(PROCESSES, number))]
-    node = broker.node
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(LIMIT):
         every = [await stack.enter_async_context(_process(CLIENTS, each, node.url)) for each in of_each]
         for process in every:

@@ -11,8 +11,8 @@ from benchmarks.tables import number, table
 if TYPE_CHECKING:
     from benchmarks.results import Grown, Record, Results
 
-#: How much more one may cost among the most than among those where it costs least, to be called linear: the processor's
-#: caches hold less and less of what many need.
+#: How much more one may cost where there are 100 times as many, to be called linear: the processor's caches hold
+#: less of what they need.
 LINEAR = 1.5
 
 
@@ -33,6 +33,7 @@ def summary(record: Record) -> str:
             results.name,
             *(f"{numbers[at]:,}" for at in (0, -1)),
             " to ".join(_cell(results, kind, numbers[at], kind.columns[0]) for at in (0, -1)),
+            number(results.grown(kind.name, numbers[-1], "gc"), "{:.1f} µs", 1e6),
             f"{growth(results, kind):.2f}",
             verdict(results, kind),
         )
@@ -41,24 +42,33 @@ def summary(record: Record) -> str:
         if len(numbers := results.numbers(kind.name)) > 1
     ]
     memories = "".join(f"\n{results.name}: {text}" for results in record.values() if (text := memory(results)))
-    return table(("what grows", "on", "from", "to", "takes", "over the least", ""), rows) + memories
+    return (
+        table(
+            ("what grows", "on", "from", "to", "one takes", "of it Python's collector", "at 100 times as many", ""),
+            rows,
+        )
+        + memories
+    )
 
 
 def growth(results: Results, kind: Kind) -> float:
-    """Return what one costs among the most over what it costs at the least; or how long all take over any fewer."""
-    *fewer, most = (
-        _known(results.grown(kind.name, each, kind.cost)) for each in results.numbers(kind.name) if each >= kind.judged
-    )
-    return most / (max(fewer) if kind.together else min(fewer))
+    """Return what one costs among the most over what it costs among a hundredth, or how long all take over these."""
+    few, most = _compared(results, kind)
+    return _known(results.grown(kind.name, most, kind.cost)) / _known(results.grown(kind.name, few, kind.cost))
 
 
 def verdict(results: Results, kind: Kind) -> str:
     """Say how it grows: linear where each costs about the same, however many there are."""
-    *_, fewer, most = results.numbers(kind.name)
-    found = growth(results, kind)
+    few, most = _compared(results, kind)
     if kind.together:
-        return "better than linear" if found < most / fewer / LINEAR else "linear"
-    return "linear" if found <= LINEAR else "more than linear"
+        return "better than linear" if growth(results, kind) < most / few / LINEAR else "linear"
+    return "linear" if growth(results, kind) <= LINEAR else "more than linear"
+
+
+def _compared(results: Results, kind: Kind) -> tuple[int, int]:
+    """Return the most, and before it a hundredth of that: where there are few, other things decide."""
+    *fewer, most = results.numbers(kind.name)
+    return max(each for each in fewer if each * 100 <= most), most
 
 
 def memory(results: Results) -> str:
@@ -104,13 +114,11 @@ def _cell(results: Results, kind: Kind, at: int, column: Column) -> str:
 
 
 def _sentence(results: Results, kind: Kind) -> str:
-    numbers = results.numbers(kind.name)
-    if len(numbers) < 2:
+    if len(results.numbers(kind.name)) < 2:
         return ""
-    compared = f"{verdict(results, kind).capitalize()}: {numbers[-1]:,}"
-    if kind.together:
-        return f"{compared} take {growth(results, kind):.2f} times as long as any fewer."
-    return f"{compared} make a message cost {growth(results, kind):.2f} times what it costs at the least."
+    few, most = _compared(results, kind)
+    times = f"{verdict(results, kind).capitalize()}: {most:,} take {growth(results, kind):.2f} times"
+    return f"{times} as long as {few:,}." if kind.together else f"{times} as much for each as {few:,}."
 
 
 def _known(value: float | None) -> float:

@@ -129,7 +129,7 @@ async def test_memory_is_measured(measured: Broker) -> None:
 
 async def test_clients_return_to_their_node(node: Node) -> None:
     """All come back, and the node says when."""
-    found = await growth.measure_return(Broker(node, Path()), 3)
+    found = await growth.measure_return(node, 3)
     assert found["last"] > 0
     assert 1 <= found["peak"] <= 3
 
