@@ -63,7 +63,7 @@ DEFECTS: Final = (
     Defect("what is sent again is turned around", PUBLISHER, "reversed(list(keep))", "list(keep)"),
     Defect("confirm_timeout is looked at once", PUBLISHER, "                self._confirm_timer = self._loop.call_later(remaining, self._expire_unconfirmed)\n                return", "                return"),
     Defect("refused, although it was sent before", PUBLISHER, "    if not message.sent_at:\n        return ExchangeRefused", "    if True:\n        return ExchangeRefused"),
-    Defect("given up, although it was sent before", PUBLISHER, "        if message.sent_at:\n            self.end", "        if False:\n            self.end"),
+    Defect("given up, although it was sent before", PUBLISHER, "            if message.sent_at\n            else NotReady", "            if False\n            else NotReady"),
     Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(message)\n                self._send(message)", "                self._send(message)\n                self._leave(message)"),
     Defect("another body is sent", "sprockets_amqp/delivery/message.py", "            self.body = body if type(body) is bytes", "            self.body = b'' if type(body) is bytes"),
     Defect("everything is given up", PUBLISHER, "        link.publish(message.method, message.properties, message.body)\n", "        self.give_up(message, 'no')\n        return\n"),
