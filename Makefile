@@ -53,7 +53,7 @@ demo: $(VENV)/.run
 # Tests spend much of their time waiting for a broker, so several share the machine. Tests named with T run alone:
 # make test T=tests/test_client.py
 test: $(VENV)/.dev
-	@.ci/setup broker diagrams browser terminal prometheus git
+	@.ci/setup broker diagrams browser terminal prometheus git curl
 	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
 
 # The markers come from the fixtures that a test uses; see tests/conftest.py.
