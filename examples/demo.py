@@ -30,7 +30,7 @@ from tools.rabbitmq import Node, NodeFailed, scripts
 
 #: Seconds within which RabbitMQ, the application and the message must be there.
 LIMIT = 60
-#: The demo's own exchange and queue: nobody else sees its events.
+#: The demo's own exchange and queue, so that no one else sees its events.
 NAME = f"sprockets-amqp-demo-{uuid.uuid4().hex[:8]}"
 
 

@@ -82,7 +82,7 @@ class Disk:
         if batch.close and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
-        # Until all is told, what is to be done in consequence is known to be in the next batch.
+        # Until everything is reported, what has to be done as a result goes into the next batch.
         self._telling = True
         try:
             self._on_done(batch, future.result())
