@@ -176,7 +176,7 @@ async def clients(number: int, url: str) -> Grown:
     await asyncio.gather(*gone)
     await asyncio.gather(*(client.wait_for(amqp.State.READY, timeout=300) for client in every))
     print(time.time(), flush=True)
-    # The node is asked for its connections meanwhile.
+    # While they return, the node is asked for its connections.
     await asyncio.to_thread(sys.stdin.read)
     await asyncio.gather(*(client.shutdown() for client in every))
     return {}

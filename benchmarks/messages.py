@@ -14,7 +14,7 @@ Given = Literal["properties", "headers", "none"]
 Properties = dict[str, Any]
 Giver = Callable[[], Properties | None]
 
-# Making an id is the application's business, and costs the same whoever publishes: one that is counted up costs least.
+# Making an id is the application's business, and costs every client the same: one that is counted up costs least.
 _number = itertools.count(1).__next__
 _run = os.urandom(8).hex()
 _trace = os.urandom(16).hex()

@@ -260,7 +260,7 @@ class Link:
             LOGGER.debug("renewing the secret on %s: %r", connection, error)
 
     def close_connection(self) -> None:
-        """Close the connection; `Events` is told when RabbitMQ has answered."""
+        """Close the connection; RabbitMQ's answer arrives through `Events`."""
         assert self.connection is not None
         try:
             self.connection.close()

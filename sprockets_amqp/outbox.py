@@ -233,7 +233,7 @@ class OutboxModel(Model, Keeper):
         for message, deadline in self._publisher.take_waiting():
             problem = self._store(Entry(message, None, deadline))
             if problem:
-                self._publisher.give_up(message, problem)
+                self._publisher.give_up(message, problem, storable=False)
 
     def _note_backlog(self) -> None:
         if self._knows("backlog_began"):
@@ -360,9 +360,10 @@ class OutboxModel(Model, Keeper):
 
     def fill_line(self) -> None:
         """Put messages that are being written in line, if nothing is ahead of them and they may be sent."""
-        if self._behind and not self._backlog and self._gate.publishable:
+        room = LOAD - self._to_send
+        if self._behind and room > 0 and not self._backlog and self._gate.publishable:
             # Lost messages have come back behind later ones.
-            for key in sorted(self._behind)[: max(0, LOAD - self._to_send)]:
+            for key in sorted(self._behind)[:room]:
                 entry = self._behind[key]
                 if not entry.message.future.done():
                     del self._behind[key]

@@ -6,7 +6,6 @@ https://faststream.ag2.ai. Everything else in the table is tried here.
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.command import bare_environment
 from tests.support.documents import Document
 from tools.documents import ROOT
 
@@ -75,8 +75,9 @@ def columns() -> list[str]:
 
 def run(*command: object) -> str:
     """Run a command in the project's folder; returns what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AMQP_"))}
-    done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=ROOT, env=bare_environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

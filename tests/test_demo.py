@@ -1,6 +1,5 @@
 """`make demo`, as whoever meets the project first runs it."""
 
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.command import bare_environment
 from tools.rabbitmq import Node
 
 ROOT: Final = Path(__file__).parent.parent
@@ -32,11 +32,10 @@ sys.exit(demo.run())
 
 def begun(url: str, folder: Path, *command: str) -> subprocess.Popen[str]:
     """The demo, begun; all that it starts carries the folder in its environment."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AMQP_", "RABBITMQ_"))}
     return subprocess.Popen(
         [sys.executable, "-W", "error", *(command or ("-m", "examples.demo"))],
         cwd=ROOT,
-        env={**environment, "AMQP_URL": url, "TMPDIR": str(folder)},
+        env={**bare_environment(), "AMQP_URL": url, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

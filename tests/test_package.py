@@ -1,7 +1,6 @@
 """What users install: the sdist and the wheel, far from the checkout."""
 
 import configparser
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.command import bare_environment
 from tools import matrix
 
 #: What is built once is built by one of the workers.
@@ -53,11 +53,10 @@ MISTAKES: Final = {
 
 def run(*command: object, cwd: Path) -> str:
     """Run a command; returns what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AMQP_"))}
     done = subprocess.run(
         [*map(str, command)],
         cwd=cwd,
-        env=environment,
+        env=bare_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -25,6 +25,7 @@ from examples.demo import on_broker
 from examples.first_event import Events, declare
 from sprockets_amqp import errors
 from sprockets_amqp.testing import Broker
+from tests.support.command import bare_environment
 from tests.support.documents import Document
 from tools.documents import ROOT
 from tools.rabbitmq import Node, free_port
@@ -84,11 +85,10 @@ def test_the_commands_install_it(tmp_path: Path) -> None:
     script = "\n".join(
         ["set -e", *README.commands("Install it"), "pip --disable-pip-version-check list --format freeze"]
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AMQP_"))}
     done = subprocess.run(
         ["sh", "-c", f'python3() {{ {shlex.quote(sys.executable)} "$@"; }}\n{script}'],
         cwd=folder,
-        env=environment,
+        env=bare_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,7 +1,6 @@
 """`make dist` builds what an index shows well: links in the README work, and the metadata names the repository."""
 
 import email
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Final
 import pytest
 from readme_renderer import markdown
 
+from tests.support.command import bare_environment
 from tests.support.documents import Document
 from tools import release
 from tools.documents import ROOT
@@ -52,11 +52,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_dist(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Do in the repository what `make dist` does."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         [sys.executable, "-m", "tools.release", *arguments],
         cwd=folder,
-        env=environment,
+        env=bare_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

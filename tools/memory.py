@@ -84,7 +84,7 @@ class Broker(testing.Broker):
         return super().install()
 
     def uninstall(self) -> None:
-        """Be nobody's any more, and have threads write to the disk."""
+        """Stop serving, and have threads write to the disk again."""
         module: Any = disk
         module.ThreadPoolExecutor = ThreadPoolExecutor
         # Those of a client that a test left.

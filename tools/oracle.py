@@ -219,7 +219,7 @@ class WatchedPeer(Peer):
         super().drop_later(error)
 
     def end_ledgers(self) -> None:
-        """Take note that nothing more will arrive."""
+        """Record that nothing more will arrive."""
         for number in list(self.ledgers):
             self._forget_ledger(number)
 
@@ -317,7 +317,7 @@ class Oracle:
             self.fail(f"{message_id} has another body on the wire: {body[:20]!r}")
 
     def on_sent(self, sending: Sending) -> None:
-        """Take note of a message on the wire."""
+        """Record a message on the wire."""
         publish = self._publishes[sending.message_id]
         if publish.life < self._life:
             if not publish.carried:
@@ -342,14 +342,14 @@ class Oracle:
         self._order[publish.exchange] = place
 
     def _comes_later(self, publish: Publish) -> bool:
-        """Tell whether a publish that has ended may be sent: it was stored, or nobody knows whether it was."""
+        """Return whether a publish that has ended may be sent: it was stored, or nobody knows whether it was."""
         error = publish.future.exception()
         return self.stores and (
             isinstance(error, OutcomeUnknown) or (error is None and publish.future.result() is STORED)
         )
 
     def end_life(self, clock: Clock, on_disk: set[str], files: int) -> None:
-        """Take note that the process was killed, and starts anew on another loop: what had not ended never will."""
+        """Record that the process was killed, and starts again on another loop: what had not ended never will."""
         self.clock = clock
         self._life += 1
         self._stuck, self._mixed = ("", 0.0), files > 1
@@ -402,7 +402,7 @@ class Oracle:
             self.fail(f"it is {name} for {self.clock.now - self._stuck[1]:g} s")
 
     def fail(self, what: str) -> None:
-        """Take note of what does not hold: pika and the loop would swallow what is raised."""
+        """Record what does not hold: pika and the loop would swallow what is raised."""
         self.violations.append(what)
 
     def look(self) -> None:

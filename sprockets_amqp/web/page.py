@@ -25,7 +25,7 @@ from .status import COUNTERS, describe_change, iso, snapshot
 TICK: Final = 1.0
 #: Seconds after which something is sent even if nothing changed: proxies close idle connections.
 HEARTBEAT: Final = 15.0
-#: How many pages may follow one client at a time; others are told to try again.
+#: How many pages may follow one client at a time; others are asked to try again later.
 MAX_STREAMS: Final = 100
 #: Milliseconds after which a browser that lost its connection reconnects.
 RETRY: Final = 3000

@@ -17,7 +17,6 @@ import sprockets_amqp as amqp
 from examples.application import Events
 from sprockets_amqp import bounded_log, lifecycle
 from sprockets_amqp.delivery import exchanges
-from sprockets_amqp.outbox import OutboxModel
 from sprockets_amqp.testing import Broker
 from sprockets_amqp.web import page, status
 from sprockets_amqp.wire import transport
@@ -207,14 +206,9 @@ def test_a_foreign_file_in_the_outbox_is_logged_as_shown(
     (tmp_path / "amqp.1.outbox").unlink()
     client = amqp.Client("amqp://broker", outbox=str(tmp_path))
     amqp_broker.run(client.wait_for(amqp.State.READY))
-    amqp_broker.run(_opened(client._lifecycle.outbox))
+    amqp_broker.run(client.flush())
     (sample,) = (row[1] for row in PAGE.rows("The outbox") if "amqp.3" in row[1])
     assert sample.replace("/var/lib/events", str(tmp_path)) in caplog.messages
-
-
-async def _opened(outbox: OutboxModel) -> None:
-    while outbox._knows("files_opened"):
-        await asyncio.sleep(0.01)
 
 
 UNDER_CONFIGURATION: Final = """
@@ -224,9 +218,9 @@ import sprockets_amqp as amqp
 {block}
 
 async def main():
-    async with amqp.Client(sys.argv[1], timeout=0.01) as client:
-        await client.wait_for(amqp.State.CLOSED)
-        await asyncio.sleep(0.1)
+    lasts = asyncio.Event()
+    async with amqp.Client(sys.argv[1], timeout=0.01, on_persistent_failure_callback=lambda _: lasts.set()):
+        await lasts.wait()
 
 asyncio.run(main())
 """

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from examples.demo import on_broker
+from tests.support.command import bare_environment
 from tests.support.documents import Document
 from tools.documents import ROOT
 from tools.rabbitmq import Node, free_port, scripts
@@ -84,11 +85,15 @@ async def test_the_page_from_its_first_command_to_its_last(node: Node, package: 
     """Everything is answered, queued and logged as the page shows it."""
     port = str(free_port())
     (package / "events.py").write_text(START.block("Write the application", "python").replace("8000", port))
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("AMQP_", "RABBITMQ_"))}
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", script().replace("8000", port).replace("localhost:5672", f"localhost:{node.port}")),
         cwd=package,
-        env={**variables, **VARIABLES, "PATH": f"{debian}:{os.environ['PATH']}", "CURL_HOME": debian.partition(":")[0]},
+        env={
+            **bare_environment(),
+            **VARIABLES,
+            "PATH": f"{debian}:{os.environ['PATH']}",
+            "CURL_HOME": debian.partition(":")[0],
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,

@@ -17,7 +17,11 @@ WARNINGS_ARE_ERRORS: Final = ("-W", "error", "-W", "ignore:There is no current e
 #: Seconds that a command may take.
 RUN_LIMIT: Final = 90.0
 
-_NO_SETTINGS = {name: value for name, value in os.environ.items() if not name.startswith(("AMQP_", "RABBITMQ_"))}
+
+def bare_environment() -> dict[str, str]:
+    """Return the environment without what would configure Python, this client, or RabbitMQ."""
+    prefixes = ("PYTHON", "AMQP_", "RABBITMQ_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ async def start(*arguments: str, **variables: str) -> asyncio.subprocess.Process
     return await asyncio.create_subprocess_exec(
         COMMAND,
         *arguments,
-        env={**_NO_SETTINGS, **variables},
+        env={**bare_environment(), **variables},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
