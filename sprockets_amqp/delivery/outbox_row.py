@@ -17,6 +17,8 @@ OVERHEAD: Final = 200
 #: A stored message: its file (0 is the client's own), and its number in it.
 Key = tuple[int, int]
 OWN: Final = 0
+#: Most messages have no further routing keys in their headers.
+NO_COPIES: Final = "[]"
 
 
 class Row(NamedTuple):
@@ -68,10 +70,7 @@ class Row(NamedTuple):
 def checksum(row: Row) -> int:
     """Compute the checksum of everything that is sent."""
     words = "\0".join((row.message_id, row.exchange, row.routing_key, row.user_id or "", row.copies))
-    found = zlib.crc32(words.encode(errors="surrogatepass"))
-    for octets in (row.method, row.properties, row.body):
-        found = zlib.crc32(octets, found)
-    return found
+    return zlib.crc32(b"".join((words.encode(errors="surrogatepass"), row.method, row.properties, row.body)))
 
 
 class Totals(NamedTuple):
@@ -148,7 +147,7 @@ def row_of(message: Message) -> Row:
         message.exchange,
         message.routing_key,
         message.user_id,
-        json.dumps(message.copies),
+        json.dumps(message.copies) if message.copies else NO_COPIES,
         message.method,
         message.properties,
         message.body,
@@ -159,7 +158,7 @@ def row_of(message: Message) -> Row:
 
 def message_of(key: Key, row: Row, loop: asyncio.AbstractEventLoop) -> Message:
     """Make a message from a row; its publish has ended, or belongs to another process."""
-    copies = tuple((name, tuple(keys)) for name, keys in json.loads(row.copies))
+    copies = tuple((name, tuple(keys)) for name, keys in json.loads(row.copies)) if row.copies != NO_COPIES else ()
     return Message.restored(
         loop.create_future(),
         key,
