@@ -31,6 +31,11 @@ class CountingDict(dict[int, Any]):
         self.touched += 1
         return super().pop(key, *default)
 
+    def get(self, key: int, default: Any = None) -> Any:
+        """Count a look."""
+        self.touched += 1
+        return super().get(key, default)
+
     def values(self) -> Any:
         """Count each value that is handed out."""
         return self._counted(super().values())
@@ -150,6 +155,32 @@ def test_out_of_order_confirms_leave_no_trace_behind() -> None:
     assert list(confirms) == [10_001]
     assert confirms.settle(10_001, multiple=True) == [10_001]
     assert entries.touched <= 4
+
+
+def test_finding_goes_on_after_the_last_that_was_found() -> None:
+    """Entries that are alike are found one after the other, skipping confirmed ones, and anew on the next channel."""
+    confirms: Confirms[str] = Confirms()
+    for name in ("a", "b", "a", "a"):
+        confirms.add(name)
+    confirms.settle(3, multiple=False)
+    found = []
+    while confirms.find(lambda name: name == "a"):
+        found.append(confirms._found)
+    assert found == [1, 4]
+    assert confirms.find(lambda name: name == "b") is None
+    confirms.clear()
+    confirms.add("a")
+    assert confirms.find(lambda name: name == "a") == "a"
+
+
+def test_finding_all_looks_at_each_once() -> None:
+    """A thousand returns among a thousand messages in flight cost a thousand looks, not half a million."""
+    confirms = ledger(1000)
+    entries = CountingDict(confirms._entries)
+    confirms._entries = entries
+    for number in range(1, 1001):
+        assert confirms.find(f"m{number}".__eq__) == f"m{number}"
+    assert entries.touched <= 1000
 
 
 def test_one_slow_confirm_makes_no_look_slow() -> None:

@@ -26,6 +26,7 @@ class Confirms(Generic[T]):
         self._entries: dict[int, T] = {}
         self._lowest = 1
         self._last = 0
+        self._found = 0
         self._when_empty: Callable[[], object] | None = None
 
     def __len__(self) -> int:
@@ -64,6 +65,18 @@ class Confirms(Generic[T]):
             self._tell_empty()
         return settled
 
+    def find(self, is_wanted: Callable[[T], bool]) -> T | None:
+        """Return the first unconfirmed entry that is wanted, after the one found last; None if there is none.
+
+        However many are found in this way, each entry is looked at once.
+        """
+        for tag in range(max(self._lowest, self._found + 1), self._last + 1):
+            entry = self._entries.get(tag)
+            if entry is not None and is_wanted(entry):
+                self._found = tag
+                return entry
+        return None
+
     def was_issued(self, delivery_tag: int) -> bool:
         """Return whether a message with this tag was sent on the channel, settled or not."""
         return 0 < delivery_tag <= self._last
@@ -72,7 +85,7 @@ class Confirms(Generic[T]):
         """Take out everything, in order, and number from 1 again: the channel is gone."""
         lost = list(self)
         self._entries.clear()
-        self._lowest, self._last = 1, 0
+        self._lowest, self._last, self._found = 1, 0, 0
         self._when_empty = None
         return lost
 

@@ -233,15 +233,11 @@ class Publisher:
         self.counters.returned += 1
         if not self._settings.fail_on_return:
             return
-        # Returns come in the order of sending, so the first match is the one, even if ids repeat.
-        for message in self._confirms:
-            if message.returned is None and (message.message_id, message.exchange, message.routing_key) == (
-                message_id,
-                exchange,
-                routing_key,
-            ):
-                message.returned = reply
-                return
+        # Returns come in the order of sending, so the next match is the one, even if ids repeat.
+        wanted = message_id, exchange, routing_key
+        message = self._confirms.find(lambda each: (each.message_id, each.exchange, each.routing_key) == wanted)
+        if message is not None:
+            message.returned = reply
 
     # The line
 
