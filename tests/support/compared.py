@@ -1,6 +1,6 @@
-"""What becomes of publishes in trouble, in one library: `python -m tests.support.compared aio-pika` prints it as JSON.
+"""What becomes of publishes in trouble, in each library: `python -m tests.support.compared` prints it as JSON.
 
-It starts a RabbitMQ node of its own. It runs where the library is installed, and imports no other.
+It starts a RabbitMQ node of its own, and runs where the libraries are installed.
 """
 
 # What is imported here is installed by tests/test_compared.py.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tools.rabbitmq import Node
@@ -198,40 +197,58 @@ async def with_a_missing_exchange(library: Library, node: Node) -> str:
     return one
 
 
-async def in_an_outage(library: Library, node: Node) -> dict[str, str]:
+async def in_an_outage(libraries: dict[str, Library], node: Node) -> dict[str, dict[str, str]]:
     """Return what becomes of a message in flight, of one published while RabbitMQ is away, and of those afterwards."""
-    assert await outcome(library.publish(EXCHANGE)) == "confirmed"
+    for library in libraries.values():
+        assert await outcome(library.publish(EXCHANGE)) == "confirmed"
     await node.store_definitions()
     node.pause()
-    in_flight = library.publish(EXCHANGE)
+    in_flight = {name: library.publish(EXCHANGE) for name, library in libraries.items()}
     await asyncio.sleep(WRITTEN)
     await node.kill()
-    found = {"in flight": await outcome(in_flight)}
-    away = library.publish(EXCHANGE)
+    ended = await outcomes(in_flight)
+    away = {name: library.publish(EXCHANGE) for name, library in libraries.items()}
     await node.start()
-    found["away"] = await outcome(away)
-    for _ in range(BACK * 5):
-        found["afterwards"] = await outcome(library.publish(EXCHANGE))
-        if found["afterwards"] == "confirmed":
-            break
-        await asyncio.sleep(0.2)
+    ended_away = await outcomes(away)
+    found = {name: {"in flight": ended[name], "away": ended_away[name]} for name in libraries}
+    for name, library in libraries.items():
+        found[name]["afterwards"] = await afterwards(library)
     return found
 
 
-async def main(name: str) -> dict[str, str]:
-    """Bring the library into each trouble, with a connection of its own."""
+async def outcomes(publishes: dict[str, Awaitable[object]]) -> dict[str, str]:
+    """Return what becomes of a publish of each library."""
+    return dict(zip(publishes, await asyncio.gather(*map(outcome, publishes.values())), strict=True))
+
+
+async def afterwards(library: Library) -> str:
+    """Return what becomes of a message once RabbitMQ is back, and the library has had the time to notice."""
+    for _ in range(BACK * 5):
+        if await outcome(library.publish(EXCHANGE)) == "confirmed":
+            break
+        await asyncio.sleep(0.2)
+    return await outcome(library.publish(EXCHANGE))
+
+
+async def main() -> dict[str, dict[str, str]]:
+    """Bring the libraries into each trouble, with connections of their own."""
+    found = {}
     async with Node() as node:
-        library = LIBRARIES[name]()
-        await library.open(node.url)
-        found = {"others": await with_a_missing_exchange(library, node)}
-        await library.close()
-        library = LIBRARIES[name]()
-        await library.open(node.url)
-        found |= await in_an_outage(library, node)
-        await library.close()
-        return found
+        for name, kind in LIBRARIES.items():
+            library = kind()
+            await library.open(node.url)
+            found[name] = {"others": await with_a_missing_exchange(library, node)}
+            await library.close()
+        libraries = {name: kind() for name, kind in LIBRARIES.items()}
+        for library in libraries.values():
+            await library.open(node.url)
+        for name, each in (await in_an_outage(libraries, node)).items():
+            found[name] |= each
+        for library in libraries.values():
+            await library.close()
+    return found
 
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    print(json.dumps(asyncio.run(main(sys.argv[1]))))
+    print(json.dumps(asyncio.run(main())))
