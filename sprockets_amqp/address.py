@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import math
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -182,7 +183,7 @@ class Address:
             given: object = answer.valid_for
             answer = answer.url
             if given is not None:
-                if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
+                if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= sys.float_info.max:
                     return "returned a valid_for that is not a number of seconds above 0"
                 valid_for = float(given)
         if not isinstance(answer, str):

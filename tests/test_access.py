@@ -115,6 +115,7 @@ def test_each_round_begins_with_the_question_and_a_lost_connection_begins_a_roun
         ("http://broker", "Directory() returned a URL that cannot be used: it must begin with amqp:// or amqps://"),
         (Access(url(), valid_for=0), "Directory() returned a valid_for that is not a number of seconds above 0"),
         (Access(url(), valid_for=float("nan")), "returned a valid_for that is not a number of seconds above 0"),
+        (Access(url(), valid_for=10**400), "returned a valid_for that is not a number of seconds above 0"),
         (Access(5), "returned an object of type int instead of a URL"),  # type: ignore[arg-type]
     ],
 )
