@@ -546,7 +546,7 @@ class Client(Bound):
     ) -> None:
         """Called by pika with each returned message: hand it to on_return, or log it as critical."""
         reply = (method.reply_code or 0, str(method.reply_text))
-        self._core.publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties.message_id)
+        self._core.publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties, body)
         if self.on_return is not None:
             callback = self.on_return
             self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final, Self, TypedDict
 from uuid import UUID
 
+from pika.spec import BasicProperties
+
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import shown
 
@@ -163,6 +165,13 @@ class Message:
         address = self.exchange, self.routing_key, self.user_id, self.copies
         octets = self.method, self.properties, self.body
         return self.restored(future, self.key, self.message_id or "", address, octets, self.refusals)
+
+    def has(self, properties: BasicProperties) -> bool:
+        """Return whether these are its properties, decoded, but for the header BCC: RabbitMQ removes it."""
+        own, theirs = dict(vars(BasicProperties().decode(self.properties))), dict(vars(properties))
+        for each in (own, theirs):
+            each["headers"] = {name: value for name, value in (each["headers"] or {}).items() if name != "BCC"}
+        return own == theirs
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
+from pika.spec import BasicProperties
 
 from sprockets_amqp.bounded_log import BoundedLog
 from sprockets_amqp.errors import (
@@ -228,14 +229,18 @@ class Publisher:
         if self._line:
             self.send_waiting()
 
-    def on_return(self, reply: tuple[int, str], exchange: str, routing_key: str, message_id: str | None) -> None:
+    def on_return(
+        self, reply: tuple[int, str], exchange: str, routing_key: str, properties: BasicProperties, body: bytes
+    ) -> None:
         """Record that a message was unroutable; its ack follows (https://www.rabbitmq.com/docs/publishers#unroutable)."""
         self.counters.returned += 1
         if not self._settings.fail_on_return:
             return
-        # Returns come in the order of sending, so the next match is the one, even if ids repeat.
-        wanted = message_id, exchange, routing_key
-        message = self._confirms.find(lambda each: (each.message_id, each.exchange, each.routing_key) == wanted)
+        # Returns come in the order of sending, so of messages that are alike, the next is the one. Ids may repeat, and
+        # headers may decide where a message goes.
+        wanted = exchange, routing_key, body
+        alike = functools.partial(_is_like, wanted, properties.message_id)
+        message = self._confirms.find(lambda each: alike(each) and each.has(properties)) or self._confirms.find(alike)
         if message is not None:
             message.returned = reply
 
@@ -447,6 +452,11 @@ def blames(cause: BaseException | None, message: Message | None = None) -> bool:
         isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
     )
     return refused and (message is None or message.refusals > 0)
+
+
+def _is_like(wanted: tuple[str, str, bytes], message_id: str | None, message: Message) -> bool:
+    is_wanted = (message.exchange, message.routing_key, message.body) == wanted
+    return is_wanted and (message.message_id or "") == (message_id or "")
 
 
 def _refused(message: Message, reply_code: int, reply_text: str) -> AMQPException:

@@ -4,6 +4,7 @@ import asyncio
 import select
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -325,6 +326,41 @@ async def test_unroutable(node: Node) -> None:
         await stream.publish()
         ((method, properties, body),) = told
         assert (method.reply_code, properties.message_id, body) == (312, "returned", b"the body")
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("message_id", ["order-7", None])
+@pytest.mark.parametrize(
+    ("routed", "unroutable"),
+    [
+        ({"kind": "known", "n": 2**40, "when": datetime(2026, 1, 1, tzinfo=UTC)}, {"kind": "other"}),
+        ({"CC": ["known"]}, {"CC": ["other"], "BCC": ["others"]}),
+        ({"BCC": ["known"]}, {"n": True}),
+    ],
+)
+async def test_unroutable_among_others_of_the_same_id(
+    node: Node, message_id: str | None, routed: dict[str, Any], unroutable: dict[str, Any]
+) -> None:
+    """Where only headers differ, the one that was returned fails, although one before it is unconfirmed."""
+
+    async def declare(topology: amqp.Topology) -> None:
+        await topology.exchange_declare("by-kind", "headers", durable=True)
+        await topology.exchange_declare("by-key", durable=True)
+        await topology.queue_declare("routed", durable=True)
+        await topology.queue_bind("routed", "by-kind", "", {"x-match": "all", "kind": "known"})
+        await topology.queue_bind("routed", "by-key", "known")
+
+    exchange = "by-kind" if "kind" in routed else "by-key"
+    properties = {"message_id": message_id, "delivery_mode": 2}
+    async with amqp.Client(node.url, setup=declare, fail_on_return=True) as client:
+        await client.publish(exchange, "gone", b"first", {**properties, "headers": routed})
+        publishes = [
+            client.publish(exchange, "gone", b"the same", {**properties, "headers": headers})
+            for headers in (routed, unroutable, routed, unroutable)
+        ]
+        ends = await asyncio.gather(*publishes, return_exceptions=True)
+    assert [type(end) for end in ends] == [type(None), amqp.MessageReturned, type(None), amqp.MessageReturned]
+    await node.ctl("delete_queue", "routed")
 
 
 @pytest.mark.fault(35)
