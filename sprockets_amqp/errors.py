@@ -6,7 +6,7 @@ more specific subclasses of these.
 
 from typing import ClassVar, Self
 
-from .text import LIMIT, SENTENCE_LIMIT, shown
+from .text import LIMIT, SENTENCE_LIMIT, quoted, shown
 
 
 class AMQPException(Exception):
@@ -46,8 +46,8 @@ class AMQPException(Exception):
     @property
     def _subject(self) -> str:
         return (
-            f"message {shown(self.message_id)} to exchange {self.exchange!r:.{LIMIT}} "
-            f"with routing key {self.routing_key!r:.{LIMIT}}"
+            f"message {shown(self.message_id)} to exchange {quoted(self.exchange, LIMIT)} "
+            f"with routing key {quoted(self.routing_key, LIMIT)}"
         )
 
     def saying(self, sentence: str) -> Self:
@@ -116,7 +116,7 @@ class ExchangeRefused(PublishingFailure):
 
     def __str__(self) -> str:
         return (
-            f"RabbitMQ refused exchange {self.exchange!r:.{LIMIT}} ({self.reply_code}): {shown(self.reply_text)}; "
+            f"RabbitMQ refused exchange {quoted(self.exchange, LIMIT)} ({self.reply_code}): {shown(self.reply_text)}; "
             f"message {shown(self.message_id)} was not sent: declare the exchange, or grant write access to it"
         )
 

@@ -28,5 +28,16 @@ def shown(text: object, limit: int = LIMIT) -> str:
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 
 
+def quoted(value: object, limit: int = 80) -> str:
+    """Return the repr of a value, cut to ``limit`` characters; the name of its type, if it has none.
+
+    Python has none for an int of more than 4,300 digits, and a class of the application's may raise anything.
+    """
+    try:
+        return repr(value)[:limit]
+    except Exception:
+        return f"an object of type {type(value).__name__}"[:limit]
+
+
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")

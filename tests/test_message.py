@@ -351,11 +351,40 @@ def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEvent
         make(loop, properties={"type": ("x", [])})
 
 
-@pytest.mark.parametrize("timeout", ["soon", [1], float("nan"), b"1"])
+@pytest.mark.parametrize("timeout", ["soon", [1], float("nan"), b"1", 10**400, pytest.param(-(10**5000), id="endless")])
 def test_a_timeout_that_is_no_number_is_refused(loop: asyncio.AbstractEventLoop, timeout: object) -> None:
     """It is named like any other bad argument."""
     with pytest.raises(InvalidMessage, match=r"^timeout must be a number of seconds"):
         make(loop, options={"timeout": timeout})
+
+
+class Unspeakable:
+    """An object whose repr raises."""
+
+    def __repr__(self) -> str:
+        """Raise."""
+        raise LookupError
+
+
+@pytest.mark.parametrize("value", [10**5000, Unspeakable()], ids=["an endless int", "an object"])
+@pytest.mark.parametrize("name", ["priority", "delivery_mode", "timestamp", "expiration", "type", "message_id"])
+def test_a_value_that_python_cannot_write_down_is_refused_like_any_other(
+    loop: asyncio.AbstractEventLoop, name: str, value: object
+) -> None:
+    """The error names its type; the call itself raises nothing."""
+    future = loop.create_future()
+    message = Message(future, "exchange", "key", b"", {name: value}, None, {})
+    assert f"of type {type(value).__name__}" in str(message.refusal)
+
+
+@pytest.mark.parametrize("value", [10**5000, Unspeakable()], ids=["an endless int", "an object"])
+def test_an_address_that_python_cannot_write_down_is_refused_like_any_other(
+    loop: asyncio.AbstractEventLoop, value: Any
+) -> None:
+    """Neither does showing the error raise."""
+    refusal = Message(loop.create_future(), value, value, b"", None, None, {}).refusal
+    assert refusal is not None
+    assert f"an object of type {type(value).__name__}" in str(refusal.about("id", value, value))
 
 
 def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEventLoop) -> None:

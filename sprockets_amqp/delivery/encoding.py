@@ -15,7 +15,7 @@ from uuid import UUID
 from pika.delivery_mode import DeliveryMode
 
 from sprockets_amqp.errors import InvalidMessage
-from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
+from sprockets_amqp.text import SHORT_STRING_LIMIT, quoted, shown
 from sprockets_amqp.wire.pika_insides import encode_table
 
 from .refusals import check_address, check_names, check_reply_to, check_values
@@ -71,7 +71,7 @@ def _encode_others(
     """Encode what messages have in common: the flags, and what comes before, between and after headers and ids."""
     for name in names:
         if name not in _ENCODERS:
-            raise InvalidMessage("properties", f"have no {name!r:.80}; AMQP's are {', '.join(PROPERTY_NAMES)}")
+            raise InvalidMessage("properties", f"have no {quoted(name)}; AMQP's are {', '.join(PROPERTY_NAMES)}")
     given = {"timestamp": timestamp, "app_id": app_id, **dict(zip(names, values, strict=True))}
     own = {"headers": without_headers, "correlation_id": without_correlation_id, "message_id": without_message_id}
     absent = {name for name in PROPERTY_NAMES if own.get(name, given.get(name) is None)}
@@ -111,7 +111,7 @@ def encode_body(body: object) -> bytes:
 
 def _encode_short_string(name: str, value: object) -> bytes:
     if not isinstance(value, str):
-        raise InvalidMessage(name, f"must be a str, not {value!r:.80}")
+        raise InvalidMessage(name, f"must be a str, not {quoted(value)}")
     try:
         octets = value.encode()
     except UnicodeEncodeError as error:
@@ -182,13 +182,13 @@ def _encode_delivery_mode(value: object) -> bytes:
     if isinstance(value, DeliveryMode):
         value = value.value
     if value not in (1, 2) or not isinstance(value, int):
-        raise InvalidMessage("delivery_mode", f"must be 1 (transient) or 2 (persistent), not {value!r:.80}")
+        raise InvalidMessage("delivery_mode", f"must be 1 (transient) or 2 (persistent), not {quoted(value)}")
     return _OCTETS[value]
 
 
 def _encode_priority(value: object) -> bytes:
     if not isinstance(value, int) or not 0 <= value <= 255:
-        raise InvalidMessage("priority", f"must be an int from 0 to 255, not {value!r:.80}")
+        raise InvalidMessage("priority", f"must be an int from 0 to 255, not {quoted(value)}")
     return _OCTETS[value]
 
 
@@ -197,7 +197,7 @@ def _encode_expiration(value: object) -> bytes:
     number = int(value) if isinstance(value, str) and _is_short_decimal(value) else -1
     if not 0 <= number <= EXPIRATION_LIMIT:
         raise InvalidMessage(
-            "expiration", f"must be a str of milliseconds from '0' to '{EXPIRATION_LIMIT}', not {value!r:.80}"
+            "expiration", f"must be a str of milliseconds from '0' to '{EXPIRATION_LIMIT}', not {quoted(value)}"
         )
     return _encode_short_string("expiration", value)
 
@@ -208,7 +208,7 @@ def unhashable(given: Mapping[str, object]) -> InvalidMessage | None:
         try:
             hash(value)
         except TypeError:
-            return InvalidMessage(name, f"cannot be {value!r:.80}")
+            return InvalidMessage(name, f"cannot be {quoted(value)}")
     return None
 
 
@@ -218,7 +218,7 @@ def _is_short_decimal(value: str) -> bool:
 
 def _encode_timestamp(value: object) -> bytes:
     if not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise InvalidMessage("timestamp", f"must be an int of seconds since 1970, not {value!r:.80}")
+        raise InvalidMessage("timestamp", f"must be an int of seconds since 1970, not {quoted(value)}")
     return _pack_timestamp(value)
 
 

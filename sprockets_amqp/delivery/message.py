@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Final, Self, TypedDict
@@ -11,7 +12,7 @@ from uuid import UUID
 from pika.spec import BasicProperties
 
 from sprockets_amqp.errors import InvalidMessage
-from sprockets_amqp.text import shown
+from sprockets_amqp.text import quoted, shown
 
 from .defaults import around_message_id, new_message_id
 from .encoding import encode_body, encode_method, encode_properties, unhashable
@@ -188,9 +189,14 @@ def _checked(options: Options) -> tuple[float | None, bool]:
     for name in options.keys() - OPTIONS:
         raise TypeError(f"publish() has no option {name!r}; the options are {', '.join(sorted(OPTIONS))}")
     timeout: object = options.get("timeout")
-    if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout)):
-        raise InvalidMessage("timeout", f"must be a number of seconds, not {timeout!r:.80}")
+    if timeout is not None and not (isinstance(timeout, (int, float)) and _is_duration(timeout)):
+        raise InvalidMessage("timeout", f"must be a number of seconds, not {quoted(timeout)}")
     return timeout, options.get("mandatory", True)
+
+
+def _is_duration(seconds: float) -> bool:
+    """Return whether it is a number that the loop's clock can be added to; math.inf is one."""
+    return abs(seconds) <= sys.float_info.max or abs(seconds) == math.inf
 
 
 def _with_id(properties: object) -> dict[str, Any]:
