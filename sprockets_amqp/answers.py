@@ -56,7 +56,14 @@ class Answer:
 
 
 def answer(error: object) -> Answer | None:
-    """Return the response to what a handler raised, or None if no publish raised it."""
+    """Return the response to what a handler raised, or None if no publish raised it.
+
+    Of several in a group, as an `asyncio.TaskGroup` raises them, one that may have arrived decides.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        answers = [found for each in error.exceptions if (found := answer(each)) is not None]
+        is_known = len(answers) == len(error.exceptions)
+        return max(answers, key=lambda found: found.error.may_have_arrived) if is_known else None
     for known in type(error).__mro__:
         if known in _ANSWERS and isinstance(error, AMQPException):
             return Answer(*_ANSWERS[known], error)

@@ -127,7 +127,7 @@ class PublishingMixin(_Handler):
         if found is None or found.status == 500 or self._is_overridden("log_exception"):
             super().log_exception(typ, value, tb)
         else:
-            LOGGER.warning("%d %s: %s", found.status, shown(self._request_summary()), value)
+            LOGGER.warning("%d %s: %s", found.status, shown(self._request_summary()), found.error)
 
     def _is_overridden(self, name: str) -> bool:
         """Return whether a later base of the handler overrides Tornado's own method."""

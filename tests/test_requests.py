@@ -16,7 +16,8 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 
 import sprockets_amqp as amqp
-from sprockets_amqp import Client, PublishingMixin, State
+from sprockets_amqp import Client, NotReadyError, OutcomeUnknown, PublishingMixin, State
+from sprockets_amqp.answers import answer
 from tests.support.consume import declare_queue
 from tests.support.http import fetch, served
 from tools.rabbitmq import Node, free_port
@@ -119,6 +120,47 @@ async def test_each_way_to_fail_has_its_answer(broker: Node) -> None:
         response = await post(base, key="full")
         assert answered(response) == (502, "MessageNacked", True)
         assert "Retry-After" not in response.headers
+
+
+class InGroup(PublishingMixin, RequestHandler):
+    """Publishes in a task group."""
+
+    async def publish(self) -> None:
+        """Publish without waiting."""
+        await self.amqp_publish("", "key", b"", timeout=0)
+
+    async def post(self) -> None:
+        """Publish."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.publish())
+
+
+async def test_what_a_task_group_raises_is_answered_alike(caplog: pytest.LogCaptureFixture) -> None:
+    """With what to do, and in one line of the log."""
+    async with application(f"amqp://127.0.0.1:{free_port()}", ("/", InGroup)) as (base, _client):
+        response = await post(base)
+    assert (answered(response), response.headers["Retry-After"]) == ((503, "NotReadyError", False), "5")
+    (line,) = (
+        record.message for record in caplog.records if record.name.startswith("sprockets") and "503" in record.message
+    )
+    assert "connection is C" in line
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        ([NotReadyError("a"), OutcomeUnknown("b")], 502),
+        ([OutcomeUnknown("b"), ExceptionGroup("", [NotReadyError("a")])], 502),
+        ([NotReadyError("a"), NotReadyError("b")], 503),
+        ([NotReadyError("a"), ValueError("b")], None),
+        ([ExceptionGroup("", [ValueError("b")]), NotReadyError("a")], None),
+    ],
+)
+def test_of_several_that_were_raised_the_worst_decides(raised: list[Exception], status: int | None) -> None:
+    """An event that may have arrived is not to be sent again unseen; an error of the application's is no answer."""
+    found = answer(ExceptionGroup("unhandled errors in a TaskGroup", raised))
+    assert (found.status if found is not None else None) == status
 
 
 class NamesBadly(PublishingMixin, RequestHandler):
