@@ -9,23 +9,25 @@ class InFlight:
 
     def __init__(self) -> None:
         # Weak, so that a handler that never finishes is forgotten with its connection.
-        self._requests: weakref.WeakSet[object] = weakref.WeakSet()
+        self._requests: set[weakref.ref[object]] = set()
         self._changed = asyncio.Event()
+        #: The loop on which `finish` waits, or waited.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._requests)
 
     def add(self, request: object) -> None:
         """Add a request that is being answered."""
-        self._requests.add(request)
+        self._requests.add(weakref.ref(request, self._remove))
 
     def discard(self, request: object) -> None:
         """Remove a request that was answered; an unknown one is ignored."""
-        self._requests.discard(request)
-        self._changed.set()
+        self._remove(weakref.ref(request))
 
     async def finish(self, timeout: float) -> bool:
         """Return when no request is in flight, or after ``timeout`` seconds; the result says whether none is left."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
                 while self._requests:
@@ -34,3 +36,9 @@ class InFlight:
         except TimeoutError:
             return False
         return True
+
+    def _remove(self, request: weakref.ref[object]) -> None:
+        self._requests.discard(request)
+        if self._loop is not None and not self._loop.is_closed():
+            # The garbage collector may run in any thread.
+            self._loop.call_soon_threadsafe(self._changed.set)

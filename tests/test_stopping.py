@@ -1,6 +1,7 @@
 """How it stops: what shutdown() waits for, and for how long; against a broker in memory."""
 
 import json
+import threading
 
 import pytest
 
@@ -71,6 +72,25 @@ def test_shutdown_keeps_to_its_limit_whatever_never_ends(broker: Broker, timeout
     assert (client.closed, outcome(future), stopping.done()) == (True, OutcomeUnknown, True)
     gate.set()
     broker.clock.turn()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_request_that_is_gone_holds_up_nothing(broker: Broker, elsewhere: bool) -> None:
+    """Its handler was collected, in whichever thread: shutdown() goes on at once."""
+    client = broker.ready()
+    handlers = [type("Handler", (), {})()]
+    client.in_flight.add(handlers[0])
+    stopping = broker.clock.loop.create_task(client.shutdown(10))
+    broker.clock.advance(1)
+    assert client.ready
+    if elsewhere:
+        thread = threading.Thread(target=handlers.clear)
+        thread.start()
+        thread.join()
+    else:
+        handlers.clear()
+    broker.open()
+    assert (client.closed, stopping.done()) == (True, True)
 
 
 def test_shutdown_waits_until_the_answer_was_sent(broker: Broker) -> None:
