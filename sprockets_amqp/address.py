@@ -141,7 +141,8 @@ class Address:
 
         With ``for_connection`` the answer is for the open connection, and does not change which node is next.
         """
-        self._asking = task = self._loop.create_task(self._call())
+        # An eager task factory would call the function within a transition.
+        self._asking = task = asyncio.Task(self._call(), loop=self._loop)
         task.add_done_callback(lambda _task: self._on_done(task, tell, for_connection))
 
     def stop_asking(self) -> None:

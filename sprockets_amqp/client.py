@@ -481,9 +481,10 @@ class Client(Bound):
 
         Raises:
             TimeoutError: it was not reached within ``timeout`` seconds.
+            ValueError: there is no such state.
             RuntimeError: it is called on another loop than the client's.
         """
-        loop = self._here().loop
+        loop, state = self._here().loop, State(state)
         if self.state is state:
             return
         reached = loop.create_future()
@@ -492,12 +493,12 @@ class Client(Bound):
             if not reached.done():
                 reached.set_result(None)
 
-        subscription = self.subscribe(tell, [State(state)])
+        subscription = self.subscribe(tell, [state])
         try:
             async with asyncio.timeout(timeout):
                 await reached
         except TimeoutError:
-            raise TimeoutError(f"not {State(state).name} within {timeout} s: {self.condition}") from None
+            raise TimeoutError(f"not {state.name} within {timeout} s: {self.condition}") from None
         finally:
             subscription.cancel()
 

@@ -113,7 +113,10 @@ class Subscription:
             return
         awaitable = self._hooks.call(self._callback, change)
         if inspect.isawaitable(awaitable):
-            self._task = self._hooks.loop.create_task(self._work_off(awaitable))
+            self._task = task = asyncio.Task(self._work_off(awaitable), loop=self._hooks.loop)
+            if inspect.iscoroutine(awaitable):
+                # A task that is cancelled before its first step would leave it never awaited.
+                task.add_done_callback(lambda _task: awaitable.close())
 
     async def _work_off(self, awaitable: Awaitable[object]) -> None:
         try:
@@ -166,7 +169,8 @@ class Hooks:
     def announce(self, change: StateChange) -> None:
         """Tell every subscriber about the change in a later turn of the loop, after all earlier changes."""
         self.history.append(change)
-        self.call_later_in_order(lambda: self._deliver(change))
+        subscribed = tuple(self._subscriptions)
+        self.call_later_in_order(lambda: self._deliver(change, subscribed))
 
     def call_later_in_order(self, callback: Callable[[], object]) -> None:
         """Call user code in a later turn of the loop, in its place among the changes."""
@@ -187,7 +191,7 @@ class Hooks:
         """Call user code; if it returns an awaitable, finish it in a task of its own."""
         awaitable = self.call(callback, *args)
         if inspect.isawaitable(awaitable):
-            task = self.loop.create_task(self.finish(callback, awaitable))
+            task = asyncio.Task(self.finish(callback, awaitable), loop=self.loop)
             # The loop keeps only weak references to tasks.
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -214,8 +218,8 @@ class Hooks:
             self._scheduled = True
             self.loop.call_soon(self._deliver_pending)
 
-    def _deliver(self, change: StateChange) -> None:
-        for subscription in tuple(self._subscriptions):
+    def _deliver(self, change: StateChange, subscribed: tuple[Subscription, ...]) -> None:
+        for subscription in subscribed:
             if subscription in self._subscriptions:
                 subscription.deliver(change)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import warnings
 from typing import Any
 
 import pytest
@@ -59,6 +60,60 @@ async def test_only_the_states_that_were_asked_for_are_told(hooks: Hooks) -> Non
         hooks.announce(each)
     await settle()
     assert [each.dest for each in seen] == [each.dest for each in CHANGES if each.dest in {State.READY, State.CLOSED}]
+
+
+async def test_a_subscriber_is_told_of_what_comes_after_it_subscribed(hooks: Hooks) -> None:
+    """A change that was announced before, and is delivered later, is none of them."""
+    seen: list[StateChange] = []
+    hooks.announce(change(State.READY))
+    hooks.subscribe(seen.append)
+    hooks.announce(change(State.CLOSED))
+    await settle()
+    assert [each.dest for each in seen] == [State.CLOSED]
+
+
+def _eager(loop: asyncio.AbstractEventLoop, coroutine: Any, **_: Any) -> "asyncio.Future[Any] | asyncio.Task[Any]":
+    """What `asyncio.eager_task_factory` does since Python 3.12, for coroutines that do not wait."""
+    done = loop.create_future()
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        done.set_result(stop.value)
+    return done
+
+
+async def test_an_eager_task_factory_changes_nothing(hooks: Hooks) -> None:
+    """A coroutine function that never waits is called with every change, not with the first alone."""
+    seen: list[StateChange] = []
+
+    async def coroutine(told: StateChange) -> None:
+        seen.append(told)
+
+    hooks.subscribe(coroutine)
+    hooks.loop.set_task_factory(getattr(asyncio, "eager_task_factory", _eager))
+    for each in CHANGES:
+        hooks.announce(each)
+        await settle()
+    assert seen == CHANGES
+
+
+async def test_a_coroutine_cancelled_before_it_began_leaves_no_warning(hooks: Hooks) -> None:
+    """Python warns of coroutines that were never awaited."""
+    seen: list[StateChange] = []
+
+    async def coroutine(told: StateChange) -> None:
+        seen.append(told)
+
+    subscriptions = [hooks.subscribe(coroutine)]
+    subscriptions.append(hooks.subscribe(lambda _: subscriptions[0].cancel()))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        hooks.announce(change(State.READY))
+        await settle()
+        subscriptions.pop().cancel()
+        subscriptions.clear()
+        gc.collect()
+    assert (seen, warned) == ([], [])
 
 
 async def test_what_a_callback_causes_comes_after_everybody_saw_its_cause(hooks: Hooks) -> None:
