@@ -1,6 +1,7 @@
 """Exchanges, queues and bindings: `setup` declares them, on a channel that is closed before the next is opened."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -19,8 +20,10 @@ from .wire.transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
-#: The task that runs setup, in everything that setup calls.
-_RUNNING: "Final[contextvars.ContextVar[asyncio.Task[Any] | None]]" = contextvars.ContextVar("setup", default=None)
+#: The task that runs setup, and its connection, in everything that setup calls.
+_RUNNING: "Final[contextvars.ContextVar[tuple[asyncio.Task[Any] | None, Connection] | None]]" = contextvars.ContextVar(
+    "setup", default=None
+)
 
 
 class Topology:
@@ -35,6 +38,7 @@ class Topology:
         pika.exceptions.ChannelClosedByBroker: RabbitMQ refused it (403 ACCESS_REFUSED, 404 NOT_FOUND,
             406 PRECONDITION_FAILED ...).
         TypeError, ValueError: an argument is invalid.
+        RuntimeError: `setup` has ended.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -43,6 +47,7 @@ class Topology:
         self._turn = asyncio.Lock()
         #: What the current call waits for; there is one call at a time.
         self._answer: asyncio.Future[Any] | None = None
+        self._ended = False
 
     async def exchange_declare(
         self,
@@ -113,6 +118,7 @@ class Topology:
     async def close(self) -> None:
         """Close the channel, and return when RabbitMQ has closed it: the user may be allowed only one."""
         async with self._turn:
+            self._ended = True
             channel = self._channel
             if channel is not None:
                 self._answer = closed = asyncio.get_running_loop().create_future()
@@ -121,6 +127,8 @@ class Topology:
 
     async def _call(self, method: Callable[..., object], **arguments: Any) -> Any:
         async with self._turn:
+            if self._ended:
+                raise RuntimeError("setup has ended: it has to await what it starts")
             channel = self._channel or await self._open()
             self._answer = answer = asyncio.get_running_loop().create_future()
             method(channel, **arguments, callback=functools.partial(_settle, answer))
@@ -128,13 +136,21 @@ class Topology:
 
     async def _open(self) -> Channel:
         self._answer = opened = asyncio.get_running_loop().create_future()
-        channel = self._connection.channel(on_open_callback=functools.partial(_settle, opened))
+        self._channel = channel = self._connection.channel(on_open_callback=functools.partial(_settle, opened))
         channel.add_on_close_callback(self._on_closed)
-        await opened
-        self._channel = channel
+        try:
+            await opened
+        except asyncio.CancelledError:
+            # The user may be allowed few channels.
+            self._channel = None
+            with contextlib.suppress(AMQPError):
+                channel.close()
+            raise
         return channel
 
-    def _on_closed(self, _channel: Channel, error: BaseException) -> None:
+    def _on_closed(self, channel: Channel, error: BaseException) -> None:
+        if channel is not self._channel:
+            return
         self._channel = None
         if self._answer is not None and not self._answer.done():
             if isinstance(error, ChannelClosedByClient):
@@ -168,7 +184,8 @@ class Setup:
     def run(self, connection: Connection, tell: Callable[[AMQPException | None], object]) -> None:
         """Run the function, then call ``tell`` with why it failed, or None; after `cancel`, ``tell`` is not called."""
         assert self._function is not None
-        self._task = task = self._loop.create_task(declare(self._function, connection))
+        # An eager task factory would call the function within a transition.
+        self._task = task = asyncio.Task(declare(self._function, connection), loop=self._loop)
         task.add_done_callback(lambda _task: self._on_done(task, tell))
 
     def cancel(self) -> None:
@@ -192,7 +209,7 @@ class Setup:
 
 async def declare(function: SetupFunction, connection: Connection) -> None:
     """Run the function and close its channel. Raises what it raises, and TypeError for another kind of function."""
-    _RUNNING.set(asyncio.current_task())
+    _RUNNING.set((asyncio.current_task(), connection))
     topology = Topology(connection)
     running: object = function(topology)
     if not inspect.isawaitable(running):
@@ -201,10 +218,10 @@ async def declare(function: SetupFunction, connection: Connection) -> None:
     await topology.close()
 
 
-def in_setup() -> bool:
-    """Return whether `setup` is the caller: nothing goes out before it has ended."""
-    task = _RUNNING.get()
-    return task is not None and not task.done()
+def in_setup(connection: Connection | None) -> bool:
+    """Return whether `setup` of this connection is the caller: nothing goes out there before it has ended."""
+    task, its_connection = _RUNNING.get() or (None, None)
+    return task is not None and not task.done() and its_connection is connection
 
 
 def _settle(answer: "asyncio.Future[Any]", told: Any) -> None:

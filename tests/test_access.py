@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sprockets_amqp import Access, NotReadyError, Topology
+import sprockets_amqp as amqp
+from sprockets_amqp import Access, NotReadyError, Topology, testing
 from sprockets_amqp.states import LOGGED_IN, Closed, Connecting, Renewal, State, Substate
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
@@ -407,6 +408,65 @@ def test_nothing_is_published_in_setup(broker: Broker) -> None:
     broker.open()
     assert clients[0].ready
     assert "nothing is published before setup has ended" in str(found[0])
+
+
+def test_a_publish_on_another_client_waits_in_setup_as_elsewhere(broker: Broker) -> None:
+    """That client has nothing to do with this setup."""
+    ends: list[object] = []
+    clients: list[Client] = []
+
+    async def publish(_topology: Topology) -> None:
+        ends.append(await clients[1].publish("", "q", b""))
+
+    clients.append(broker.client(setup=publish))
+    clients.append(broker.client())
+    broker.open()
+    broker.open()
+    for peer in broker.peers:
+        peer.confirm_all()
+    broker.open()
+    assert (ends, clients[0].ready) == ([None], True)
+
+
+def test_a_declaration_that_was_given_up_leaves_no_channel_open(amqp_broker: testing.Broker) -> None:
+    """The user may have two: one to publish on, and one to ask about exchanges."""
+
+    async def declare(topology: Topology) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(topology.exchange_declare("optional"), 0.02)
+        await topology.exchange_declare("needed", "fanout")
+
+    async def publish() -> list[object]:
+        await client.wait_for(State.READY, 5)
+        publishes = [client.publish(exchange, "", b"") for exchange in ("needed", "missing")]
+        return list(await asyncio.gather(*publishes, return_exceptions=True))
+
+    amqp_broker.delay = 0.05
+    client = amqp.Client("amqp://broker?channel_max=2", setup=declare)
+    fine, refused = amqp_broker.run(publish())
+    assert (fine, type(refused)) == (None, amqp.ExchangeRefused)
+    assert client.counters.reconnects == 0
+
+
+def test_what_outlives_setup_declares_nothing(amqp_broker: testing.Broker) -> None:
+    """Its channel would stay open for as long as the connection."""
+    tasks: list[asyncio.Task[object]] = []
+
+    async def declare(topology: Topology) -> None:
+        ended = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1, ended.set_result, None)
+
+        async def later() -> None:
+            await ended
+            await topology.queue_declare("late")
+
+        tasks.append(asyncio.create_task(later()))
+
+    client = amqp.Client("amqp://broker", setup=declare)
+    amqp_broker.run(client.wait_for(State.READY))
+    amqp_broker.run(asyncio.wait(tasks))
+    with pytest.raises(RuntimeError, match="setup has ended: it has to await what it starts"):
+        tasks[0].result()
 
 
 def test_a_refused_call_is_told_and_further_ones_go_on(broker: Broker) -> None:

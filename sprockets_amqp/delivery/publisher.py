@@ -255,7 +255,7 @@ class Publisher:
                 self.give_up(message, problem, storable=False)
         elif not self._gate.awaitable:
             self.give_up(message, self._gate.condition)
-        elif in_setup() and not may_send:
+        elif in_setup(self._link.connection) and not may_send:
             self.give_up(message, "nothing is published before setup has ended: use on_ready_callback")
         elif len(message.body) > self._link.body_limit:
             self.end(message, _too_large(message, self._link.body_limit, 0))
