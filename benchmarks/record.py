@@ -13,12 +13,12 @@ RECORD = HERE / "results.json"
 
 def write_all(record: Record, folder: Path) -> None:
     """Write the record, its tables and its chart, which is that of the system that was recorded first."""
-    # It needs matplotlib, which only those have who measure.
-    from benchmarks import chart  # noqa: PLC0415
-
     folder.mkdir(parents=True, exist_ok=True)
     write(record, folder / RECORD.name)
     (folder / "results.md").write_text("# What was measured\n\n" + report.render(record))
+    # Last, because it needs matplotlib, which `make .venv/.bench` installs: what took an hour is written by now.
+    from benchmarks import chart  # noqa: PLC0415
+
     measured = [results for results in record.values() if results.machine]
     if measured:
         chart.draw(measured[0], folder / "chart.svg")
