@@ -448,9 +448,10 @@ class Client(Bound):
     def subscribe(self, callback: Callback, states: Iterable[State] | None = None) -> Subscription:
         """Call a function or coroutine function with each `StateChange`, or only with changes into some states.
 
-        Changes arrive in order. A coroutine function is called again only when it has finished with the previous
-        change; if it is more than 1000 behind, it misses the oldest. Exceptions from the callback are logged and change
-        nothing.
+        The first may be one that came before, and has yet to be delivered: subscribe right after making a client, and
+        you see it connect. Changes arrive in order. A coroutine function is called again only when it has finished with
+        the previous change; if it is more than 1000 behind, it misses the oldest. Exceptions from the callback are
+        logged and change nothing.
         """
         return self._hooks.subscribe(callback, states)
 

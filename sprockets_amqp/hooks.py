@@ -169,8 +169,7 @@ class Hooks:
     def announce(self, change: StateChange) -> None:
         """Tell every subscriber about the change in a later turn of the loop, after all earlier changes."""
         self.history.append(change)
-        subscribed = tuple(self._subscriptions)
-        self.call_later_in_order(lambda: self._deliver(change, subscribed))
+        self.call_later_in_order(lambda: self._deliver(change))
 
     def call_later_in_order(self, callback: Callable[[], object]) -> None:
         """Call user code in a later turn of the loop, in its place among the changes."""
@@ -218,8 +217,8 @@ class Hooks:
             self._scheduled = True
             self.loop.call_soon(self._deliver_pending)
 
-    def _deliver(self, change: StateChange, subscribed: tuple[Subscription, ...]) -> None:
-        for subscription in subscribed:
+    def _deliver(self, change: StateChange) -> None:
+        for subscription in tuple(self._subscriptions):
             if subscription in self._subscriptions:
                 subscription.deliver(change)
 

@@ -62,16 +62,6 @@ async def test_only_the_states_that_were_asked_for_are_told(hooks: Hooks) -> Non
     assert [each.dest for each in seen] == [each.dest for each in CHANGES if each.dest in {State.READY, State.CLOSED}]
 
 
-async def test_a_subscriber_is_told_of_what_comes_after_it_subscribed(hooks: Hooks) -> None:
-    """A change that was announced before, and is delivered later, is none of them."""
-    seen: list[StateChange] = []
-    hooks.announce(change(State.READY))
-    hooks.subscribe(seen.append)
-    hooks.announce(change(State.CLOSED))
-    await settle()
-    assert [each.dest for each in seen] == [State.CLOSED]
-
-
 def _eager(loop: asyncio.AbstractEventLoop, coroutine: Any, **_: Any) -> "asyncio.Future[Any] | asyncio.Task[Any]":
     """What `asyncio.eager_task_factory` does since Python 3.12, for coroutines that do not wait."""
     done = loop.create_future()

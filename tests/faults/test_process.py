@@ -24,7 +24,7 @@ async def test_dns_fails() -> None:
     async with no_leaks():
         client = amqp.Client("amqp://guest:guest@no-such-host.invalid/%2f", **QUICK)
         changes = client.changes()
-        failed = await asyncio.wait_for(anext(changes), 30)
+        failed = [await asyncio.wait_for(anext(changes), 30) for _ in range(2)][-1]
         assert failed.trigger == "connection_failed" and "gaierror" in failed.reason
         assert client.recovers
         await client.shutdown()
