@@ -366,7 +366,8 @@ class Client(Bound):
         The futures say how each publish ended. Messages set aside in the outbox stay there.
 
         Raises:
-            TimeoutError: something has not ended within ``timeout`` seconds; it continues all the same.
+            TimeoutError: something has not ended within ``timeout`` seconds; it continues all the same. Or the client
+                was stopped, and messages are stored.
             RuntimeError: it is called on another loop than the client's.
         """
         core = self._here()
@@ -374,11 +375,13 @@ class Client(Bound):
             async with asyncio.timeout(timeout):
                 if pending := core.publisher.pending:
                     await asyncio.wait(pending)
-                await core.lifecycle.outbox.emptied()
+                stored = await core.lifecycle.outbox.emptied()
         except TimeoutError:
             left = len([each for each in pending if not each.done()]) + core.lifecycle.outbox.stored
             noun = "message has" if left == 1 else "messages have"
             raise TimeoutError(f"{left} {noun} not ended within {timeout} s: {self.condition}") from None
+        if stored:
+            raise TimeoutError(f"the client was stopped with {stored} messages stored, which the next one sends")
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and reconnect from then on; return pika's connection, or None.

@@ -14,7 +14,7 @@ from transitions import EventData
 
 from .bounded_log import BoundedLog
 from .delivery.message import STORED, Message
-from .delivery.outbox_row import OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
+from .delivery.outbox_row import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
 from .delivery.publisher import Publisher, blames
 from .delivery.surroundings import Gate, Keeper
 from .errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
@@ -32,8 +32,9 @@ LOGGER = logging.getLogger(__name__)
 
 #: Seconds that opening may take, even if the disk is still busy with something else.
 OPEN_LIMIT: Final = 10.0
-#: A client's last seconds, reserved for the disk, and the delay before a failed disk is tried again.
+#: Seconds of `shutdown()` that are reserved for the disk; it takes what the rest leaves, up to the limit of a batch.
 FINISH_LIMIT: Final = 1.0
+#: Seconds before a failed disk is tried again.
 RETRY_DELAY: Final = 1.0
 #: Seconds between two searches for files that other clients left.
 LOOK_INTERVAL: Final = 60.0
@@ -118,7 +119,9 @@ class OutboxModel(Model, Keeper):
         self._trouble = ""
         self._told: set[str] = set()
         self._look_timer: asyncio.TimerHandle | None = None
-        self._when_empty: list[asyncio.Future[None]] = []
+        self._when_empty: list[asyncio.Future[int]] = []
+        #: How many messages were left when the files were closed.
+        self._left = 0
         self._when_closed: list[asyncio.Future[None]] = []
         #: The states in which each trigger has a row: one that would be ignored is not pulled for each message.
         self._sources = {
@@ -169,12 +172,13 @@ class OutboxModel(Model, Keeper):
         """Whether a publish that ends badly is stored."""
         return OUTBOX_OUTCOMES[self.state]["is refused"] == "is stored"
 
-    async def emptied(self) -> None:
-        """Return when nothing is stored any more, except what was set aside."""
-        if not self._is_empty:
-            future = self._loop.create_future()
-            self._when_empty.append(future)
-            await future
+    async def emptied(self) -> int:
+        """Return when nothing is stored any more, except what was set aside; or how many were left at the end."""
+        if self._is_empty:
+            return self._left
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._when_empty.append(future)
+        return await future
 
     async def closed(self, timeout: float) -> None:
         """Return when the client has stopped and everything is written, or when that is given up after ``timeout``."""
@@ -393,11 +397,15 @@ class OutboxModel(Model, Keeper):
             self.schedule(self.state, 0, self.backlog_ended)
 
     def _tell_empty(self) -> None:
-        if self._when_empty and self._is_empty:
-            for future in self._when_empty:
-                if not future.done():
-                    future.set_result(None)
-            self._when_empty.clear()
+        if self._is_empty:
+            self._told.discard("outbox_limit")
+            self._end_waits(0)
+
+    def _end_waits(self, left: int) -> None:
+        for future in self._when_empty:
+            if not future.done():
+                future.set_result(left)
+        self._when_empty.clear()
 
     # The disk
 
@@ -480,7 +488,8 @@ class OutboxModel(Model, Keeper):
         if entry.error is not None:
             self._publisher.end(entry.message, entry.error)
         else:
-            self._publisher.wait_again(entry.message, entry.deadline, f"{SILENT}: {self._trouble}")
+            why = self._trouble or "the client was stopped first"
+            self._publisher.wait_again(entry.message, entry.deadline, f"{SILENT}: {why}")
 
     def _note_read(self, batch: Batch, done: Done) -> None:
         if done.totals is not None:
@@ -531,6 +540,7 @@ class OutboxModel(Model, Keeper):
     def open_files(self, _event: EventData) -> None:
         """Open the files, and count the messages in them."""
         self._disk.next.close = False
+        self._left = 0
         self._stop_looking()
         self._look()
 
@@ -568,20 +578,21 @@ class OutboxModel(Model, Keeper):
 
     def finish_limit(self, _event: EventData) -> Timeout:
         """Return how long a stopped client may write."""
-        return FINISH_LIMIT, ""
+        return DISK_LIMIT, ""
 
     def give_up_writing(self, _event: EventData) -> None:
         """End messages that were not written in time, and forget what the files held."""
         self._end_writing()
+        self._left = self.stored
         self._backlog = self._to_send = self._size = self._set_aside = 0
         self._loaded.clear()
         self._deferred.clear()
         self._nacks.clear()
-        for future in (*self._when_closed, *self._when_empty):
+        for future in self._when_closed:
             if not future.done():
                 future.set_result(None)
         self._when_closed.clear()
-        self._when_empty.clear()
+        self._end_waits(self._left)
 
 
 def _is_fate(message: Message, error: AMQPException) -> bool:

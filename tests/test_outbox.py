@@ -422,6 +422,69 @@ def test_beyond_the_limit_publishes_end_as_without_an_outbox(broker: Broker, cap
         assert (now.result(), state(client)) == (None, Outbox.CLEAR)
 
 
+def test_the_limit_is_logged_each_time_that_it_is_reached(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """In the next outage, after everything was delivered, once more."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, outbox_limit=300)
+        for times in (1, 2):
+            broker.clock.turn()
+            publish(client, "stored", "full", "too")
+            broker.clock.turn()
+            assert caplog.text.count("(outbox_limit)") == times
+            broker.clock.advance(5)
+            confirm(broker)
+            broker.clock.advance(2)
+            assert state(client) is Outbox.CLEAR
+            lose(broker)
+
+
+def test_a_body_that_cannot_be_sent_is_not_stored(broker: Broker) -> None:
+    """It is refused while the client is not ready, as when it is."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, max_message_size=5)
+        broker.clock.turn()
+        (stored,) = publish(client, "small")
+        (behind,) = publish(client, "too large")
+        broker.clock.turn()
+        assert (stored.result(), outcome(behind)) == (STORED, InvalidMessage)
+
+
+def test_a_stored_message_without_an_id_that_is_returned_is_set_aside(broker: Broker) -> None:
+    """With fail_on_return, like any other."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, fail_on_return=True)
+        broker.clock.turn()
+        future = client.publish("", "q", b"body", {"message_id": None})
+        broker.clock.turn()
+        assert future.result() == STORED
+        for _ in range(3):
+            broker.open()
+        publisher, properties = client._core.publisher, spec.BasicProperties(app_id=client.settings.default_app_id)
+        (message,) = publisher._confirms
+        properties.decode(message.properties)
+        publisher.on_return((312, "NO_ROUTE"), "", "q", properties, b"body")
+        confirm(broker)
+        assert (client.counters.set_aside, client.counters.stored) == (1, 0)
+
+
+def test_flush_says_what_is_left_when_the_client_is_stopped(broker: Broker) -> None:
+    """Whoever acknowledges what it has flushed would lose it; and a new life of the client begins anew."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        publish(client, "stored", "and another")
+        broker.clock.turn()
+        loop = broker.clock.loop
+        waiting = loop.create_task(client.flush())
+        broker.clock.turn()
+        stop(broker, client)
+        after = loop.create_task(client.flush())
+        broker.clock.turn()
+        for each in (waiting, after):
+            with pytest.raises(TimeoutError, match="stopped with 2 messages stored, which the next one sends"):
+                each.result()
+
+
 def test_a_full_outbox_refuses_until_something_was_delivered(broker: Broker) -> None:
     """Whatever the connection is doing: what is stored comes first, and nothing can be stored behind it."""
     with folder() as path:
@@ -635,7 +698,7 @@ def test_a_client_that_is_started_again_before_its_files_are_closed_opens_them_a
         assert (kept.result(), broker.messages) == (STORED, ["kept", "kept"])
 
 
-def test_a_client_that_is_stopped_waits_a_second_for_the_disk(broker: Broker) -> None:
+def test_a_client_that_is_stopped_waits_for_the_disk(broker: Broker) -> None:
     """What was not written by then ends as unknown: the disk has it. Meanwhile nothing is taken."""
     with folder() as path:
         client = broker.client(outbox=path, timeout=60)
@@ -643,10 +706,10 @@ def test_a_client_that_is_stopped_waits_a_second_for_the_disk(broker: Broker) ->
         (waits,) = publish(client, "waits")
         Disk.waiting = waiting = list[Any]()
         client._lifecycle.feed(client._lifecycle.stop)
-        broker.clock.advance(0.5)
+        broker.clock.advance(9)
         (refused,) = publish(client, "refused")
         assert (state(client), waits.done(), outcome(refused)) == (Outbox.FINISHING, False, NotReadyError)
-        broker.clock.advance(1)
+        broker.clock.advance(2)
         assert (state(client), outcome(waits)) == (Outbox.OFF, OutcomeUnknown)
         Disk.waiting = None
         work(waiting)

@@ -1,7 +1,9 @@
 """The files of the outbox: what is in them after a crash, and when the disk has changed them."""
 
+import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,54 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path, caplog: pytest.
     assert later.exists()
 
 
+@pytest.mark.parametrize("replaced", ["deleted", "moved", "moved without a new one", "lock deleted"])
+def test_a_folder_that_is_replaced_under_a_client_keeps_all_that_was_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, replaced: str
+) -> None:
+    """What was said to be stored is there for the next process, in the order of the publishes."""
+    path = tmp_path / "events"
+    path.mkdir()
+    folder = Folder(str(path), "amqp")
+    assert folder.run(Batch(look=True, puts={1: row(1), 2: row(2)})).written
+    if replaced == "lock deleted":
+        (path / "amqp.1.outbox.lock").unlink()
+    elif replaced == "deleted":
+        shutil.rmtree(path)
+    else:
+        path.rename(tmp_path / "elsewhere")
+    if not path.exists():
+        gone = folder.run(Batch(puts={3: row(3)}))
+        assert (gone.written, type(gone.problem)) == (False, FileNotFoundError)
+        path.mkdir()
+    done = folder.run(Batch(puts={4: row(4)}, deletes={(0, 1)}))
+    assert (done.written, done.problem) == (True, None)
+    assert caplog.text.count("was moved or deleted while in use") == 1
+    folder.run(Batch(puts={5: row(5)}))
+    (new,) = [each for each in files(path) if each.name != "amqp.1.outbox" or replaced != "lock deleted"]
+    folder.run(Batch(close=True))
+    with closing(OutboxFile(new)) as file:
+        assert [each.message_id for each in file.rows()] == ["m2", "m4", "m5"]
+
+
+def test_a_file_that_cannot_be_opened_keeps_none_from_being_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so once; it is taken over when it can be."""
+    (tmp_path / "amqp.2.outbox").mkdir()
+    folder = Folder(str(tmp_path), "amqp")
+    for number in (1, 2):
+        done = folder.run(Batch(look=True, puts={number: row(number)}))
+        assert (done.written, done.problem) == (True, None)
+    assert caplog.text.count(f"outbox {tmp_path}/amqp.2.outbox cannot be taken over: ") == 1
+    (tmp_path / "amqp.2.outbox").rmdir()
+    other = OutboxFile.take(tmp_path / "amqp.2.outbox")
+    other.write([row(9).summed()])
+    other.close()
+    assert folder.run(Batch(look=True)).totals == folder.run(Batch(look=True)).totals
+    assert "amqp.2.outbox was left by a client that is gone: 1 messages to send" in caplog.text
+    folder.run(Batch(close=True))
+
+
 def test_files_are_those_of_one_client_in_order(tmp_path: Path) -> None:
     """Neither locks, logs, damaged files nor those of other names."""
     for name in ("amqp.10.outbox", "amqp.2.outbox", "amqp.2.outbox.lock", "audit.1.outbox", "amqp.1.outbox.damaged-1"):
@@ -180,8 +230,40 @@ def test_the_command_line_lists_shows_retries_and_drops(tmp_path: Path, capsys: 
     assert "not in use" in command(capsys, "list", tmp_path)[1]
 
 
-@pytest.mark.parametrize("arguments", [("nowhere/at/all",), (".", "amqp.1.outbox:x"), (".", "../amqp.1.outbox:1")])
-def test_the_command_line_says_what_is_wrong(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_look_leaves_nothing_that_keeps_a_client_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as a lock that belongs to root, who looked."""
+    filled(tmp_path, 1)
+    (tmp_path / "amqp.1.outbox.lock").unlink()
+    before = {each.name for each in tmp_path.iterdir()}
+    assert "amqp.1.outbox: 1 to send, 0 set aside" in command(capsys, "list", tmp_path)[1]
+    assert {each.name for each in tmp_path.iterdir()} == before
+
+
+def test_a_bad_file_keeps_none_of_the_others_from_being_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named."""
+    filled(tmp_path, 1)
+    (tmp_path / "a.1.outbox").write_bytes(b"no database" * 1000)
+    assert main(["outbox", "list", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "amqp.1.outbox: 1 to send" in printed.out
+    assert printed.err == f"sprockets-amqp: {tmp_path}/a.1.outbox: file is not a database\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nowhere/at/all",),
+        (".", "amqp.1.outbox:x"),
+        (".", "../amqp.1.outbox:1"),
+        ("{folder}", "amqp.1.outbox:99999999999999999999"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    tmp_path: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A folder or message that is none is bad usage."""
-    assert main(["outbox", "show", *arguments]) == 2
+    filled(tmp_path, 1)
+    assert main(["outbox", "show", *(each.format(folder=tmp_path) for each in arguments)]) == 2
     assert "sprockets-amqp:" in capsys.readouterr().err

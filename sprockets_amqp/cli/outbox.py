@@ -1,15 +1,14 @@
 """The command outbox: list or show what is stored in a folder, send again what was set aside, or drop it."""
 
 import argparse
-import os
 import sqlite3
+import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sprockets_amqp.delivery.outbox_file import Locked, OutboxFile, take_lock
+from sprockets_amqp.delivery.outbox_file import OutboxFile, is_locked
 from sprockets_amqp.delivery.outbox_folder import files
 from sprockets_amqp.delivery.outbox_row import Row
 from sprockets_amqp.text import shown
@@ -25,6 +24,8 @@ STATUS: Final = (
 ACTIONS: Final = ("list", "show", "retry", "drop")
 #: Characters of a body to show.
 BODY_LIMIT: Final = 200
+#: Digits of a message's number, which is a signed integer of 64 bits.
+NUMBER_LIMIT: Final = 18
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,75 +41,77 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if not options.folder.is_dir():
         raise UsageError(f"{options.folder} is not a folder: give the folder of the setting outbox")
-    try:
-        if options.action == "list":
-            return _list(options.folder)
-        found = list(_chosen(options.folder, options.message))
-        return _each(found, {"show": _show, "retry": _retry, "drop": _drop}[options.action])
-    except (sqlite3.Error, ValueError) as error:
-        raise OSError(f"{options.folder}: {error}") from None
+    chosen = _chosen(options.folder, options.message)
+    return max((_on_file(options.action, path, numbers) for path, numbers in chosen.items()), default=OK)
 
 
-def _list(folder: Path) -> int:
-    for path in files(folder):
-        with closing(OutboxFile(path)) as file:
-            totals = file.totals()
-            oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
-            print(
-                f"{path.name}: {totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}, "
-                f"{'in use' if _in_use(path) else 'not in use'}"
-            )
-            for row in file.rows("set_aside IS NOT NULL"):
-                print(f"  {_name(path, row)} set aside: {shown(row.set_aside)}")
-    return OK
-
-
-def _chosen(folder: Path, names: list[str]) -> Iterator[tuple[Path, int]]:
-    """Yield file and number of the named messages; if none is named, of all that were set aside."""
+def _chosen(folder: Path, names: list[str]) -> dict[Path, list[int]]:
+    """Return the files, each with the numbers of the messages that are named in it; if none is named, all files."""
+    found: dict[Path, list[int]] = {} if names else {path: [] for path in files(folder)}
     for name in names:
         its_file, _, number = name.rpartition(":")
         path = folder / its_file
-        if path not in files(folder) or not number.isdecimal():
+        if path not in files(folder) or not number.isdecimal() or len(number) > NUMBER_LIMIT:
             raise UsageError(f"{name!r} is not a message: write FILE:NUMBER, as list shows it")
-        yield path, int(number)
-    for path in files(folder) if not names else []:
-        with closing(OutboxFile(path)) as file:
-            yield from [(path, row.number) for row in file.rows("set_aside IS NOT NULL")]
+        found.setdefault(path, []).append(int(number))
+    return found
 
 
-def _each(found: list[tuple[Path, int]], action: Callable[[OutboxFile, int], bool]) -> int:
-    status = OK
-    for path, number in found:
-        with closing(OutboxFile(path)) as file:
-            if not action(file, number):
-                print(f"{path.name}:{number}: there is no such message, or it was not set aside")
-                status = FAILED
+def _on_file(action: str, path: Path, numbers: list[int]) -> int:
+    """Do it to a file, and say what cannot be done: other files may be fine."""
+    try:
+        with closing(OutboxFile(path, create=False)) as file:
+            # Nothing is printed while it is being read, or the file could not shrink for as long as a pager waits.
+            lines, status = _list(file) if action == "list" else _on_messages(action, file, numbers)
+    except (sqlite3.Error, ValueError, OSError) as error:
+        print(f"sprockets-amqp: {path}: {shown(error)}", file=sys.stderr)
+        return FAILED
+    for line in lines:
+        print(line)
     return status
 
 
-def _show(file: OutboxFile, number: int) -> bool:
-    for row in file.rows("number = ?", number):
-        print(f"{_name(file.path, row)}")
-        print(f"  message_id: {shown(row.message_id)}")
-        print(f"  exchange: {shown(row.exchange)!r}, routing key: {shown(row.routing_key)!r}")
-        print(f"  stored: {iso(row.stored_at)}, {row.size} octets, RabbitMQ closed the channel {row.refusals} times")
-        print(f"  set aside: {shown(row.set_aside) if row.set_aside is not None else 'no'}")
-        print(f"  body: {shown(row.body.decode(errors='backslashreplace'), BODY_LIMIT)}")
-        return True
-    return False
+def _list(file: OutboxFile) -> tuple[list[str], int]:
+    totals = file.totals()
+    oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
+    path = file.path
+    counted = f"{totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}"
+    lines = [f"{path.name}: {counted}, {'in use' if is_locked(path) else 'not in use'}"]
+    lines += [f"  {_name(path, row)} set aside: {shown(row.set_aside)}" for row in file.rows("set_aside IS NOT NULL")]
+    return lines, OK
 
 
-def _retry(file: OutboxFile, number: int) -> bool:
-    return file.retry(number) and _told(f"{file.path.name}:{number}: will be sent")
+def _on_messages(action: str, file: OutboxFile, numbers: list[int]) -> tuple[list[str], int]:
+    lines, status = [], OK
+    for number in numbers or [row.number for row in file.rows("set_aside IS NOT NULL")]:
+        done = {"show": _show, "retry": _retry, "drop": _drop}[action](file, number)
+        if not done:
+            done, status = [f"{file.path.name}:{number}: there is no such message, or it was not set aside"], FAILED
+        lines += done
+    return lines, status
 
 
-def _drop(file: OutboxFile, number: int) -> bool:
-    return file.drop(number) and _told(f"{file.path.name}:{number}: dropped")
+def _show(file: OutboxFile, number: int) -> list[str]:
+    return [
+        line
+        for row in file.rows("number = ?", number)
+        for line in (
+            _name(file.path, row),
+            f"  message_id: {shown(row.message_id)}",
+            f"  exchange: {shown(row.exchange)!r}, routing key: {shown(row.routing_key)!r}",
+            f"  stored: {iso(row.stored_at)}, {row.size} octets, RabbitMQ closed the channel {row.refusals} times",
+            f"  set aside: {shown(row.set_aside) if row.set_aside is not None else 'no'}",
+            f"  body: {shown(row.body.decode(errors='backslashreplace'), BODY_LIMIT)}",
+        )
+    ]
 
 
-def _told(text: str) -> bool:
-    print(text)
-    return True
+def _retry(file: OutboxFile, number: int) -> list[str]:
+    return [f"{file.path.name}:{number}: will be sent"] if file.retry(number) else []
+
+
+def _drop(file: OutboxFile, number: int) -> list[str]:
+    return [f"{file.path.name}:{number}: dropped"] if file.drop(number) else []
 
 
 def _name(path: Path, row: Row) -> str:
@@ -118,11 +121,3 @@ def _name(path: Path, row: Row) -> str:
 def _age(stored_at: float) -> str:
     seconds = max(0, round(time.time() - stored_at))
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
-
-
-def _in_use(path: Path) -> bool:
-    try:
-        os.close(take_lock(path))
-    except Locked:
-        return True
-    return False

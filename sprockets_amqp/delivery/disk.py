@@ -6,13 +6,9 @@ What comes in while one runs is in the next, as one transaction.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
 
 from .outbox_folder import Folder
-from .outbox_row import Batch, Done
-
-#: Seconds that one batch may take.
-DISK_LIMIT: Final = 10.0
+from .outbox_row import DISK_LIMIT, Batch, Done
 
 
 class Disk:

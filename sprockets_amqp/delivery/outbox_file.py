@@ -55,10 +55,11 @@ class OutboxFile:
         ValueError: the file is an outbox of a later version, or something else.
     """
 
-    def __init__(self, path: Path, lock: int | None = None) -> None:
+    def __init__(self, path: Path, lock: int | None = None, *, create: bool = True) -> None:
         self.path = path
         self._lock = lock
-        self._database = _connect(path)
+        self._database = _connect(path, create=create)
+        self._status = path.stat()
 
     @classmethod
     def take(cls, path: Path) -> "OutboxFile":
@@ -82,6 +83,7 @@ class OutboxFile:
             self._database.close()
         salvage(self.path, error)
         self._database = _connect(self.path)
+        self._status = self.path.stat()
 
     # Reading
 
@@ -89,6 +91,17 @@ class OutboxFile:
     def last_number(self) -> int:
         """The highest number in use; 0 if there is none."""
         return int(self._database.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0])
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file and its lock are still where they were opened, rather than moved, deleted or replaced."""
+        try:
+            is_there = os.path.samestat(self._status, self.path.stat())
+            return is_there and (
+                self._lock is None or os.path.samestat(os.fstat(self._lock), lock_path(self.path).stat())
+            )
+        except FileNotFoundError:
+            return False
 
     @property
     def is_empty(self) -> bool:
@@ -215,6 +228,21 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a client has a file open; nothing is left behind that could keep one from opening it."""
+    try:
+        lock = os.open(lock_path(path), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def take_lock(path: Path) -> int:
     """Lock a file for this process; return the lock's descriptor. Raises Locked if another process has it."""
     beside = lock_path(path)
@@ -246,11 +274,12 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    if not path.exists():
+def _connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
+    if create and not path.exists():
         # What applications publish is private.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    database = sqlite3.connect(address, uri=True, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
     try:
         _prepare(path, database)
     except BaseException:

@@ -9,11 +9,11 @@ import itertools
 import logging
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .outbox_file import SUFFIX, Locked, OutboxFile, is_corrupt, is_full
+from .outbox_file import BATCH, SUFFIX, Locked, OutboxFile, is_corrupt, is_full
 from .outbox_row import OWN, Batch, Done, Key, Row, Totals
 
 LOGGER = logging.getLogger(__name__)
@@ -35,15 +35,17 @@ class Folder:
         #: What could not be written yet; no publish waits for it.
         self._gone: set[Key] = set()
         self._aside: dict[Key, str] = {}
-        #: Files that are not outboxes of this version.
-        self._foreign: set[Path] = set()
+        #: Files that could not be taken over.
+        self._unusable: set[Path] = set()
 
     def run(self, batch: Batch) -> Done:
         """Run a batch; raises nothing."""
         done = Done()
         try:
-            if batch.look or (batch.puts and OWN not in self._files):
-                self._open()
+            if batch.puts or batch.look:
+                self._take_own()
+            if batch.look:
+                self._adopt_all()
             self._write(batch, done)
             if batch.load is not None:
                 done.rows = self._load(*batch.load, batch.loaded)
@@ -65,35 +67,54 @@ class Folder:
 
     # Opening and closing
 
-    def _open(self) -> None:
-        if OWN not in self._files:
-            self._take_own()
-        mine = {file.path for file in self._files.values()} | self._foreign
+    def _take_own(self) -> None:
+        old = self._files.get(OWN)
+        if old is None:
+            file = self._take(self._paths())
+            self._files[OWN], self._base = file, file.last_number
+        elif not old.is_in_place:
+            # No other process would find what is written to it now. Its numbers stay, so the new file has to be empty.
+            file = self._take(path for path in self._paths() if not path.exists())
+            rows = old.rows()
+            while chunk := list(itertools.islice(rows, BATCH)):
+                file.write(chunk)
+            self._files[OWN] = file
+            old.close()
+            LOGGER.error("outbox %s was moved or deleted while in use: all of it is in %s now", old.path, file.path)
+
+    def _paths(self) -> Iterator[Path]:
+        return (self._path / f"{self._name}.{number}{SUFFIX}" for number in itertools.count(1))
+
+    def _take(self, paths: Iterable[Path]) -> OutboxFile:
+        for path in paths:
+            with contextlib.suppress(Locked):
+                return OutboxFile.take(path)
+        raise AssertionError("there is no end of paths")
+
+    def _adopt_all(self) -> None:
+        mine = {file.path for file in self._files.values()}
         for path in files(self._path, self._name):
             if path not in mine:
                 with contextlib.suppress(Locked):
                     self._adopt(path)
 
-    def _take_own(self) -> None:
-        for number in itertools.count(1):
-            with contextlib.suppress(Locked):
-                file = OutboxFile.take(self._path / f"{self._name}.{number}{SUFFIX}")
-                self._files[OWN], self._base = file, file.last_number
-                break
-
     def _adopt(self, path: Path) -> None:
         try:
             file = OutboxFile.take(path)
-        except ValueError as error:
-            self._foreign.add(path)
-            LOGGER.error("%s", error)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            if path not in self._unusable:
+                self._unusable.add(path)
+                LOGGER.error("outbox %s cannot be taken over: %s", path, error)
             return
-        totals = file.totals()
+        self._unusable.discard(path)
+        number = next(self._ids)
+        self._files[number] = file
+        with self._repairing(number):
+            totals = file.totals()
         if totals.messages or totals.set_aside:
             LOGGER.warning("outbox %s was left by a client that is gone: %d messages to send", path, totals.messages)
-            self._files[next(self._ids)] = file
         else:
-            file.close(delete=True)
+            self._files.pop(number).close(delete=True)
 
     def _close(self) -> None:
         for number, file in self._files.items():

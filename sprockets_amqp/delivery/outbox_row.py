@@ -14,6 +14,8 @@ from .message import Message
 
 #: Octets that a message takes on disk besides its body and properties, approximately.
 OVERHEAD: Final = 200
+#: Seconds that the disk may take for one batch.
+DISK_LIMIT: Final = 10.0
 #: A stored message: its file (0 is the client's own), and its number in it.
 Key = tuple[int, int]
 OWN: Final = 0

@@ -249,7 +249,9 @@ class Publisher:
     def _wait(self, message: Message) -> None:
         timeout = self._settings.timeout if message.timeout is None else message.timeout
         may_send = self._may_send()
-        if self._gate.publish_outcome == "is stored":
+        if len(message.body) > self._link.body_limit:
+            self.end(message, _too_large(message, self._link.body_limit, 0))
+        elif self._gate.publish_outcome == "is stored":
             problem = self.keeper.store(message, self._loop.time() + timeout)
             if problem:
                 self.give_up(message, problem, storable=False)
@@ -257,8 +259,6 @@ class Publisher:
             self.give_up(message, self._gate.condition)
         elif in_setup(self._link.connection) and not may_send:
             self.give_up(message, "nothing is published before setup has ended: use on_ready_callback")
-        elif len(message.body) > self._link.body_limit:
-            self.end(message, _too_large(message, self._link.body_limit, 0))
         elif len(self._line) >= self._settings.max_waiting:
             self.give_up(message, f"the number of waiting messages has reached max_waiting ({len(self._line)})")
         elif self._line and self._line.size + message.size > self._settings.max_waiting_size:

@@ -55,7 +55,7 @@ TIMES: Final = {
     "channel_delay": "the back-off between channels",
     "closing_limit": "the time left for closing",
     "open_limit": "the time opening may take",
-    "finish_limit": "the client's last second, reserved for the disk",
+    "finish_limit": "what the disk may take for one batch",
     "patience": "the setting `timeout`",
     "renewal_delay": "two thirds of the credentials' validity; after a failure, a back-off",
     "retry_delay": "the delay before a failed disk is tried again",

@@ -178,10 +178,6 @@ def test_each_line_of_the_log_has_a_sample_and_each_sample_is_one() -> None:
         shown[call].append(line)
         assert call.level in {level, None}, line
     assert [call for call, lines in shown.items() if not lines] == []
-    # An error that is logged as it is: anything looks like it.
-    assert shown[Call("ERROR", "%s")] == [
-        "/var/lib/events/amqp.3.outbox is not an outbox: move it elsewhere, or upgrade sprockets_amqp"
-    ]
 
 
 def test_the_numbers_in_the_samples_are_those_of_the_code() -> None:
