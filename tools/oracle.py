@@ -19,7 +19,7 @@ from sprockets_amqp import (
     NotReadyError,
     OutcomeUnknown,
 )
-from sprockets_amqp.delivery.disk import DISK_LIMIT
+from sprockets_amqp.delivery.outbox_row import DISK_LIMIT
 from sprockets_amqp.testing.peer import Peer, decode
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tornado.web import Application
 
 import sprockets_amqp as amqp
 from sprockets_amqp import cli, outbox
-from sprockets_amqp.delivery import disk, outbox_row
+from sprockets_amqp.delivery import outbox_row
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 from tests.support.memory import Broker as HandDriven
@@ -463,7 +463,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     for words in (
         f"{amqp.Settings().outbox_limit // 1024**3} GiB by default",
         f"{outbox_row.OVERHEAD} for each message",
-        f"is given {disk.DISK_LIMIT:g} seconds for a transaction",
+        f"is given {outbox_row.DISK_LIMIT:g} seconds for a transaction",
     ):
         assert words in text
     assert outbox.RETRY_DELAY == 1
