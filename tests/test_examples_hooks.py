@@ -86,9 +86,15 @@ async def test_each_example_runs_by_itself_until_ctrl_c(broker: Node, name: str)
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    printed = [(await process.stdout.readline()).decode() for _ in range(2)]
-    assert "State.READY" in printed[1]
-    process.send_signal(signal.SIGINT)
-    rest, err = await asyncio.wait_for(process.communicate(), 60)
+    try:
+        printed = [(await process.stdout.readline()).decode() for _ in range(2)]
+        assert "State.READY" in printed[1]
+        process.send_signal(signal.SIGINT)
+        rest, err = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            # It has a port that is fixed, which the next test could not have.
+            process.kill()
+            await process.wait()
     assert (process.returncode, err) == (0, b"")
     assert "State.CLOSED" in rest.decode().splitlines()[-1]
