@@ -373,5 +373,6 @@ async def test_a_real_broker_gets_the_headers_and_its_confirm_is_told(node: Node
     assert message.properties.headers == {"mine": "0", "trace": "1"}
     assert seen.outcomes == [Outcome.CONFIRMED, Outcome.REFUSED, Outcome.NOT_READY]
     first = seen.ends[0]
-    assert first.seconds_to_confirm is not None and first.seconds_to_confirm > 0 and first.seconds_in_line > 0
+    # The clock of uvloop counts milliseconds.
+    assert first.seconds_to_confirm is not None and first.seconds_to_confirm >= 0 and first.seconds_in_line >= 0
     assert (first.size, first.sends) == (8, 1)
