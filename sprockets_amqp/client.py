@@ -381,7 +381,8 @@ class Client(Bound):
             noun = "message has" if left == 1 else "messages have"
             raise TimeoutError(f"{left} {noun} not ended within {timeout} s: {self.condition}") from None
         if stored:
-            raise TimeoutError(f"the client was stopped with {stored} messages stored, which the next one sends")
+            what = "1 message" if stored == 1 else f"{stored} messages"
+            raise TimeoutError(f"the client was stopped with {what} stored: the next client sends what is stored")
 
     def connect(self) -> Connection | None:
         """Connect now, from idle or closed, and reconnect from then on; return pika's connection, or None.

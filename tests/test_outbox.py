@@ -481,7 +481,9 @@ def test_flush_says_what_is_left_when_the_client_is_stopped(broker: Broker) -> N
         after = loop.create_task(client.flush())
         broker.clock.turn()
         for each in (waiting, after):
-            with pytest.raises(TimeoutError, match="stopped with 2 messages stored, which the next one sends"):
+            with pytest.raises(
+                TimeoutError, match="stopped with 2 messages stored: the next client sends what is stored"
+            ):
                 each.result()
 
 

@@ -174,6 +174,40 @@ def test_a_folder_that_is_replaced_under_a_client_keeps_all_that_was_stored(
         assert [each.message_id for each in file.rows()] == ["m2", "m4", "m5"]
 
 
+def test_a_file_is_moved_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves no pieces of it behind."""
+    path = tmp_path / "events"
+    path.mkdir()
+    folder = Folder(str(path), "amqp")
+    folder.run(Batch(look=True, puts={1: row(1)}))
+    path.rename(tmp_path / "elsewhere")
+    path.mkdir()
+    with monkeypatch.context() as full:
+        full.setattr(OutboxFile, "write", _full)
+        for _ in range(3):
+            assert type(folder.run(Batch(puts={2: row(2)})).problem) is sqlite3.OperationalError
+            assert list(path.iterdir()) == []
+    assert folder.run(Batch(look=True, load=(10, 10**6))).problem is None
+    assert [each.name for each in files(path)] == ["amqp.1.outbox"]
+    folder.run(Batch(close=True))
+
+
+def _full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def test_a_client_deletes_only_its_own_file(tmp_path: Path) -> None:
+    """Not one that took the place of it."""
+    path = tmp_path / "events"
+    path.mkdir()
+    file = OutboxFile.take(path / "amqp.1.outbox")
+    path.rename(tmp_path / "elsewhere")
+    path.mkdir()
+    filled(path, 1)
+    file.close(delete=True)
+    assert {each.name for each in path.iterdir()} == {"amqp.1.outbox", "amqp.1.outbox.lock"}
+
+
 def test_a_file_that_cannot_be_opened_keeps_none_from_being_stored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

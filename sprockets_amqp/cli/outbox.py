@@ -64,6 +64,9 @@ def _on_file(action: str, path: Path, numbers: list[int]) -> int:
             # Nothing is printed while it is being read, or the file could not shrink for as long as a pager waits.
             lines, status = _list(file) if action == "list" else _on_messages(action, file, numbers)
     except (sqlite3.Error, ValueError, OSError) as error:
+        if not numbers and not path.exists():
+            # A client has sent all of it in the meantime.
+            return OK
         print(f"sprockets-amqp: {path}: {shown(error)}", file=sys.stderr)
         return FAILED
     for line in lines:

@@ -199,6 +199,8 @@ class OutboxFile:
 
     def close(self, *, delete: bool = False) -> None:
         """Close the file, so that another client can take it; delete it if nothing in it is to be kept."""
+        # What is there instead of it now is somebody else's.
+        delete = delete and self.is_in_place
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
         if delete:

@@ -76,8 +76,13 @@ class Folder:
             # No other process would find what is written to it now. Its numbers stay, so the new file has to be empty.
             file = self._take(path for path in self._paths() if not path.exists())
             rows = old.rows()
-            while chunk := list(itertools.islice(rows, BATCH)):
-                file.write(chunk)
+            try:
+                while chunk := list(itertools.islice(rows, BATCH)):
+                    file.write(chunk)
+            except BaseException:
+                # The disk is full, perhaps: it is tried again each second.
+                file.close(delete=True)
+                raise
             self._files[OWN] = file
             old.close()
             LOGGER.error("outbox %s was moved or deleted while in use: all of it is in %s now", old.path, file.path)
