@@ -366,8 +366,8 @@ class Client(Bound):
         The futures say how each publish ended. Messages set aside in the outbox stay there.
 
         Raises:
-            TimeoutError: something has not ended within ``timeout`` seconds; it continues all the same. Or the client
-                was stopped, and messages are stored.
+            TimeoutError: something has not ended within ``timeout`` seconds, and continues all the same; or the client
+                was stopped while messages were stored.
             RuntimeError: it is called on another loop than the client's.
         """
         core = self._here()

@@ -113,9 +113,10 @@ class Subscription:
             return
         awaitable = self._hooks.call(self._callback, change)
         if inspect.isawaitable(awaitable):
+            # An eager task factory would run it to its end before there is a task to wait for.
             self._task = task = asyncio.Task(self._work_off(awaitable), loop=self._hooks.loop)
             if inspect.iscoroutine(awaitable):
-                # A task that is cancelled before its first step would leave it never awaited.
+                # A task that is cancelled before its first step never awaits it.
                 task.add_done_callback(lambda _task: awaitable.close())
 
     async def _work_off(self, awaitable: Awaitable[object]) -> None:

@@ -397,8 +397,7 @@ class OutboxModel(Model, Keeper):
             self.schedule(self.state, 0, self.backlog_ended)
 
     def _tell_empty(self) -> None:
-        if self._is_empty:
-            self._told.discard("outbox_limit")
+        if self._when_empty and self._is_empty:
             self._end_waits(0)
 
     def _end_waits(self, left: int) -> None:
@@ -440,6 +439,8 @@ class OutboxModel(Model, Keeper):
             self._note_backlog()
         self._see_end_of_backlog()
         self._tell_empty()
+        if self._is_empty:
+            self._told.discard("outbox_limit")
         if self._behind or self._to_send:
             self._publisher.send_waiting()
         self.load_more()

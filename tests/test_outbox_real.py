@@ -2,9 +2,11 @@
 
 import asyncio
 import collections
+import contextlib
 import logging
 import os
 import random
+import shutil
 import sys
 import time
 import uuid
@@ -15,6 +17,7 @@ import pytest
 
 import sprockets_amqp as amqp
 from sprockets_amqp.cli import main
+from sprockets_amqp.delivery.outbox_file import OutboxFile
 from sprockets_amqp.delivery.outbox_folder import files
 from tests.support.consume import on_channel
 from tools.rabbitmq import Node
@@ -182,6 +185,29 @@ async def test_what_is_published_while_rabbitmq_is_down_arrives_in_order(node: N
     assert await on_channel(node.url, lambda channel: _take(channel, queue)) == names
     await client.shutdown()
     await on_channel(node.url, lambda channel: channel.queue_delete(queue))
+
+
+async def test_what_is_stored_when_the_folder_is_deleted_arrives(broker: Node, tmp_path: Path) -> None:
+    """And what is stored after that, behind it; the next process could find all of it."""
+    queue = f"outbox-{uuid.uuid4().hex}"
+    await on_channel(broker.url, lambda channel: channel.queue_declare(queue, durable=True))
+    folder, urls = tmp_path / "events", ["amqp://127.0.0.1:2"]
+    folder.mkdir()
+    client = amqp.Client(lambda: urls[-1], outbox=folder, timeout=0, reconnect_delay=0.1, max_reconnect_delay=0.3)
+    names = [f"m{number}" for number in range(6)]
+    for name in names:
+        if name == "m3":
+            shutil.rmtree(folder)
+            folder.mkdir()
+        assert await client.publish("", queue, b"", {"message_id": name}) is amqp.STORED
+    (path,) = files(folder)
+    with contextlib.closing(OutboxFile(path, create=False)) as file:
+        assert [row.message_id for row in file.rows()] == names
+    urls.append(broker.url)
+    await client.flush(30)
+    assert await on_channel(broker.url, lambda channel: _take(channel, queue)) == names
+    await client.shutdown()
+    await on_channel(broker.url, lambda channel: channel.queue_delete(queue))
 
 
 async def test_what_rabbitmq_refuses_is_set_aside_and_sent_when_somebody_asks_for_it(

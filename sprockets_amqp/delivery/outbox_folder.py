@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -68,13 +68,14 @@ class Folder:
     # Opening and closing
 
     def _take_own(self) -> None:
+        """Take a file of the client's own, unless it has one that is still in its place."""
         old = self._files.get(OWN)
         if old is None:
-            file = self._take(self._paths())
+            file = self._take_free(new=False)
             self._files[OWN], self._base = file, file.last_number
         elif not old.is_in_place:
             # No other process would find what is written to it now. Its numbers stay, so the new file has to be empty.
-            file = self._take(path for path in self._paths() if not path.exists())
+            file = self._take_free(new=True)
             rows = old.rows()
             try:
                 while chunk := list(itertools.islice(rows, BATCH)):
@@ -87,14 +88,14 @@ class Folder:
             old.close()
             LOGGER.error("outbox %s was moved or deleted while in use: all of it is in %s now", old.path, file.path)
 
-    def _paths(self) -> Iterator[Path]:
-        return (self._path / f"{self._name}.{number}{SUFFIX}" for number in itertools.count(1))
-
-    def _take(self, paths: Iterable[Path]) -> OutboxFile:
-        for path in paths:
-            with contextlib.suppress(Locked):
-                return OutboxFile.take(path)
-        raise AssertionError("there is no end of paths")
+    def _take_free(self, *, new: bool) -> OutboxFile:
+        number = 0
+        while True:
+            number += 1
+            path = self._path / f"{self._name}.{number}{SUFFIX}"
+            if not (new and path.exists()):
+                with contextlib.suppress(Locked):
+                    return OutboxFile.take(path)
 
     def _adopt_all(self) -> None:
         mine = {file.path for file in self._files.values()}
