@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from transitions import EventData
 
 from .bounded_log import BoundedLog
-from .delivery.message import STORED, Message
+from .delivery.message import Message
 from .delivery.outbox_row import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
 from .delivery.publisher import Publisher, blames
 from .delivery.surroundings import Gate, Keeper
@@ -463,7 +463,7 @@ class OutboxModel(Model, Keeper):
         self._take_entry(key)
         self._backlog += behind
         if not message.future.done():
-            self._publisher.succeed(message, STORED)
+            self._publisher.end_stored(message)
 
     def _note_failure(self, key: Key) -> None:
         entry = self._give_back(key)

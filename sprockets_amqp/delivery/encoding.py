@@ -41,45 +41,51 @@ def encode_properties(properties: dict[str, Any], timestamp: int | None = None, 
     """
     others = properties.copy()
     take = others.pop
-    headers, correlation_id, message_id = take("headers", None), take("correlation_id", None), take("message_id", None)
-    start, mode, reply, rest = _encode_others(
-        timestamp, app_id, headers is None, correlation_id is None, message_id is None, tuple(others), *others.values()
-    )
+    message_id = take("message_id", None)
+    if message_id is not None and "headers" not in others and "correlation_id" not in others:
+        before, _, _, after = _encode_others(timestamp, app_id, _ID_ALONE, tuple(others), *others.values())
+        encode = _encode_short_string if type(message_id) is str else _encode_id
+        return before + encode("message_id", message_id) + after
+    headers, correlation_id = take("headers", None), take("correlation_id", None)
+    own = headers is not None, correlation_id is not None, message_id is not None
+    start, middle, end, after = _encode_others(timestamp, app_id, own, tuple(others), *others.values())
     return b"".join(
         (
             start,
             b"" if headers is None else _encode_headers(headers),
-            mode,
+            middle,
             b"" if correlation_id is None else _encode_id("correlation_id", correlation_id),
-            reply,
+            end,
             b"" if message_id is None else _encode_id("message_id", message_id),
-            rest,
+            after,
         )
     )
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
 def _encode_others(
-    timestamp: int | None,
-    app_id: str | None,
-    without_headers: bool,
-    without_correlation_id: bool,
-    without_message_id: bool,
-    names: tuple[str, ...],
-    *values: object,
-) -> tuple[bytes, bytes, bytes, bytes]:
-    """Encode what messages have in common: the flags, and what comes before, between and after headers and ids."""
+    timestamp: int | None, app_id: str | None, own: tuple[bool, bool, bool], names: tuple[str, ...], *values: object
+) -> tuple[bytes, ...]:
+    """Encode what messages have in common: the flags, and the properties around their own, in four parts.
+
+    ``own`` says which of `_OWN` a message has. The first part precedes them, and each of the others follows one; what
+    would follow one that is missing is in the part before.
+    """
     for name in names:
         if name not in _ENCODERS:
             raise InvalidMessage("properties", f"have no {quoted(name)}; AMQP's are {', '.join(PROPERTY_NAMES)}")
     given = {"timestamp": timestamp, "app_id": app_id, **dict(zip(names, values, strict=True))}
-    own = {"headers": without_headers, "correlation_id": without_correlation_id, "message_id": without_message_id}
-    absent = {name for name in PROPERTY_NAMES if own.get(name, given.get(name) is None)}
-    flags = sum(1 << (15 - index) for index, name in enumerate(PROPERTY_NAMES) if name not in absent)
-    start, mode, reply, rest = (
-        b"".join(_ENCODERS[name](given[name]) for name in PROPERTY_NAMES[part] if name not in absent) for part in _PARTS
-    )
-    return _pack_flags(flags) + start, mode, reply, rest
+    has = dict(zip(_OWN, own, strict=True))
+    parts, part, flags = [b"", b"", b"", b""], 0, 0
+    for index, (name, encode) in enumerate(_ENCODERS.items()):
+        if has.get(name):
+            part = _OWN.index(name) + 1
+        elif name not in has and given.get(name) is not None:
+            parts[part] += encode(given[name])
+        else:
+            continue
+        flags |= 1 << (15 - index)
+    return _pack_flags(flags) + parts[0], *parts[1:]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -244,5 +250,6 @@ _ENCODERS: Final[dict[str, Encoder]] = {
     "cluster_id": _short_string("cluster_id"),
 }
 PROPERTY_NAMES: Final = tuple(_ENCODERS)
-#: The parts of the list around headers, correlation_id and message_id, which mostly change; the others repeat.
-_PARTS: Final = (slice(0, 2), slice(3, 5), slice(6, 8), slice(9, None))
+#: What messages have of their own, mostly the last alone; the other properties repeat.
+_OWN: Final = ("headers", "correlation_id", "message_id")
+_ID_ALONE: Final = (False, False, True)

@@ -35,7 +35,7 @@ from .confirms import Confirms
 from .counters import Counters
 from .exchanges import QUESTION_LIMIT, Exchanges, Subject
 from .line import Line
-from .message import Message, Options, Result
+from .message import STORED, Message, Options, Result
 from .reports import Reports
 from .surroundings import Gate, Keeper
 
@@ -430,17 +430,18 @@ class Publisher:
         elif message.future.done():
             self._reports.end(message)
         elif error is None:
-            self.succeed(message)
+            if self._reports:
+                self._reports.end(message)
+            message.future.set_result(None)
         elif not (storable and self.keeper.takes(message, error, on_wire=on_wire)):
             self._reports.end(message, error)
             self.counters.failed += 1
             message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
 
-    def succeed(self, message: Message, result: Result = None) -> None:
-        """End a publish that was confirmed or, without confirms, handed over; or that was stored, with `STORED`."""
-        if self._reports:
-            self._reports.end(message, result=result)
-        message.future.set_result(result)
+    def end_stored(self, message: Message) -> None:
+        """End a publish that is on disk."""
+        self._reports.end(message, result=STORED)
+        message.future.set_result(STORED)
 
 
 def blames(cause: BaseException | None, message: Message | None = None) -> bool:

@@ -79,6 +79,8 @@ class Connection(TornadoConnection):
     ) -> None:
         self._call_soon = io_loop.asyncio_loop.call_soon  # type: ignore[attr-defined]
         self._pieces: list[bytes | memoryview] = []
+        #: Octets in all of them, approximately.
+        self._size = 0
         self._lost = asyncio.Event()
         self._confirm_start = b""
         self._channel_number = 0
@@ -130,12 +132,14 @@ class Connection(TornadoConnection):
 
         ``method`` and ``properties`` are what `encoding.encode_method` and `encoding.encode_properties` return.
         """
-        size, pieces, channel_number = len(body), self._pieces, self._channel_number
+        size, header_size, channel_number = len(body), len(properties) + 12, self._channel_number
+        pieces = self._pieces
+        self._size += header_size + size
         if not pieces:
             self._call_soon(self._flush)
         pieces += (
             _method_frame(channel_number, method),
-            _pack_header_start(2, channel_number, len(properties) + 12, 60, 0, size),
+            _pack_header_start(2, channel_number, header_size, 60, 0, size),
             properties,
         )
         if 0 < size <= self._body_max_length:
@@ -179,15 +183,16 @@ class Connection(TornadoConnection):
         if not self._pieces:
             self._call_soon(self._flush)
         self._pieces.append(data)
+        self._size += len(data)
 
     def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
+        pieces, size, self._pieces, self._size = self._pieces, self._size, [], 0
         if self._transport is None:
             return
         # Until all of it has gone, it counts as the same pressure, however much waits in between.
         self._under_pressure = self._under_pressure and self._transport.get_write_buffer_size() > 0
         waits = False
-        for data in _joined(pieces):
+        for data in _joined(pieces, size):
             sent = 0 if waits else self._send_now(data)
             if sent < len(data):
                 waits = True
@@ -242,10 +247,10 @@ class Connection(TornadoConnection):
         return data[taken:]
 
 
-def _joined(pieces: list[bytes | memoryview]) -> Iterator[bytes]:
-    """Join pieces into writes of about WRITE_SIZE, each octet copied once."""
+def _joined(pieces: list[bytes | memoryview], size: int) -> Iterator[bytes]:
+    """Join pieces of about that size together into writes of about WRITE_SIZE, each octet copied once."""
     # Usually it is one write, and looking at each piece would cost more than joining them.
-    if sum(map(len, pieces)) <= WRITE_SIZE:
+    if size <= WRITE_SIZE:
         yield b"".join(pieces)
         return
     start = size = 0
