@@ -85,7 +85,7 @@ async def test_a_message_without_a_broker_is_unfinished() -> None:
 async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
     """It is told as unfinished, and the status is the signal's."""
     node = f"127.0.0.1:{free_port()}"
-    url = f"amqp://guest:guest@{node}"
+    url = f"amqp://guest:guest@{node}?retry_delay=0"
     async with Terminal(COMMAND, "publish", "--url", url, "--timeout", "600", "--body", "x", "-v") as terminal:
         await terminal.shows(f"trying {node} again")
         terminal.press("C-c")
@@ -266,7 +266,7 @@ async def test_watch_ends_when_nobody_reads_any_more(broker: Node) -> None:
 
 async def test_ctrl_c_ends_watch_while_there_is_no_broker() -> None:
     """Also between two attempts to connect."""
-    url = f"amqp://guest:guest@127.0.0.1:{free_port()}"
+    url = f"amqp://guest:guest@127.0.0.1:{free_port()}?retry_delay=0"
     async with Terminal(COMMAND, "watch", "--url", url) as terminal:
         await terminal.shows("connecting -> closed")
         terminal.press("C-c")

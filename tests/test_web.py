@@ -93,7 +93,7 @@ async def test_not_ready_but_live_while_rabbitmq_blocks(node: Node) -> None:
 
 async def test_not_ready_but_live_while_the_broker_is_away() -> None:
     """The reason is the trouble, also while the client connects again."""
-    async with shown(GONE) as (base, client):
+    async with shown(f"{GONE}?retry_delay=0") as (base, client):
         await client.wait_for(State.CLOSED, 30)
         await client.wait_for(State.CONNECTING, 30)
         code, document = await probe(f"{base}/ready")
