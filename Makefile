@@ -52,9 +52,11 @@ demo: $(VENV)/.run
 
 # Tests spend much of their time waiting for a broker, so several share the machine. Tests named with T run alone:
 # make test T=tests/test_client.py
+# One more than there are processors: many tests wait for a node.
+WORKERS := $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 test: $(VENV)/.dev
 	@.ci/setup broker diagrams browser terminal prometheus git curl
-	@$(PY) -m pytest $(or $(T),--numprocesses auto --maxprocesses 4 --dist loadgroup)
+	@$(PY) -m pytest $(or $(T),--numprocesses $(WORKERS) --dist loadgroup)
 
 # The markers come from the fixtures that a test uses; see tests/conftest.py.
 test-fast: $(VENV)/.dev

@@ -137,6 +137,7 @@ async def test_killed_processes_and_brokers_lose_nothing(node: Node, tmp_path: P
     """Each id whose publish ended with None or STORED is in the queue after the last start; some are there twice."""
     queue = f"outbox-{uuid.uuid4().hex}"
     await on_channel(node.url, lambda channel: channel.queue_declare(queue, durable=True))
+    await node.store_definitions()
     publishing = Publishing(node, tmp_path, queue)
     began = time.monotonic()
     await kill_processes(publishing, asyncio.create_task(kill_brokers(publishing, node)))
