@@ -50,9 +50,8 @@ demo: $(VENV)/.run
 	@[ -n "$$AMQP_URL" ] || .ci/setup broker
 	@$(PY) -m examples.demo
 
-# Tests spend much of their time waiting for a broker, so several share the machine. Tests named with T run alone:
-# make test T=tests/test_client.py
-# One more than there are processors: many tests wait for a node.
+# Tests spend much of their time waiting for a node, so there is one worker more than there are processors. Tests named
+# with T run alone: make test T=tests/test_client.py
 WORKERS := $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 test: $(VENV)/.dev
 	@.ci/setup broker diagrams browser terminal prometheus git curl

@@ -304,7 +304,6 @@ def stored(broker: HandDriven, client: amqp.Client) -> None:
 def sent_from_disk(broker: HandDriven, client: amqp.Client) -> None:
     """RabbitMQ has not confirmed it."""
     stored(broker, client)
-    broker.clock.advance(1000)
     broker.open()
     assert broker.messages == ["m"]
 
