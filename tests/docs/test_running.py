@@ -1,13 +1,13 @@
 """docs/running.md: each way to start an application does, publishes, and ends as the page says."""
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
 import sys
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +55,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def started(
     broker: Node, *arguments: str, port: int, **variables: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -74,9 +74,10 @@ async def started(
                 assert process.returncode is None, await process.communicate()
         yield process
     finally:
-        if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        # Those that it forked may live a little longer than it, and have its standard error open.
+        await process.communicate()
 
 
 async def _posted(port: int) -> int:
