@@ -12,7 +12,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make demo      publish an event from a small application, and read it from a queue"
 	@echo "make test      run the tests, on RabbitMQ nodes that they start themselves"
-	@echo "make test-fast run, in about a minute, those that need no RabbitMQ, Prometheus, browser or package index"
+	@echo "make test-fast run, within a minute, those that need no RabbitMQ, Prometheus, browser or package index"
 	@echo "make matrix    run demo and tests on other systems, created empty, as root: SYSTEMS=\"debian-13 ...\""
 	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000; or replay one: SEED=..."
 	@echo "make lint      ruff, mypy --strict, lint-imports, codespell, and the public API against that of 1.0"

@@ -263,11 +263,14 @@ DEFECTS: Final = [
 ]
 
 
+@pytest.mark.xdist_group("declaration")
 def test_the_behaviours_are_what_the_declaration_says() -> None:
     """As it is declared, none of them fails."""
     assert len(places()) > 40
 
 
+# One worker learns from all of them what notices most.
+@pytest.mark.xdist_group("declaration")
 @pytest.mark.parametrize("defect", DEFECTS, ids=str)
 def test_a_defect_of_the_declaration_is_seen(monkeypatch: pytest.MonkeyPatch, defect: Defect) -> None:
     """Without a row, a source, a guard, an action or a timeout, or with a publish treated otherwise, a test fails."""
