@@ -114,7 +114,7 @@ def fails(behaviour: Behaviour) -> bool:
 
 @functools.cache
 def places() -> dict[Behaviour, set[str]]:
-    """Where each behaviour comes past: triggers, what they are pulled from, and states."""
+    """Which triggers each behaviour pulls, and from which states, and the states that it reaches."""
     return {behaviour: _places(behaviour) for behaviour in BEHAVIOURS}
 
 
@@ -274,6 +274,7 @@ def test_the_behaviours_are_what_the_declaration_says() -> None:
 @pytest.mark.parametrize("defect", DEFECTS, ids=str)
 def test_a_defect_of_the_declaration_is_seen(monkeypatch: pytest.MonkeyPatch, defect: Defect) -> None:
     """Without a row, a source, a guard, an action or a timeout, or with a publish treated otherwise, a test fails."""
+    # Behaviours are watched as it is declared.
     places()
     monkeypatch.setattr(defect.module, defect.name, defect.declaration)
     assert is_noticed(defect)

@@ -44,8 +44,7 @@ def encode_properties(properties: dict[str, Any], timestamp: int | None = None, 
     message_id = take("message_id", None)
     if message_id is not None and "headers" not in others and "correlation_id" not in others:
         before, _, _, after = _encode_others(timestamp, app_id, _ID_ALONE, tuple(others), *others.values())
-        encode = _encode_short_string if type(message_id) is str else _encode_id
-        return before + encode("message_id", message_id) + after
+        return before + _encode_id("message_id", message_id) + after
     headers, correlation_id = take("headers", None), take("correlation_id", None)
     own = headers is not None, correlation_id is not None, message_id is not None
     start, middle, end, after = _encode_others(timestamp, app_id, own, tuple(others), *others.values())

@@ -154,7 +154,7 @@ class Connection(TornadoConnection):
     def abort(self) -> None:
         """Drop the connection now, without waiting for the broker; pika's callbacks may come later."""
         self._on_confirm = None
-        self._pieces.clear()
+        self._pieces, self._size = [], 0
         if self.is_closed:
             return
         try:
@@ -167,7 +167,7 @@ class Connection(TornadoConnection):
     def abandon(self) -> None:
         """In a forked child, close its descriptors; nothing is sent, and the parent's connection goes on."""
         self._on_confirm = None
-        self._pieces.clear()
+        self._pieces, self._size = [], 0
         transport, self._transport = self._transport, None
         sockets = [*self._services.sockets, getattr(transport, "_sock", None)]
         for each in sockets:
