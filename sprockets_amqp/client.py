@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
 from typing import Any, ClassVar, Self, Unpack
 
 import pika
@@ -14,7 +15,7 @@ from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 from transitions import MachineError
 
-from .bound import Bound, running_loop
+from .bound import Bound
 from .bounded_log import BoundedLog
 from .delivery.counters import Counters
 from .delivery.message import OPTIONS, Options, Result
@@ -352,7 +353,8 @@ class Client(Bound):
             TypeError: an option is unknown.
         """
         core = self._present
-        if core is None or running_loop() is not core.loop:
+        # In the thread of a running loop, that is the loop that calls; Python 3.11 takes long to name it.
+        if core is None or core.thread != get_ident() or not core.loop.is_running():
             core = self._here()
         # A call that raises is not a publish.
         if self._observers and options.keys() <= OPTIONS:

@@ -20,7 +20,7 @@ class Core:
 
     Attributes:
         ran: whether the loop has run since the core was made; until then, another loop may run the application instead.
-        thread: the thread that it was made in.
+        thread: the thread that the loop runs in; until it has run, the one that the core was made in.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Core:
 
     def start(self) -> None:
         """Connect at once, or when the loop starts; until then the client is idle."""
-        if not self.ran:
-            self.loop.call_soon(self._note_run)
+        # Whoever makes a client for a loop may do so in another thread.
+        self.loop.call_soon_threadsafe(self._note_run)
         self.lifecycle.start()
 
     def retire(self, reason: str) -> None:
@@ -66,4 +66,4 @@ class Core:
         part_from_parent(self.loop)
 
     def _note_run(self) -> None:
-        self.ran = True
+        self.ran, self.thread = True, threading.get_ident()

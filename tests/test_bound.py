@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from sprockets_amqp import Client, State
 from tests.support.command import WARNINGS_ARE_ERRORS
@@ -64,6 +65,29 @@ async def test_a_loop_in_another_thread_is_refused_too(broker: Node) -> None:
         await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
     await client.publish("amq.topic", "key", b"")
     await client.shutdown()
+
+
+def test_a_client_belongs_to_the_thread_in_which_its_loop_runs(broker: Node) -> None:
+    """Once the loop runs in another thread, the one that made both is refused like any other."""
+    io_loop = IOLoop(make_current=False)
+    client = Client(broker.url, io_loop=io_loop)
+    loop = io_loop.asyncio_loop
+    thread = threading.Thread(target=io_loop.start)
+    thread.start()
+
+    async def publish() -> None:
+        await client.publish("amq.topic", "key", b"")
+
+    try:
+        asyncio.run_coroutine_threadsafe(publish(), loop).result(30)
+        with pytest.raises(RuntimeError, match="another thread"):
+            client.publish("amq.topic", "key", b"")
+        assert client.counters.published == 1
+        asyncio.run_coroutine_threadsafe(client.shutdown(), loop).result(30)
+    finally:
+        io_loop.add_callback(io_loop.stop)
+        thread.join()
+        io_loop.close()
 
 
 def test_a_client_that_ran_on_one_loop_is_refused_on_the_next(broker: Node) -> None:
