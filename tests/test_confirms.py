@@ -58,7 +58,7 @@ def test_tags_are_numbered_from_one_in_the_order_of_sending() -> None:
     """RabbitMQ counts the messages of a channel from 1."""
     confirms = ledger(3)
     assert confirms.add("last") == 4
-    assert list(confirms) == ["m1", "m2", "m3", "last"]
+    assert list(confirms.entries.values()) == ["m1", "m2", "m3", "last"]
 
 
 def test_single_confirms_settle_out_of_order() -> None:
@@ -66,7 +66,7 @@ def test_single_confirms_settle_out_of_order() -> None:
     confirms = ledger(3)
     assert confirms.settle(3, multiple=False) == ["m3"]
     assert confirms.settle(1, multiple=False) == ["m1"]
-    assert list(confirms) == ["m2"]
+    assert list(confirms.entries.values()) == ["m2"]
 
 
 def test_multiple_settles_all_up_to_the_tag_in_order() -> None:
@@ -74,7 +74,7 @@ def test_multiple_settles_all_up_to_the_tag_in_order() -> None:
     confirms = ledger(5)
     confirms.settle(2, multiple=False)
     assert confirms.settle(4, multiple=True) == ["m1", "m3", "m4"]
-    assert list(confirms) == ["m5"]
+    assert list(confirms.entries.values()) == ["m5"]
 
 
 @pytest.mark.parametrize("multiple", [False, True])
@@ -83,7 +83,7 @@ def test_tags_that_were_never_given_out_settle_nothing(delivery_tag: int, multip
     """Tag 0, which stands for all where it is a consumer's, and unknown tags settle nothing here."""
     confirms = ledger(3)
     assert confirms.settle(delivery_tag, multiple) == []
-    assert len(confirms) == 3
+    assert len(confirms.entries) == 3
     assert not confirms.was_issued(delivery_tag)
 
 
@@ -101,7 +101,7 @@ def test_clear_takes_everything_in_order_and_begins_anew() -> None:
     confirms = ledger(4)
     confirms.settle(2, multiple=False)
     assert confirms.clear() == ["m1", "m3", "m4"]
-    assert len(confirms) == 0
+    assert len(confirms.entries) == 0
     assert confirms.settle(3, multiple=True) == []
     assert confirms.add("new") == 1
 
@@ -111,7 +111,7 @@ def test_being_empty_is_told_once(multiple: bool) -> None:
     """Who asks for it is told when the last one is settled, however it is, and not again."""
     confirms = ledger(2)
     told: list[int] = []
-    confirms.call_when_empty(lambda: told.append(len(confirms)))
+    confirms.call_when_empty(lambda: told.append(len(confirms.entries)))
     confirms.settle(1, multiple=False)
     assert told == []
     confirms.settle(2, multiple)
@@ -135,8 +135,8 @@ def test_what_is_lost_is_not_settled() -> None:
 def test_multiple_works_in_proportion_to_what_it_settles(settled: int) -> None:
     """What else is in flight costs nothing: one touch for each entry that is settled."""
     confirms = ledger(100_000)
-    entries = CountingDict(confirms._entries)
-    confirms._entries = entries
+    entries = CountingDict(confirms.entries)
+    confirms.entries = entries
     assert len(confirms.settle(settled, multiple=True)) == settled
     assert entries.touched <= settled + 1
 
@@ -150,9 +150,9 @@ def test_out_of_order_confirms_leave_no_trace_behind() -> None:
         confirms.settle(first + 1, multiple=False)
         confirms.settle(first, multiple=False)
     confirms.add(10_001)
-    entries = CountingDict(confirms._entries)
-    confirms._entries = entries
-    assert list(confirms) == [10_001]
+    entries = CountingDict(confirms.entries)
+    confirms.entries = entries
+    assert list(confirms.entries.values()) == [10_001]
     assert confirms.settle(10_001, multiple=True) == [10_001]
     assert entries.touched <= 4
 
@@ -176,8 +176,8 @@ def test_finding_goes_on_after_the_last_that_was_found() -> None:
 def test_finding_all_looks_at_each_once() -> None:
     """A thousand returns among a thousand messages in flight cost a thousand looks, not half a million."""
     confirms = ledger(1000)
-    entries = CountingDict(confirms._entries)
-    confirms._entries = entries
+    entries = CountingDict(confirms.entries)
+    confirms.entries = entries
     for number in range(1, 1001):
         assert confirms.find(f"m{number}".__eq__) == f"m{number}"
     assert entries.touched <= 1000
@@ -190,9 +190,9 @@ def test_one_slow_confirm_makes_no_look_slow() -> None:
     for tag in range(2, 10_000):
         confirms.add(tag)
         confirms.settle(tag, multiple=False)
-    entries = CountingDict(confirms._entries)
-    confirms._entries = entries
-    assert list(confirms) == [1]
+    entries = CountingDict(confirms.entries)
+    confirms.entries = entries
+    assert list(confirms.entries.values()) == [1]
     assert entries.touched <= 2
 
 
@@ -272,8 +272,8 @@ class LedgerComparison(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         """Both hold the same, in the same order."""
-        assert list(self.confirms) == [serial for _, serial in self.naive]
-        assert len(self.confirms) == len(self.naive)
+        assert list(self.confirms.entries.values()) == [serial for _, serial in self.naive]
+        assert len(self.confirms.entries) == len(self.naive)
         assert all(self.confirms.was_issued(tag) == (0 < tag <= self.last) for tag in range(-1, self.last + 3))
 
 

@@ -4,7 +4,6 @@ import asyncio
 import collections
 import decimal
 import enum
-import struct
 import subprocess
 import sys
 import time
@@ -17,15 +16,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pika import BasicProperties
+from pika import BasicProperties, frame
 from pika.delivery_mode import DeliveryMode
 from pika.spec import Basic
 
-from sprockets_amqp.delivery.defaults import new_message_id
-from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method, encode_properties
+from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method
 from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.delivery.message_ids import new_message_id
 from sprockets_amqp.errors import InvalidMessage, PublishingFailure
 from tests.support.memory import Broker
+from tests.support.wire import encoded
 
 short_strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=255).filter(lambda s: len(s.encode()) <= 255)
 #: What pika's encoder writes into a table; keys are short strings.
@@ -89,16 +89,14 @@ def make(
 @given(properties=properties_strategy)
 def test_properties_are_encoded_as_pika_encodes_them(properties: dict[str, Any]) -> None:
     """Whatever the properties, flags and list are byte for byte pika's."""
-    assert encode_properties(properties) == b"".join(BasicProperties(**properties).encode())
+    assert encoded(properties) == b"".join(BasicProperties(**properties).encode())
 
 
 @given(exchange=short_strings, routing_key=short_strings, mandatory=st.booleans())
 def test_the_method_is_encoded_as_pika_encodes_it(exchange: str, routing_key: str, mandatory: bool) -> None:
     """Class, method and arguments of Basic.Publish are byte for byte pika's."""
     method = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-    assert encode_method(exchange, routing_key, mandatory) == struct.pack(">I", method.INDEX) + b"".join(
-        method.encode()
-    )
+    assert b"\x01\x00\x07" + encode_method(exchange, routing_key, mandatory) == frame.Method(7, method).marshal()
 
 
 def test_the_property_names_are_pikas() -> None:
@@ -109,9 +107,9 @@ def test_the_property_names_are_pikas() -> None:
 
 def test_an_equal_number_of_another_type_is_not_mistaken_for_it() -> None:
     """What was encoded before is not found again under 1.0 or for a number that is no string."""
-    assert encode_properties({"timestamp": 7}).endswith(b"\x07")
+    assert encoded({"timestamp": 7}).endswith(b"\x07")
     with pytest.raises(InvalidMessage, match="timestamp"):
-        encode_properties({"timestamp": 7.0})
+        encoded({"timestamp": 7.0})
 
 
 # What is filled in
@@ -181,7 +179,7 @@ def test_a_forked_process_makes_message_ids_of_its_own() -> None:
     """What was made ahead is not used by parent and child both, as under Tornado's fork_processes()."""
     program = """if True:
         import os, sys
-        from sprockets_amqp.delivery.defaults import new_message_id
+        from sprockets_amqp.delivery.message_ids import new_message_id
         new_message_id()
         child = os.fork()
         if child:
@@ -398,7 +396,7 @@ def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
 ) -> None:
     """A TypeError that no value explains goes on as what it is."""
 
-    def broken(*_values: object) -> bytes:
+    def broken(*_values: object, **_properties: object) -> bytes:
         raise TypeError("a defect")
 
     monkeypatch.setattr("sprockets_amqp.delivery.message.encode_body", broken)
@@ -428,7 +426,7 @@ def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None
     message = make(
         loop, b"", {"expiration": "4294967295", "type": "x" * 255}, exchange="ä" * 127, routing_key="x" * 255
     )
-    assert len(message.method) == 6 + 1 + 254 + 1 + 255 + 1
+    assert len(message.method) == 4 + 6 + 1 + 254 + 1 + 255 + 1 + 1
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_a_stored_message_without_an_id_that_is_returned_is_set_aside(broker: Br
         for _ in range(3):
             broker.open()
         publisher, properties = client._core.publisher, spec.BasicProperties(app_id=client.settings.default_app_id)
-        (message,) = publisher._confirms
+        (message,) = publisher._confirms.entries.values()
         properties.decode(message.properties)
         publisher.on_return((312, "NO_ROUTE"), "", "q", properties, b"body")
         confirm(broker)

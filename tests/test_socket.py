@@ -13,9 +13,9 @@ from pika.adapters.utils import io_services_utils
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp import Client, State
-from sprockets_amqp.delivery.encoding import encode_method, encode_properties
+from sprockets_amqp.delivery.encoding import encode_method
 from sprockets_amqp.wire.transport import BACK_PRESSURE_MARK
-from tests.support.wire import Unconnected, open_connection
+from tests.support.wire import Unconnected, encoded, open_connection
 from tools.rabbitmq import Node
 
 
@@ -69,7 +69,7 @@ async def test_with_tls_the_socket_is_the_one_that_encrypts() -> None:
 async def test_a_lone_publish_leaves_in_the_same_turn(line: Any) -> None:
     """One step of the loop after publish(), and before it looks at any socket, the message has left."""
     connection, far, _ = line
-    connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), b"alone")
+    connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"alone")
     await asyncio.sleep(0)
     assert far.recv(1 << 16).endswith(b"alone\xce")
 
@@ -81,7 +81,7 @@ async def test_one_turn_is_one_write(line: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(connection, "_send_now", lambda data: [len(data), writes.append(len(data))][0])
     for _ in range(2):
         for _ in range(100):
-            connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), b"x")
+            connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"x")
         await asyncio.sleep(0)
     assert len(writes) == 2
     assert writes[0] == writes[1]
@@ -107,7 +107,7 @@ async def test_back_pressure_is_told_once(line: Any, bodies: int) -> None:
     body = bytes(3 * BACK_PRESSURE_MARK // bodies)
     for times in (1, 2):
         for _ in range(bodies):
-            connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), body)
+            connection.publish(encode_method("", "q", mandatory=True), encoded({}), body)
             await asyncio.sleep(0)
         assert connection.congested
         assert told == [connection] * times
@@ -120,7 +120,7 @@ async def test_pressure_that_goes_up_and_down_is_one(line: Any) -> None:
     connection, far, told = line
     loop = asyncio.get_running_loop()
     for _ in range(4):
-        connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), bytes(BACK_PRESSURE_MARK))
+        connection.publish(encode_method("", "q", mandatory=True), encoded({}), bytes(BACK_PRESSURE_MARK))
         await asyncio.sleep(0)
         while connection.congested:
             await loop.sock_recv(far, 1 << 20)
@@ -146,7 +146,7 @@ async def test_everything_arrives_through_a_slow_reader(line: Any) -> None:
     connection, far, _ = line
     bodies = [bytes([number]) * 300_000 for number in range(20)]
     for body in bodies:
-        connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), body)
+        connection.publish(encode_method("", "q", mandatory=True), encoded({}), body)
         await asyncio.sleep(0)
     assert await arrived(far, 6_000_000) == b"".join(bodies)
 
@@ -172,7 +172,7 @@ async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
     assert connection._transport.get_write_buffer_size() == 0
     bodies = [bytes([number]) * 100_000 for number in range(1, 4)]
     for body in bodies:
-        connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), body)
+        connection.publish(encode_method("", "q", mandatory=True), encoded({}), body)
         await asyncio.sleep(0)
         assert connection._transport.get_write_buffer_size() > 0
         # Room for the next one, which has to let the rest of this one go first.

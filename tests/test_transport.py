@@ -11,11 +11,12 @@ from pika import BasicProperties, frame, spec
 from pika.exceptions import InvalidFrameError
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.delivery.encoding import encode_method, encode_properties
+from sprockets_amqp.delivery.encoding import encode_method
 from sprockets_amqp.wire.transport import Connection
 from tests.support.wire import (
     BODY_MAX,
     FRAME_MAX,
+    encoded,
     feed,
     method,
     open_channel,
@@ -58,7 +59,7 @@ def test_the_bytes_are_those_that_pika_would_send(io_loop: IOLoop, messages: lis
         body = (seed + b"\xce\x00") * (size // (len(seed) + 2) + 1)
         body = body[:size]
         connection.use_channel(channel_number, None)
-        connection.publish(encode_method(exchange, routing_key, mandatory), encode_properties(properties), body)
+        connection.publish(encode_method(exchange, routing_key, mandatory), encoded(properties), body)
         plain._send_message(
             channel_number,
             spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory),
@@ -75,7 +76,7 @@ def test_what_pika_sends_keeps_its_place_among_messages(io_loop: IOLoop) -> None
     parts: list[bytes] = []
     for publish in (True, False, True):
         if publish:
-            connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), b"body")
+            connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"body")
         else:
             connection._send_method(2, spec.Channel.Open())
         parts.append(b"".join(connection._pieces)[len(b"".join(parts)) :])
@@ -88,9 +89,9 @@ def test_the_largest_header_fits_one_frame(io_loop: IOLoop) -> None:
     """The header limit is what a frame of the negotiated size holds, to the octet."""
     connection, wire = ours(io_loop)
     headers = {"a": "x" * (connection.header_limit - 2 - 4 - 2 - 5)}
-    encoded = encode_properties({"headers": headers})
-    assert len(encoded) == connection.header_limit
-    connection.publish(encode_method("", "q", mandatory=True), encoded, b"")
+    properties = encoded({"headers": headers})
+    assert len(properties) == connection.header_limit
+    connection.publish(encode_method("", "q", mandatory=True), properties, b"")
     connection._flush()
     data = wire.taken()
     consumed, _ = frame.decode_frame(data)
@@ -204,7 +205,7 @@ def test_aborting_stops_everything(io_loop: IOLoop) -> None:
     told: list[Any] = []
     open_channel(connection, 1)
     connection.use_channel(1, told.append)
-    connection.publish(encode_method("", "q", mandatory=True), encode_properties({}), b"late")
+    connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"late")
     connection.abort()
     connection.abort()
     assert wire.aborted

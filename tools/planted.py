@@ -58,7 +58,7 @@ DEFECTS: Final = (
     Defect("tags drift on the second channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 1, 0"),
     Defect("returns are looked for where they were on the last channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 0, self._found"),
     Defect("a timer in line is not cancelled", PUBLISHER, "            message.timer.cancel()\n", ""),
-    Defect("one more than max_unconfirmed", PUBLISHER, "len(self._confirms) >= (1 if", "len(self._confirms) > (1 if"),
+    Defect("one more than max_unconfirmed", PUBLISHER, "len(self._confirms.entries) < self._window", "len(self._confirms.entries) <= self._window"),
     Defect("a nack is taken for an ack", PUBLISHER, "            if not acked:\n                self.end(message, MessageNacked())", "            if acked is None:\n                self.end(message, MessageNacked())"),
     Defect("a return is forgotten", PUBLISHER, "            message.returned = reply\n", "            pass\n"),
     Defect("what is sent again is turned around", PUBLISHER, "reversed(list(keep))", "list(keep)"),

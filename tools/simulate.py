@@ -114,7 +114,7 @@ class World:
 
     def _start(self) -> None:
         """Make the client of a process that starts, in which messages are numbered from 1."""
-        message._number = itertools.count(1).__next__  # type: ignore[misc] # noqa: SLF001
+        message._numbers = itertools.count(1)  # type: ignore[misc] # noqa: SLF001
         folder = self._folder.name if self._folder is not None else None
         self.client = Client(io_loop=self.clock.io_loop, outbox=folder, **self._settings)
         self.oracle.watch(self.client)

@@ -9,8 +9,8 @@ import sys
 from typing import Any, Final
 
 from sprockets_amqp.client import Client
-from sprockets_amqp.delivery.defaults import new_message_id
 from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method, encode_properties
+from sprockets_amqp.delivery.message_ids import new_message_id
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import shown
 
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         properties["headers"] = dict(options.headers)
     try:
         encode_method(options.exchange, options.routing_key, True)
-        encode_properties(properties)
+        encode_properties(**properties)
     except InvalidMessage as error:
         raise UsageError(str(error)) from None
     if options.lines is not None:

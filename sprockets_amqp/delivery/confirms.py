@@ -4,7 +4,7 @@ It follows https://www.rabbitmq.com/docs/confirms#publisher-confirms: in confirm
 from 1 in the order in which they are sent. The ledger knows neither pika nor states, and does no I/O.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,30 +18,23 @@ class Confirms(Generic[T]):
     [1, 2, 3]
     >>> confirms.settle(2, multiple=True)
     ['first', 'second']
-    >>> len(confirms)
+    >>> len(confirms.entries)
     1
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, T] = {}
+        #: The unconfirmed entries, by delivery tag, in the order in which they were sent; only this class changes it.
+        self.entries: dict[int, T] = {}
         self._lowest = 1
         self._last = 0
         self._found = 0
         self._when_empty: Callable[[], object] | None = None
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[T]:
-        """Iterate over the unconfirmed entries, in the order in which they were sent."""
-        # Entries were added in the order of their tags, and a dict keeps it.
-        return iter(self._entries.values())
-
     def add(self, entry: T) -> int:
         """Enter the next message sent on the channel; return its delivery tag."""
-        self._last += 1
-        self._entries[self._last] = entry
-        return self._last
+        tag = self._last = self._last + 1
+        self.entries[tag] = entry
+        return tag
 
     def settle(self, delivery_tag: int, multiple: bool) -> list[T]:
         """Take out the entries that an ack or nack covers, in the order in which they were sent.
@@ -51,7 +44,7 @@ class Confirms(Generic[T]):
         """
         if not 0 < delivery_tag <= self._last:
             return []
-        pop = self._entries.pop
+        pop = self.entries.pop
         if multiple:
             settled = [entry for tag in range(self._lowest, delivery_tag + 1) if (entry := pop(tag, None)) is not None]
             self._lowest = max(self._lowest, delivery_tag + 1)
@@ -59,9 +52,9 @@ class Confirms(Generic[T]):
             entry = pop(delivery_tag, None)
             settled = [] if entry is None else [entry]
             # Each tag is skipped once, so that the next multiple one does not look at it again.
-            while self._lowest <= self._last and self._lowest not in self._entries:
+            while self._lowest <= self._last and self._lowest not in self.entries:
                 self._lowest += 1
-        if settled and not self._entries and self._when_empty is not None:
+        if settled and not self.entries and self._when_empty is not None:
             self._tell_empty()
         return settled
 
@@ -71,7 +64,7 @@ class Confirms(Generic[T]):
         However many are found in this way, each entry is looked at once.
         """
         for tag in range(max(self._lowest, self._found + 1), self._last + 1):
-            entry = self._entries.get(tag)
+            entry = self.entries.get(tag)
             if entry is not None and is_wanted(entry):
                 self._found = tag
                 return entry
@@ -83,8 +76,8 @@ class Confirms(Generic[T]):
 
     def clear(self) -> list[T]:
         """Take out everything, in order, and number from 1 again: the channel is gone."""
-        lost = list(self)
-        self._entries.clear()
+        lost = list(self.entries.values())
+        self.entries.clear()
         self._lowest, self._last, self._found = 1, 0, 0
         self._when_empty = None
         return lost

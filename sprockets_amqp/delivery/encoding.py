@@ -1,4 +1,4 @@
-"""The AMQP encoding of a publish: the arguments of Basic.Publish, the content header's properties, the body.
+"""The AMQP encoding of a publish: Basic.Publish, the properties of the content header, the body.
 
 When RabbitMQ refuses a publish, it closes the channel under every other message in flight. So what can be recognised
 here is refused here; `refusals` lists RabbitMQ's checks. The rest is encoded byte for byte as pika does (AMQP 0-9-1,
@@ -17,8 +17,10 @@ from pika.delivery_mode import DeliveryMode
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import SHORT_STRING_LIMIT, quoted, shown
 from sprockets_amqp.wire.pika_insides import encode_table
+from sprockets_amqp.wire.transport import FRAME_END
 
-from .refusals import check_address, check_names, check_reply_to, check_values
+from .message_ids import new_message_id
+from .refusals import Copies, check_address, check_names, check_reply_to, check_values, copies
 
 Encoder = Callable[[Any], bytes]
 
@@ -28,52 +30,67 @@ EXPIRATION_LIMIT: Final = 4_294_967_295
 #: How many levels of nested headers are named.
 NAMED_DEPTH: Final = 5
 
+#: The default of a message_id; None leaves it out.
+FILLED_IN: Final = object()
+
 _OCTETS: Final = [bytes((n,)) for n in range(256)]
+_pack_size: Final = struct.Struct(">I").pack
 _pack_method: Final = struct.Struct(">HHH").pack
 _pack_flags: Final = struct.Struct(">H").pack
 _pack_timestamp: Final = struct.Struct(">Q").pack
 
 
-def encode_properties(properties: dict[str, Any], timestamp: int | None = None, app_id: str | None = None) -> bytes:
+def encode_properties(
+    timestamp: int | None = None,
+    app_id: str | None = None,
+    /,
+    *,
+    message_id: Any = FILLED_IN,
+    headers: Any = None,
+    correlation_id: Any = None,
+    **others: Any,
+) -> tuple[str | None, str | None, Copies, bytes]:
     """Encode properties as the flags and list of a content header; those that are None are left out.
 
-    ``timestamp`` and ``app_id`` are used where the properties have none.
+    An id is made where ``message_id`` is missing; ``timestamp`` and ``app_id`` are used where ``others`` has none.
+    Returns the message_id, the user_id, what `refusals.copies` finds in the headers, and the octets.
     """
-    others = properties.copy()
-    take = others.pop
-    message_id = take("message_id", None)
-    if message_id is not None and "headers" not in others and "correlation_id" not in others:
-        before, _, _, after = _encode_others(timestamp, app_id, _ID_ALONE, tuple(others), *others.values())
-        return before + _encode_id("message_id", message_id) + after
-    headers, correlation_id = take("headers", None), take("correlation_id", None)
+    if message_id is FILLED_IN:
+        message_id = new_message_id()
+    elif isinstance(message_id, UUID):
+        message_id = str(message_id)
+    if headers is None and correlation_id is None and message_id is not None:
+        user_id, before, _, _, after = _encode_others(_ID_ALONE, timestamp, app_id, **others)
+        return message_id, user_id, (), before + _encode_short_string("message_id", message_id) + after
     own = headers is not None, correlation_id is not None, message_id is not None
-    start, middle, end, after = _encode_others(timestamp, app_id, own, tuple(others), *others.values())
-    return b"".join(
+    user_id, start, middle, end, after = _encode_others(own, timestamp, app_id, **others)
+    octets = b"".join(
         (
             start,
             b"" if headers is None else _encode_headers(headers),
             middle,
             b"" if correlation_id is None else _encode_id("correlation_id", correlation_id),
             end,
-            b"" if message_id is None else _encode_id("message_id", message_id),
+            b"" if message_id is None else _encode_short_string("message_id", message_id),
             after,
         )
     )
+    return message_id, user_id, copies(headers) if headers else (), octets
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
 def _encode_others(
-    timestamp: int | None, app_id: str | None, own: tuple[bool, bool, bool], names: tuple[str, ...], *values: object
-) -> tuple[bytes, ...]:
-    """Encode what messages have in common: the flags, and the properties around their own, in four parts.
+    own: tuple[bool, bool, bool], timestamp: int | None, app_id: str | None, /, **others: Any
+) -> tuple[str | None, bytes, bytes, bytes, bytes]:
+    """Return the user_id, and encode what messages have in common: the flags, and the properties around their own.
 
-    ``own`` says which of `_OWN` a message has. The first part precedes them, and each of the others follows one; what
-    would follow one that is missing is in the part before.
+    ``own`` says which of `_OWN` a message has. Of the four parts, the first precedes them, and each of the others
+    follows one; what would follow one that is missing is in the part before.
     """
-    for name in names:
+    for name in others:
         if name not in _ENCODERS:
-            raise InvalidMessage("properties", f"have no {quoted(name)}; AMQP's are {', '.join(PROPERTY_NAMES)}")
-    given = {"timestamp": timestamp, "app_id": app_id, **dict(zip(names, values, strict=True))}
+            raise _unknown(name)
+    given = {"timestamp": timestamp, "app_id": app_id, **others}
     has = dict(zip(_OWN, own, strict=True))
     parts, part, flags = [b"", b"", b"", b""], 0, 0
     for index, (name, encode) in enumerate(_ENCODERS.items()):
@@ -84,13 +101,17 @@ def _encode_others(
         else:
             continue
         flags |= 1 << (15 - index)
-    return _pack_flags(flags) + parts[0], *parts[1:]
+    start, middle, end, after = parts
+    return given.get("user_id"), _pack_flags(flags) + start, middle, end, after
 
 
 @functools.lru_cache(maxsize=1024)
 def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    """Encode the arguments of Basic.Publish, class 60, method 40; reserved-1 is 0 (section 1.8.3.7)."""
-    encoded = b"".join(
+    """Encode Basic.Publish as a method frame without its type and channel (sections 1.8.3.7 and 4.2.3).
+
+    It is class 60, method 40, and reserved-1 is 0.
+    """
+    arguments = b"".join(
         (
             _pack_method(60, 40, 0),
             _encode_short_string("exchange", exchange),
@@ -99,7 +120,7 @@ def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
         )
     )
     check_address(exchange, routing_key)
-    return encoded
+    return _pack_size(len(arguments)) + arguments + FRAME_END
 
 
 def encode_body(body: object) -> bytes:
@@ -207,14 +228,25 @@ def _encode_expiration(value: object) -> bytes:
     return _encode_short_string("expiration", value)
 
 
-def unhashable(given: Mapping[str, object]) -> InvalidMessage | None:
-    """Return the error about the first value that is not hashable, or None: the caches here cannot look it up."""
-    for name, value in given.items():
+def unusable(properties: object, **given: object) -> InvalidMessage | None:
+    """Return the error about what made a call here fail with a TypeError, or None if it was none of this.
+
+    Properties are passed by name, and the caches cannot look up a value that is not hashable.
+    """
+    if properties is not None and not isinstance(properties, Mapping):
+        return InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
+    for name, value in {**(properties or {}), "headers": None, **given}.items():
+        if not isinstance(name, str):
+            return _unknown(name)
         try:
             hash(value)
         except TypeError:
             return InvalidMessage(name, f"cannot be {quoted(value)}")
     return None
+
+
+def _unknown(name: object) -> InvalidMessage:
+    return InvalidMessage("properties", f"have no {quoted(name)}; AMQP's are {', '.join(PROPERTY_NAMES)}")
 
 
 def _is_short_decimal(value: str) -> bool:

@@ -35,9 +35,9 @@ MEMORY_LIMIT: Final = 10_000
 ACCESS_REFUSED: Final = 403
 
 #: What an answer is about: exchange and user_id; where routing keys are checked one by one, those as well.
-Subject = tuple[str | int | None, ...]
+Subject = str | tuple[str | int | None, ...]
 #: The default exchange, which always exists and usually may be written to, and its name in permissions and refusals.
-DEFAULT_EXCHANGE: Final[Subject] = ("", None)
+DEFAULT_EXCHANGE: Final[Subject] = ""
 DEFAULT_NAME: Final = "amq.default"
 #: RabbitMQ 4.3 cannot refuse in more than 255 octets, and closes the connection with 541 instead. It limits its words
 #: to 255 characters: only a long name that is not ASCII makes more octets of them. One such name stands for all.
@@ -75,7 +75,7 @@ class Exchanges:
     def knows(self, message: Message) -> bool:
         """Return whether RabbitMQ accepted such a message before: to this exchange, with this user id."""
         return (
-            (message.exchange, message.user_id) in self._known
+            (message.exchange if message.user_id is None else (message.exchange, message.user_id)) in self._known
             or self._link.refuses_questions
             or (message.exchange in self._judged and self.subject(message) in self._known)
         )
@@ -85,7 +85,7 @@ class Exchanges:
         if message.exchange in self._judged:
             # The copies may be long; their hash is not.
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
-        return message.exchange, message.user_id
+        return message.exchange if message.user_id is None else (message.exchange, message.user_id)
 
     def ask(self, message: Message, on_answer: Answer) -> None:
         """Ask RabbitMQ whether it accepts messages like this one, even if this one does not wait for the answer.
@@ -144,7 +144,7 @@ class Exchanges:
     def _learn(self, reply_code: int, reply_text: str) -> None:
         if reply_code != ACCESS_REFUSED:
             return
-        used = {str(exchange) for exchange, *_ in self._known}
+        used = {subject if isinstance(subject, str) else str(subject[0]) for subject in self._known}
         # A long routing key leaves no room for the exchange's name: then it may be any of them.
         named = {exchange for exchange in used if f"'{exchange or DEFAULT_NAME}'" in reply_text} or used
         if " topic '" in reply_text:

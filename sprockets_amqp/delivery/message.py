@@ -14,9 +14,8 @@ from pika.spec import BasicProperties
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import quoted, shown
 
-from .defaults import around_message_id, new_message_id
-from .encoding import encode_body, encode_method, encode_properties, unhashable
-from .refusals import Copies, copies
+from .encoding import encode_body, encode_method, encode_properties, unusable
+from .refusals import Copies
 
 
 class Options(TypedDict, total=False):
@@ -37,7 +36,7 @@ OPTIONS: Final = frozenset(Options.__annotations__)
 
 
 #: Messages are numbered in the order in which they were published, in the whole process.
-_number: Final = itertools.count(1).__next__
+_numbers: Final = itertools.count(1)
 
 
 class Message:
@@ -78,59 +77,15 @@ class Message:
         options: Options,
     ) -> None:
         self.future = future
-        self.number = _number()
+        self.number = next(_numbers)
         #: Where the outbox has stored it; None if it has not.
         self.key: tuple[int, int] | None = None
         self.exchange = exchange
         self.routing_key = routing_key
-        self.message_id: str | None = None
-        #: Only RabbitMQ can check it (https://www.rabbitmq.com/docs/validated-user-id); see `exchanges`.
-        self.user_id: str | None = None
-        #: The headers with further routing keys, which only RabbitMQ can check, too: each name and its keys.
-        self.copies: Copies = ()
         #: Why it cannot be sent: an argument, property or option is invalid, or RabbitMQ would refuse it.
         self.refusal: InvalidMessage | None = None
         #: Seconds that it may wait; None: the client's ``timeout``.
         self.timeout: float | None = None
-        #: The flags and list of the content header's properties, encoded.
-        self.properties = self.body = b""
-        mandatory = True
-        try:
-            if options:
-                self.timeout, mandatory = _checked(options)
-            if properties is None:
-                self.message_id = new_message_id()
-                before, after = around_message_id(int(time.time()), app_id)
-                self.properties = before + self.message_id.encode() + after
-            else:
-                filled = _with_id(properties)
-                given = filled["message_id"]
-                # Anything else is refused below, and cannot name the message.
-                self.message_id = given if isinstance(given, str) else str(given) if isinstance(given, UUID) else None
-                self.user_id = filled.get("user_id")
-                self.properties = encode_properties(filled, int(time.time()), app_id)
-                if filled.get("headers"):
-                    self.copies = copies(filled["headers"])
-            #: The arguments of Basic.Publish, encoded.
-            self.method = encode_method(exchange, routing_key, mandatory)
-            self.body = body if type(body) is bytes else encode_body(body)
-        except InvalidMessage as error:
-            # Without its traceback and its context, which hold what was given.
-            error.__context__ = None
-            self.refusal = error.with_traceback(None)
-        except TypeError:
-            # The caches cannot look up a value that is not hashable. Any other TypeError is a defect of ours.
-            self.refusal = unhashable(
-                {
-                    **(properties or {}),
-                    "headers": None,
-                    "exchange": exchange,
-                    "routing_key": routing_key,
-                    "mandatory": mandatory,
-                }
-            )
-            if self.refusal is None:
-                raise
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
         #: How often RabbitMQ closed the channel while this was unconfirmed.
@@ -138,6 +93,36 @@ class Message:
         #: Reply code and text of RabbitMQ's basic.return.
         self.returned: tuple[int, str] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        mandatory = True
+        try:
+            if options:
+                self.timeout, mandatory = _checked(options)
+            # Only RabbitMQ can check a user_id (https://www.rabbitmq.com/docs/validated-user-id), and the headers with
+            # further routing keys; see `exchanges`.
+            self.message_id, self.user_id, self.copies, self.properties = (
+                encode_properties(int(time.time()), app_id)
+                if properties is None
+                else encode_properties(int(time.time()), app_id, **properties)
+            )
+            #: Basic.Publish, encoded.
+            self.method = encode_method(exchange, routing_key, mandatory)
+            self.body = body if type(body) is bytes else encode_body(body)
+        except InvalidMessage as error:
+            self._refuse(error, properties)
+        except TypeError:
+            # Any other TypeError is a defect of ours.
+            refusal = unusable(properties, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            if refusal is None:
+                raise
+            self._refuse(refusal, properties)
+
+    def _refuse(self, refusal: InvalidMessage, properties: object) -> None:
+        # Without its traceback and its context, which hold what was given.
+        refusal.__context__ = None
+        self.refusal = refusal.with_traceback(None)
+        given = properties.get("message_id") if isinstance(properties, Mapping) else None
+        self.message_id = str(given) if isinstance(given, (str, UUID)) else None
+        self.user_id, self.copies, self.method, self.properties, self.body = None, (), b"", b"", b""
 
     @classmethod
     def restored(
@@ -197,12 +182,3 @@ def _checked(options: Options) -> tuple[float | None, bool]:
 def _is_duration(seconds: float) -> bool:
     """Return whether it is a number that the loop's clock can be added to; math.inf is one."""
     return abs(seconds) <= sys.float_info.max or abs(seconds) == math.inf
-
-
-def _with_id(properties: object) -> dict[str, Any]:
-    """Return the properties with a message_id, unless it is given as None."""
-    if type(properties) is not dict:
-        if not isinstance(properties, Mapping):
-            raise InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
-        properties = dict(properties)
-    return properties if "message_id" in properties else {**properties, "message_id": new_message_id()}

@@ -1,16 +1,12 @@
-"""Default properties of messages, made ahead of their use.
+"""Default ids of messages, made ahead of their use.
 
-Of the 8 µs that such a publish costs, an id takes 0.3 µs instead of the 2.4 µs of ``str(uuid.uuid4())``, and the
-encoded properties around it take 0.2 µs instead of 1.6 µs.
+Of the 8 µs that a publish without an id costs, it takes 0.3 µs instead of the 2.4 µs of ``str(uuid.uuid4())``.
 """
 
-import functools
 import os
 from typing import Final
 
 from sprockets_amqp.forks import after_fork
-
-from .encoding import encode_properties
 
 #: How many ids are made at a time: the system provides random octets for many as fast as for one.
 BATCH: Final = 256
@@ -46,11 +42,3 @@ def _make(count: int) -> list[str]:
     for digit, place in enumerate(_DIGIT_PLACES):
         text[place::37] = digits[digit::32]
     return text.decode().split()
-
-
-@functools.lru_cache(maxsize=16)
-def around_message_id(timestamp: int, app_id: str | None) -> tuple[bytes, bytes]:
-    """Encode the properties of a message without any, as what precedes and follows its id; once a second."""
-    encoded = encode_properties({"message_id": "", "timestamp": timestamp, "app_id": app_id})
-    # Two octets of flags are followed by the length of the id, which is that of a UUID.
-    return encoded[:2] + bytes((36,)), encoded[3:]

@@ -30,7 +30,7 @@ class Row(NamedTuple):
         number: its place in line.
         stored_at: when it was stored, in seconds since 1970; only for people, because clocks jump.
         copies: the further routing keys in its headers, as JSON.
-        method: the arguments of Basic.Publish, encoded.
+        method: Basic.Publish, encoded.
         properties: the flags and list of the properties, encoded.
         refusals: how often RabbitMQ closed the channel over it or others.
         set_aside: why it is no longer sent; None: it is to be sent.

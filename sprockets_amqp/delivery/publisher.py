@@ -62,13 +62,15 @@ class Publisher:
         self._reports = Reports(loop, confirmed=settings.enable_confirmations)
         #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
         self._suspects = 0
+        #: How many messages may be unconfirmed.
+        self._window = settings.max_unconfirmed
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
 
     @property
     def unconfirmed(self) -> int:
         """How many messages are on the wire, neither acknowledged nor lost."""
-        return len(self._confirms)
+        return len(self._confirms.entries)
 
     @property
     def waiting(self) -> int:
@@ -78,7 +80,9 @@ class Publisher:
     @property
     def pending(self) -> "list[asyncio.Future[Result]]":
         """The futures of messages that have not ended, on the wire or in line."""
-        return [each.future for each in (*self._confirms, *self._line.in_order()) if not each.future.done()]
+        return [
+            each.future for each in (*self._confirms.entries.values(), *self._line.in_order()) if not each.future.done()
+        ]
 
     # Called by the application
 
@@ -92,7 +96,7 @@ class Publisher:
         watch: Watch | None = None,
     ) -> "asyncio.Future[Result]":
         """Send a message, put it in line, or store it; see `Client.publish`. Its end is reported to ``watch``."""
-        future = self._loop.create_future()
+        future: asyncio.Future[Result] = asyncio.Future(loop=self._loop)
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
         if watch is not None:
             self._reports.begin(message, watch)
@@ -113,7 +117,7 @@ class Publisher:
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
-        self._exchanges.forget(cause, alone=not self._confirms)
+        self._exchanges.forget(cause, alone=not self._confirms.entries)
         for timer in (self._confirm_timer, self._congestion_timer):
             if timer is not None:
                 timer.cancel()
@@ -203,7 +207,7 @@ class Publisher:
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
         """Call back once, when everything unconfirmed is confirmed: at once, later or, if it is lost, never."""
-        if self._confirms:
+        if self._confirms.entries:
             self._confirms.call_when_empty(callback)
         else:
             callback()
@@ -289,8 +293,8 @@ class Publisher:
     def _reason_to_wait(self) -> str:
         if not self._gate.publishable:
             return self._gate.condition
-        if len(self._confirms) >= self._settings.max_unconfirmed:
-            return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self._confirms)})"
+        if len(self._confirms.entries) >= self._settings.max_unconfirmed:
+            return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self._confirms.entries)})"
         asking = self._exchanges.asking
         if asking is not None:
             return f"RabbitMQ has not answered whether it accepts messages for exchange {asking.exchange!r}"
@@ -332,10 +336,8 @@ class Publisher:
         return self._gate.publishable and self._has_room()
 
     def _has_room(self) -> bool:
-        settings = self._settings
-        if len(self._confirms) >= (1 if self._suspects else settings.max_unconfirmed):
-            return False
-        return settings.enable_confirmations or not self._congested()
+        has_room = len(self._confirms.entries) < self._window
+        return has_room and (self._settings.enable_confirmations or not self._congested())
 
     def _congested(self) -> bool:
         if self._link.congested and self._congestion_timer is None:
@@ -372,7 +374,7 @@ class Publisher:
         """End messages unconfirmed for confirm_timeout; the ledger keeps them, so that max_unconfirmed holds."""
         self._confirm_timer = None
         limit = self._settings.confirm_timeout
-        for message in self._confirms:
+        for message in self._confirms.entries.values():
             # Stored messages are sent again when their channel is gone, and not before.
             if message.future.done() or message.key is not None:
                 continue
@@ -399,10 +401,13 @@ class Publisher:
 
     def _suspect(self, message: Message) -> None:
         self._suspects += 1
+        self._window = 1
         message.future.add_done_callback(self._clear_suspect)
 
     def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
         self._suspects -= 1
+        if not self._suspects:
+            self._window = self._settings.max_unconfirmed
         self.send_waiting()
 
     def end(

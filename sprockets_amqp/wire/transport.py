@@ -33,8 +33,8 @@ LOGGER = logging.getLogger(__name__)
 WRITE_SIZE: Final = 1024 * 1024
 #: Octets waiting for the socket that count as back pressure.
 BACK_PRESSURE_MARK: Final = 4 * 1024 * 1024
-#: Pieces of frames in one turn of the loop that count as back pressure; a small message has six.
-MAX_PIECES: Final = 60_000
+#: Pieces of frames in one turn of the loop that count as back pressure; a small message has seven.
+MAX_PIECES: Final = 70_000
 
 #: The largest default of max_message_size in any version of RabbitMQ, in octets.
 BODY_LIMIT: Final = 128 * 1024**2
@@ -42,11 +42,12 @@ BODY_LIMIT: Final = 128 * 1024**2
 VERSION_LIMIT: Final = 40
 
 FRAME_END: Final = b"\xce"
-#: Frame type, channel and size of a method frame; of a content header with its class, weight and body size; of the
-#: body frame after a header frame's end (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
-_pack_method_start: Final = struct.Struct(">BHI").pack
-_pack_header_start: Final = struct.Struct(">BHIHHQ").pack
-_pack_body_start: Final = struct.Struct(">BBHI").pack
+#: Class basic (60) and weight of a content header.
+_CLASS: Final = 60 << 16
+#: Type and channel of a frame, followed by its size; in a content header, by class, weight and body size as well; in a
+#: body frame they follow the end of the frame before (AMQP 0-9-1, sections 4.2.3 and 4.2.6).
+_pack_header_start: Final = struct.Struct(">3sIIQ").pack
+_pack_body_start: Final = struct.Struct(">4sI").pack
 #: Type, channel, size and class; method id, delivery tag, bits and frame end of Basic.Ack and Basic.Nack.
 _unpack_confirms: Final = struct.Struct(">9sHQBB").iter_unpack
 _START_SIZE: Final = 9
@@ -82,10 +83,8 @@ class Connection(TornadoConnection):
         #: Octets in all of them, approximately.
         self._size = 0
         self._lost = asyncio.Event()
-        self._confirm_start = b""
-        self._channel_number = 0
         self._torn = b""
-        self._on_confirm: Callable[[frame.Method[Any]], None] | None = None
+        self.use_channel(0, None)
         self._on_back_pressure = on_back_pressure
         self._under_pressure = False
         self._services = services = _Services(io_loop)
@@ -124,6 +123,9 @@ class Connection(TornadoConnection):
         """Publish on this channel from now on, and pass its confirms, if it has any, to the callback as they arrive."""
         self._channel_number = channel_number
         self._on_confirm = on_confirm
+        self._method_start = struct.pack(">BH", 1, channel_number)
+        self._header_start = struct.pack(">BH", 2, channel_number)
+        self._body_start = FRAME_END + struct.pack(">BH", 3, channel_number)
         # Method frames (type 1) of 13 octets and class basic (60) on the channel: Basic.Ack, Basic.Nack, Basic.Reject.
         self._confirm_start = struct.pack(">BHIH", 1, channel_number, 13, 60)
 
@@ -132,23 +134,21 @@ class Connection(TornadoConnection):
 
         ``method`` and ``properties`` are what `encoding.encode_method` and `encoding.encode_properties` return.
         """
-        size, header_size, channel_number = len(body), len(properties) + 12, self._channel_number
+        size, header_size = len(body), len(properties) + 12
         pieces = self._pieces
         self._size += header_size + size
         if not pieces:
             self._call_soon(self._flush)
-        pieces += (
-            _method_frame(channel_number, method),
-            _pack_header_start(2, channel_number, header_size, 60, 0, size),
-            properties,
-        )
+        header_start = _pack_header_start(self._header_start, header_size, _CLASS, size)
         if 0 < size <= self._body_max_length:
-            pieces += (_pack_body_start(0xCE, 3, channel_number, size), body, FRAME_END)
+            body_start = _pack_body_start(self._body_start, size)
+            pieces += (self._method_start, method, header_start, properties, body_start, body, FRAME_END)
             return
+        pieces += (self._method_start, method, header_start, properties)
         view = memoryview(body)
         for start in range(0, size, self._body_max_length):
             part = view[start : start + self._body_max_length]
-            pieces += (_pack_body_start(0xCE, 3, channel_number, len(part)), part)
+            pieces += (_pack_body_start(self._body_start, len(part)), part)
         pieces.append(FRAME_END)
 
     def abort(self) -> None:
@@ -261,11 +261,6 @@ def _joined(pieces: list[bytes | memoryview], size: int) -> Iterator[bytes]:
             start, size = end, 0
     if size:
         yield b"".join(pieces[start:])
-
-
-@functools.lru_cache(maxsize=1024)
-def _method_frame(channel_number: int, method: bytes) -> bytes:
-    return _pack_method_start(1, channel_number, len(method)) + method + FRAME_END
 
 
 class _Services(SelectorIOServicesAdapter):

@@ -9,10 +9,16 @@ from pika.adapters.tornado_connection import TornadoConnection
 from pika.channel import Channel
 from tornado.ioloop import IOLoop
 
+from sprockets_amqp.delivery.encoding import encode_properties
 from sprockets_amqp.wire.transport import Connection
 
 FRAME_MAX: Final = 4096
 BODY_MAX: Final = FRAME_MAX - 8
+
+
+def encoded(properties: dict[str, Any]) -> bytes:
+    """Return the octets of properties; no id is made."""
+    return encode_properties(**{"message_id": None, **properties})[-1]
 
 
 class Wire:
