@@ -7,14 +7,14 @@ import ssl
 from typing import Any
 
 import pytest
-from pika import frame
+from pika import frame, spec
 from pika.adapters import base_connection
 from pika.adapters.utils import io_services_utils
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp import Client, State
 from sprockets_amqp.delivery.encoding import encode_method
-from sprockets_amqp.wire.transport import BACK_PRESSURE_MARK
+from sprockets_amqp.wire.transport import BACK_PRESSURE_MARK, READ_SIZE
 from tests.support.wire import Unconnected, encoded, open_connection
 from tools.rabbitmq import Node
 
@@ -180,6 +180,56 @@ async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
     while filled:
         filled -= len(await asyncio.get_running_loop().sock_recv(far, filled))
     assert await arrived(far, 300_000) == b"".join(bodies)
+
+
+def acks(first: int, last: int) -> bytes:
+    """Confirm each of these delivery tags on channel 1."""
+    return b"".join(frame.Method(1, spec.Basic.Ack(tag)).marshal() for tag in range(first, last + 1))
+
+
+async def test_the_socket_is_read_once_each_time_it_has_something(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few confirms take one system call. Many come in several turns of the loop, and none is lost."""
+    connection, far, _ = line
+    tags: asyncio.Queue[int] = asyncio.Queue()
+    connection.use_channel(1, lambda confirm: tags.put_nowait(confirm.method.delivery_tag))
+    read = connection._transport._sigint_safe_recv
+    reads: list[int] = []
+
+    def counting(sock: socket.socket, limit: int) -> bytes:
+        reads.append(0)
+        data: bytes = read(sock, limit)
+        reads[-1] = len(data)
+        return data
+
+    monkeypatch.setattr(connection._transport, "_sigint_safe_recv", counting)
+    far.send(acks(1, 100))
+    assert [await tags.get() for _ in range(100)] == [*range(1, 101)]
+    assert reads == [len(acks(1, 100))]
+    reads.clear()
+    await asyncio.get_running_loop().sock_sendall(far, acks(101, 5000))
+    assert [await tags.get() for _ in range(4900)] == [*range(101, 5001)]
+    assert max(reads) <= READ_SIZE
+    assert sum(reads) == len(acks(101, 5000))
+
+
+async def test_what_waited_for_a_confirm_leaves_in_the_turn_in_which_it_goes_on(line: Any) -> None:
+    """A task that publishes when its last message is confirmed need not wait for another turn of the loop."""
+    connection, far, _ = line
+    confirmed = asyncio.Event()
+    seen: asyncio.Future[bytes] = asyncio.Future()
+    connection.use_channel(1, lambda _confirm: confirmed.set())
+
+    async def publish_next() -> None:
+        await confirmed.wait()
+        # This comes before all that is scheduled for the next turn.
+        asyncio.get_running_loop().call_soon(lambda: seen.set_result(far.recv(1 << 16)))
+        connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"next")
+
+    task = asyncio.create_task(publish_next())
+    await asyncio.sleep(0)
+    far.send(acks(1, 1))
+    assert (await seen).endswith(b"next\xce")
+    await task
 
 
 async def test_the_end_of_the_line_is_awaited(line: Any) -> None:

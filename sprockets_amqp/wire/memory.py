@@ -35,7 +35,7 @@ class MemoryConnection(Connection):
 
     def made(self) -> None:
         """Called when the other end has accepted the connection."""
-        self._proto_connection_made(_Transport(self._end))  # type: ignore[attr-defined]
+        self._proto_connection_made(_Transport(self._end))
 
     def failed(self, error: BaseException) -> None:
         """Called when the other end has refused the connection."""

@@ -33,6 +33,16 @@ INSIDES: Final = (
     ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "_sock", "is the socket"),
     ("pika.adapters.utils.io_services_utils._AsyncSSLTransport", "_sock", "is the socket, which encrypts"),
     ("pika.adapters.utils.io_services_utils._AsyncPlaintextTransport", "get_write_buffer_size", "is what awaits it"),
+    (
+        "pika.adapters.utils.io_services_utils._AsyncPlaintextTransport",
+        "_MAX_RECV_BYTES",
+        "is how much it reads at a time",
+    ),
+    (
+        "pika.adapters.utils.io_services_utils._AsyncPlaintextTransport",
+        "_MAX_CONSUME_BYTES",
+        "is how much makes it stop reading until the loop has had a turn",
+    ),
     ("pika.connection.Connection", "_body_max_length", "is the largest body of one frame, as negotiated"),
     ("pika.connection.Connection", "_frame_buffer", "holds a frame that is not complete yet"),
     ("pika.connection.Connection", "_terminate_stream", "drops the connection without asking the broker"),

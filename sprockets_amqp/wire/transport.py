@@ -1,8 +1,9 @@
 """The pika connection that the lifecycle opens: fewer, larger writes, and a direct path for confirms.
 
-pika writes each frame of a message with a system call of its own, and takes each confirm through its general decoder
-and callback manager. This module sends everything from one turn of the loop in one write, and reads Basic.Ack and
-Basic.Nack as they arrive. Everything else is pika's. The bytes on the wire are those that pika would send.
+pika writes each frame of a message with a system call of its own, asks a socket that it has read whether there is more,
+and takes each confirm through its general decoder and callback manager. This module sends everything from one turn of
+the loop in one write, reads once a turn, and takes Basic.Ack and Basic.Nack as they arrive. Everything else is pika's.
+The bytes on the wire are those that pika would send.
 
 The internals of pika that it uses are listed in `pika_insides.py`.
 """
@@ -31,6 +32,8 @@ LOGGER = logging.getLogger(__name__)
 
 #: Octets of one write: a larger one costs a copy each time the socket takes only a part.
 WRITE_SIZE: Final = 1024 * 1024
+#: Octets that are read at a time.
+READ_SIZE: Final = 16 * 1024
 #: Octets waiting for the socket that count as back pressure.
 BACK_PRESSURE_MARK: Final = 4 * 1024 * 1024
 #: Pieces of frames in one turn of the loop that count as back pressure; a small message has seven.
@@ -82,6 +85,7 @@ class Connection(TornadoConnection):
         self._pieces: list[bytes | memoryview] = []
         #: Octets in all of them, approximately.
         self._size = 0
+        self._is_flush_due = False
         self._lost = asyncio.Event()
         self._torn = b""
         self.use_channel(0, None)
@@ -137,8 +141,8 @@ class Connection(TornadoConnection):
         size, header_size = len(body), len(properties) + 12
         pieces = self._pieces
         self._size += header_size + size
-        if not pieces:
-            self._call_soon(self._flush)
+        if not self._is_flush_due:
+            self._flush_soon()
         header_start = _pack_header_start(self._header_start, header_size, _CLASS, size)
         if 0 < size <= self._body_max_length:
             body_start = _pack_body_start(self._body_start, size)
@@ -180,14 +184,19 @@ class Connection(TornadoConnection):
             await self._lost.wait()
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        if not self._pieces:
-            self._call_soon(self._flush)
+        self._flush_soon()
         self._pieces.append(data)
         self._size += len(data)
 
+    def _flush_soon(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
     def _flush(self) -> None:
+        self._is_flush_due = False
         pieces, size, self._pieces, self._size = self._pieces, self._size, [], 0
-        if self._transport is None:
+        if self._transport is None or not pieces:
             return
         # Until all of it has gone, it counts as the same pressure, however much waits in between.
         self._under_pressure = self._under_pressure and self._transport.get_write_buffer_size() > 0
@@ -216,6 +225,12 @@ class Connection(TornadoConnection):
             self._under_pressure = True
             self._on_back_pressure(self)
 
+    def _proto_connection_made(self, transport: Any) -> None:
+        # pika reads until the socket would block: for a few confirms, that takes as long again. With TLS, it has to.
+        if type(getattr(transport, "_sock", None)) is socket.socket:
+            transport._MAX_RECV_BYTES, transport._MAX_CONSUME_BYTES = READ_SIZE, 1  # noqa: SLF001
+        super()._proto_connection_made(transport)  # type: ignore[misc]
+
     def _proto_connection_lost(self, error: BaseException | None) -> None:
         try:
             super()._proto_connection_lost(error)  # type: ignore[misc]
@@ -228,6 +243,8 @@ class Connection(TornadoConnection):
             # An incomplete confirm waits here for its rest, or pika would have to read all that comes after it.
             torn = len(data) < _CONFIRM_SIZE and data[:_START_SIZE] == self._confirm_start[: len(data)]
             self._torn = data if torn else b""
+            # What those publish that were waiting for these confirms leaves in the same turn.
+            self._flush_soon()
             if torn:
                 return
         super()._proto_data_received(data)  # type: ignore[misc]
