@@ -16,7 +16,7 @@ from pika.delivery_mode import DeliveryMode
 
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import SHORT_STRING_LIMIT, quoted, shown
-from sprockets_amqp.wire.pika_insides import encode_table
+from sprockets_amqp.wire.pika_insides import encode_value
 from sprockets_amqp.wire.transport import FRAME_END
 
 from .message_ids import new_message_id
@@ -35,6 +35,7 @@ FILLED_IN: Final = object()
 
 _OCTETS: Final = [bytes((n,)) for n in range(256)]
 _pack_size: Final = struct.Struct(">I").pack
+_pack_long_string: Final = struct.Struct(">cI").pack
 _pack_method: Final = struct.Struct(">HHH").pack
 _pack_flags: Final = struct.Struct(">H").pack
 _pack_timestamp: Final = struct.Struct(">Q").pack
@@ -168,11 +169,25 @@ def _encode_headers(value: object) -> bytes:
 def _encode_table(table: dict[Any, Any]) -> bytes | None:
     pieces: list[bytes] = []
     try:
-        encode_table(pieces, table)
+        for name, value in table.items():
+            # Most values are str. pika encodes all others.
+            if type(value) is str:
+                octets = value.encode()
+                pieces += (_encode_name(name), _pack_long_string(b"S", len(octets)), octets)
+            else:
+                pieces.append(_encode_name(name))
+                encode_value(pieces, value)
+        encoded = b"".join(pieces)
+        return _pack_size(len(encoded)) + encoded
     except Exception:
         # pika raises whatever packing raises: it always means a key or value that AMQP tables cannot hold.
         return None
-    return b"".join(pieces)
+
+
+@functools.lru_cache(maxsize=1024)
+def _encode_name(name: str | bytes) -> bytes:
+    octets = name if isinstance(name, bytes) else name.encode()
+    return _OCTETS[len(octets)] + octets
 
 
 def _at_fault(headers: dict[Any, Any]) -> str:

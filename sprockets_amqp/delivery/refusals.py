@@ -102,7 +102,7 @@ def _check_deaths(deaths: object) -> None:
 
 def check_values(table: Mapping[Any, object] | list[object]) -> None:
     """Raise InvalidMessage for a Decimal in headers: a stream that gets one ends the connection."""
-    values = table.values() if isinstance(table, Mapping) else table
+    values = table if isinstance(table, list) else table.values()
     if _HARMLESS.issuperset(map(type, values)):
         return
     for value in values:

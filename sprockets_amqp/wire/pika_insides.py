@@ -49,7 +49,7 @@ INSIDES: Final = (
     ("pika.connection.Connection", "bytes_received", "is what heartbeats check"),
     ("pika.connection.URLParameters", "_set_url_*", "are named after the options that a URL may have"),
     ("pika.channel.Channel", "_send_method", "sends Channel.FlowOk, for which pika has no method"),
-    ("pika.data", "encode_table", "encodes headers"),
+    ("pika.data", "encode_value", "encodes the values of headers"),
     ("pika.exceptions.ProbableAccessDeniedError", "args", "quote RabbitMQ's words behind the name of an exception"),
     (
         "pika.adapters.utils.connection_workflow",
@@ -109,8 +109,8 @@ STRAY: Final = {
     },
 }
 
-#: Appends the octets of a table to a list; raises whatever packing them raises.
-encode_table: Final = data.encode_table
+#: Appends the octets of a header's value to a list; raises whatever packing them raises.
+encode_value: Final = data.encode_value
 
 URL_OPTION: Final = "_set_url_"
 
