@@ -353,7 +353,7 @@ class Client(Bound):
             TypeError: an option is unknown.
         """
         core = self._present
-        # In the thread of a running loop, that is the loop that calls; Python 3.11 takes long to name it.
+        # A loop that runs in this thread is the one that calls; asking asyncio which one runs takes Python 3.11 long.
         if core is None or core.thread != get_ident() or not core.loop.is_running():
             core = self._here()
         # A call that raises is not a publish.

@@ -391,6 +391,29 @@ def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEve
         make(loop, options={"timeut": 3})
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("m1", "m1"), (uuid.UUID(int=7), str(uuid.UUID(int=7))), (5, None)],
+    ids=["str", "UUID", "no id"],
+)
+def test_a_refused_message_is_named_as_it_was_given(
+    loop: asyncio.AbstractEventLoop, given: object, name: str | None
+) -> None:
+    """The error can be found by the id that the application gave; what cannot be an id names nothing."""
+    message = Message(loop.create_future(), "e", "k", b"", {"message_id": given, "no such": 1}, None, {})
+    assert message.refusal is not None
+    assert message.message_id == name
+
+
+@pytest.mark.parametrize("properties", [None, {}, {"no such": 1}, [1]], ids=["None", "none", "unknown", "list"])
+def test_a_refused_message_without_an_id_gets_one(loop: asyncio.AbstractEventLoop, properties: Any) -> None:
+    """So that the error of each can be told from others."""
+    exchange: Any = 5
+    message = Message(loop.create_future(), exchange, "k", b"", properties, None, {})
+    assert message.refusal is not None
+    assert uuid.UUID(message.message_id).version == 4
+
+
 def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

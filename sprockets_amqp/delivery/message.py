@@ -14,7 +14,8 @@ from pika.spec import BasicProperties
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import quoted, shown
 
-from .encoding import encode_body, encode_method, encode_properties, unusable
+from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, unusable
+from .message_ids import new_message_id
 from .refusals import Copies
 
 
@@ -120,8 +121,10 @@ class Message:
         # Without its traceback and its context, which hold what was given.
         refusal.__context__ = None
         self.refusal = refusal.with_traceback(None)
-        given = properties.get("message_id") if isinstance(properties, Mapping) else None
-        self.message_id = str(given) if isinstance(given, (str, UUID)) else None
+        given = properties.get("message_id", FILLED_IN) if isinstance(properties, Mapping) else FILLED_IN
+        # Anything that is not an id cannot name the message.
+        named = str(given) if isinstance(given, (str, UUID)) else None
+        self.message_id = new_message_id() if given is FILLED_IN else named
         self.user_id, self.copies, self.method, self.properties, self.body = None, (), b"", b"", b""
 
     @classmethod

@@ -62,7 +62,7 @@ class Publisher:
         self._reports = Reports(loop, confirmed=settings.enable_confirmations)
         #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
         self._suspects = 0
-        #: How many messages may be unconfirmed.
+        #: How many messages may be unconfirmed: max_unconfirmed, or 1 as long as there are suspects.
         self._window = settings.max_unconfirmed
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
