@@ -13,7 +13,6 @@ from pamqp import commands
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from sprockets_amqp import Client, State
-from sprockets_amqp.bounded_log import MOST
 from sprockets_amqp.wire.pika_insides import RETOLD, STRAY
 from tests.support.scripted import ScriptedBroker
 from tools.rabbitmq import Node, free_port
@@ -132,7 +131,7 @@ async def test_stray_frames_cannot_fill_the_log(caplog: pytest.LogCaptureFixture
     await stray_frames(300)
     lines = [record.getMessage() for record in caplog.records if record.name in STRAY]
     for text in ("Unexpected frame: ", "frame for unregistered channel 77 on "):
-        assert sum(text in line for line in lines) >= MOST
+        # How many come before that depends on what other tests have logged in this second.
         assert any(text in line and "(more of these in this second are not logged)" in line for line in lines)
     # However long it took, it was no line for each.
     assert len(lines) < 300
