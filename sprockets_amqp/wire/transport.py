@@ -142,6 +142,7 @@ class Connection(TornadoConnection):
         pieces = self._pieces
         self._size += header_size + size
         if not self._is_flush_due:
+            # Asked here as well: it saves most messages a call.
             self._flush_soon()
         header_start = _pack_header_start(self._header_start, header_size, _CLASS, size)
         if 0 < size <= self._body_max_length:
@@ -243,7 +244,7 @@ class Connection(TornadoConnection):
             # An incomplete confirm waits here for its rest, or pika would have to read all that comes after it.
             torn = len(data) < _CONFIRM_SIZE and data[:_START_SIZE] == self._confirm_start[: len(data)]
             self._torn = data if torn else b""
-            # What those publish that were waiting for these confirms leaves in the same turn.
+            # Whoever waited for these confirms goes on in the next turn; what they publish then leaves in that turn.
             self._flush_soon()
             if torn:
                 return
