@@ -353,7 +353,7 @@ class Client(Bound):
             TypeError: an option is unknown.
         """
         core = self._present
-        # A loop that runs in this thread is the one that calls; asking asyncio which one runs takes Python 3.11 long.
+        # The loop that runs in this thread is the caller's. asyncio's own answer costs a system call on Python 3.11.
         if core is None or core.thread != get_ident() or not core.loop.is_running():
             core = self._here()
         # A call that raises is not a publish.

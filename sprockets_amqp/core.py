@@ -50,7 +50,7 @@ class Core:
 
     def start(self) -> None:
         """Connect at once, or when the loop starts; until then the client is idle."""
-        # Whoever makes a client for a loop may do so in another thread.
+        # The loop may run in another thread than this one.
         self.loop.call_soon_threadsafe(self._note_run)
         self.lifecycle.start()
 

@@ -30,7 +30,7 @@ EXPIRATION_LIMIT: Final = 4_294_967_295
 #: How many levels of nested headers are named.
 NAMED_DEPTH: Final = 5
 
-#: The default of a message_id; None leaves it out.
+#: Stands for a message_id that was not given. None leaves the property out.
 FILLED_IN: Final = object()
 
 _OCTETS: Final = [bytes((n,)) for n in range(256)]

@@ -41,7 +41,7 @@ INSIDES: Final = (
     (
         "pika.adapters.utils.io_services_utils._AsyncPlaintextTransport",
         "_MAX_CONSUME_BYTES",
-        "is how much makes it stop reading until the loop has had a turn",
+        "is how much it reads before it lets the loop go on",
     ),
     ("pika.connection.Connection", "_body_max_length", "is the largest body of one frame, as negotiated"),
     ("pika.connection.Connection", "_frame_buffer", "holds a frame that is not complete yet"),

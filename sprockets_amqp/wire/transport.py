@@ -142,7 +142,7 @@ class Connection(TornadoConnection):
         pieces = self._pieces
         self._size += header_size + size
         if not self._is_flush_due:
-            # Asked here as well: it saves most messages a call.
+            # Checked here too, to save most messages the call.
             self._flush_soon()
         header_start = _pack_header_start(self._header_start, header_size, _CLASS, size)
         if 0 < size <= self._body_max_length:
@@ -227,7 +227,8 @@ class Connection(TornadoConnection):
             self._on_back_pressure(self)
 
     def _proto_connection_made(self, transport: Any) -> None:
-        # pika reads until the socket would block: for a few confirms, that takes as long again. With TLS, it has to.
+        # Otherwise pika reads until the socket would block. With a few confirms, that doubles the cost of reading; with
+        # TLS, pika needs it.
         if type(getattr(transport, "_sock", None)) is socket.socket:
             transport._MAX_RECV_BYTES, transport._MAX_CONSUME_BYTES = READ_SIZE, 1  # noqa: SLF001
         super()._proto_connection_made(transport)  # type: ignore[misc]
