@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pika
 import pytest
@@ -215,6 +215,29 @@ async def test_a_command_under_way_ends_with_its_caller_and_its_node(end: str) -
         with pytest.raises((NodeFailed, asyncio.CancelledError)):
             await command
     assert await is_gone(folder)
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_a_command_whose_caller_is_cancelled_while_it_starts_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is there before asyncio has handed it over."""
+    start, handed_over = asyncio.create_subprocess_exec, asyncio.Event()
+
+    async def start_slowly(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*arguments, **options)
+        await handed_over.wait()
+        return process
+
+    async with Node() as node:
+        folder = node.host.folder
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+        command = asyncio.create_task(node.ctl("eval", "timer:sleep(600000)."))
+        await until(lambda: any("rabbitmqctl" in process for process in processes(folder)))
+        command.cancel()
+        handed_over.set()
+        with pytest.raises(asyncio.CancelledError):
+            await command
+        await until(lambda: not any("rabbitmqctl" in process for process in processes(folder)))
+        monkeypatch.undo()
 
 
 @pytest.mark.usefixtures("rabbitmq")

@@ -323,20 +323,25 @@ class Node:
 
     async def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
         """Run rabbitmqctl, or another of RabbitMQ's tools, against the node; return what it printed."""
-        process = await asyncio.create_subprocess_exec(
-            scripts() / tool,
-            "--quiet",
-            *arguments,
-            env={**self.host.environment(), **self._environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                scripts() / tool,
+                "--quiet",
+                *arguments,
+                env={**self.host.environment(), **self._environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         )
-        self.host.commands.add(process.pid)
         try:
+            # A caller that is cancelled meanwhile must still learn what to kill.
+            process = await asyncio.shield(starting)
+            self.host.commands.add(process.pid)
             output = (await process.communicate())[0].decode(errors="replace")
         finally:
+            process = await starting
             self.host.commands.discard(process.pid)
             if process.returncode is None:
                 # The script, and the Erlang VM that it started.
