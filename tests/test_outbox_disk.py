@@ -3,8 +3,12 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+
+from sprockets_amqp import STORED, Client, NotReadyError
 from tests.support import disks
 from tests.support.consume import declare_queue
 from tools.rabbitmq import Node
@@ -46,6 +50,43 @@ async def test_a_disk_that_fills_up_is_told_once_and_used_again_when_there_is_ro
     told, ends, again = out.decode().splitlines()
     assert told.startswith(f"outbox {tmp_path}: nothing can be stored: OperationalError: "), errors.decode()
     assert (ends, again) == ("True True True", "stored True")
+
+
+async def test_without_a_thread_for_the_disk_nothing_is_stored_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is told at once, also by a client that is started again; what was stored before is there."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def published(name: bytes) -> object:
+        return await client.publish("", "q", name, timeout=0)
+
+    def trouble() -> str:
+        return client.outbox_trouble
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        client = Client("amqp://127.0.0.1:2", outbox=tmp_path)
+        while not trouble():
+            await asyncio.sleep(0)
+        with pytest.raises(NotReadyError):
+            await published(b"refused")
+        assert trouble() == "RuntimeError: can't start new thread"
+    while trouble():
+        await asyncio.sleep(0.05)
+    assert await published(b"first") == STORED
+    await client.shutdown(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        client.connect()
+        while not trouble():
+            await asyncio.sleep(0)
+    while client.counters.stored != 1:
+        await asyncio.sleep(0.05)
+    assert (await published(b"second"), client.counters.stored) == (STORED, 2)
+    await client.shutdown(2)
 
 
 async def test_a_disk_that_is_full_of_stored_messages_is_used_again_when_they_were_delivered(

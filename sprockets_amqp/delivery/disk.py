@@ -55,9 +55,7 @@ class Disk:
         self._limit = self._loop.call_later(
             DISK_LIMIT, self._on_silence, f"the disk has not answered within {DISK_LIMIT:g} s"
         )
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, "sprockets_amqp-outbox")
-        self._loop.run_in_executor(self._executor, self._folder.run, batch).add_done_callback(self._finish)
+        self._start(batch).add_done_callback(self._finish)
 
     def forget_load(self) -> None:
         """Ignore what is being read."""
@@ -68,6 +66,18 @@ class Disk:
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent process."""
         self._folder.abandon()
+
+    def _start(self, batch: Batch) -> "asyncio.Future[Done]":
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "sprockets_amqp-outbox")
+        try:
+            return self._loop.run_in_executor(self._executor, self._folder.run, batch)
+        except RuntimeError as error:
+            # There are no more threads. This executor would still run the batch if it got one later.
+            self._executor = None
+            failed = self._loop.create_future()
+            failed.set_result(Done(problem=error))
+            return failed
 
     def _finish(self, future: "asyncio.Future[Done]") -> None:
         batch, self._running = self._running, None
