@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from tornado.iostream import IOStream
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
@@ -36,7 +37,8 @@ class PublishingMixin(_Handler):
     - An error of a publish that the handler does not catch becomes the response: 503 with Retry-After for
       `NotReadyError`, 500 for `InvalidMessage`, 502 for the others. The application's own ``write_error`` is called
       with that status; without one, the response is JSON with error, reason, message_id and may_have_arrived.
-    - `Client.shutdown` lets requests in flight finish first, except WebSockets.
+    - `Client.shutdown` lets requests in flight finish first, except WebSockets and connections handed over by
+      `detach()`.
     """
 
     #: The name of the client to publish on, if the application has several; see `install`.
@@ -94,6 +96,12 @@ class PublishingMixin(_Handler):
             else:
                 sent.add_done_callback(lambda _sent: in_flight.discard(self))
         return sent
+
+    def detach(self) -> IOStream:
+        """Hand over the connection; like a WebSocket, it is no longer a request in flight."""
+        if self._in_flight is not None:
+            self._in_flight.discard(self)
+        return super().detach()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Send the status for what a publish raised, unless a status other than 500 was chosen."""

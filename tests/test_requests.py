@@ -323,6 +323,26 @@ class Echo(PublishingMixin, WebSocketHandler):
         self.write_message(message)
 
 
+class Detached(PublishingMixin, RequestHandler):
+    """Answers on the connection itself, which it keeps."""
+
+    async def post(self) -> None:
+        """Take the connection over, and publish."""
+        stream = self.detach()
+        self.settings["kept"] += [self, stream]
+        await self.amqp_publish("amq.topic", "key", b"")
+        await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nmy")
+
+
+async def test_connections_that_were_handed_over_are_not_waited_for(broker: Node) -> None:
+    """They last as long as whoever has them likes."""
+    settings: dict[str, Any] = {"kept": []}
+    async with application(broker.url, ("/", Detached), settings=settings) as (base, client):
+        assert (await post(base)).body == b"my"
+        assert (len(settings["kept"]), len(client.in_flight)) == (2, 0)
+        settings["kept"][1].close()
+
+
 async def test_websockets_are_not_waited_for(broker: Node) -> None:
     """They last as long as their peers like."""
     settings = gated()
