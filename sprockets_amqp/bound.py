@@ -68,7 +68,10 @@ class Bound(Events):
     def _here(self) -> Core:
         """Return the core for the loop that runs, or is going to run. Raises RuntimeError on another loop or thread."""
         core, running = self._core, running_loop()
-        if running is core.loop or (running is None and threading.get_ident() == core.thread):
+        if running is core.loop:
+            return core
+        is_maker = threading.get_ident() == core.thread
+        if running is None and is_maker and not core.loop.is_running():
             return core
         if running is not None and self._may_move():
             waiting = core.publisher.waiting
@@ -80,7 +83,7 @@ class Bound(Events):
                 waiting,
             )
             return core
-        if threading.get_ident() != core.thread:
+        if running is None or not is_maker:
             raise RuntimeError(
                 f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "
                 "asyncio.run_coroutine_threadsafe(a coroutine that publishes, client.io_loop.asyncio_loop)"

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from threading import get_ident
 from typing import Any, ClassVar, Self, Unpack
 
 import pika
@@ -15,7 +14,7 @@ from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 from transitions import MachineError
 
-from .bound import Bound
+from .bound import Bound, running_loop
 from .bounded_log import BoundedLog
 from .delivery.counters import Counters
 from .delivery.message import OPTIONS, Options, Result
@@ -353,8 +352,7 @@ class Client(Bound):
             TypeError: an option is unknown.
         """
         core = self._present
-        # The loop that runs in this thread is the caller's. asyncio's own answer costs a system call on Python 3.11.
-        if core is None or core.thread != get_ident() or not core.loop.is_running():
+        if core is None or running_loop() is not core.loop:
             core = self._here()
         # A call that raises is not a publish.
         if self._observers and options.keys() <= OPTIONS:

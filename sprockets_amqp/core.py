@@ -20,7 +20,7 @@ class Core:
 
     Attributes:
         ran: whether the loop has run since the core was made; until then, another loop may run the application instead.
-        thread: the thread that the loop runs in; until it has run, the one that the core was made in.
+        thread: the thread that it was made in.
     """
 
     def __init__(
@@ -66,4 +66,4 @@ class Core:
         part_from_parent(self.loop)
 
     def _note_run(self) -> None:
-        self.ran, self.thread = True, threading.get_ident()
+        self.ran = True

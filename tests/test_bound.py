@@ -67,22 +67,27 @@ async def test_a_loop_in_another_thread_is_refused_too(broker: Node) -> None:
     await client.shutdown()
 
 
-def test_a_client_belongs_to_the_thread_in_which_its_loop_runs(broker: Node) -> None:
-    """Once the loop runs in another thread, the one that made both is refused like any other."""
+@pytest.mark.parametrize("runs", ["from the start", "later"])
+def test_a_client_belongs_to_the_thread_in_which_its_loop_runs(broker: Node, runs: str) -> None:
+    """While the loop runs in another thread, the one that made both, and ran it before, is refused like any other."""
     io_loop = IOLoop(make_current=False)
     client = Client(broker.url, io_loop=io_loop)
     loop = io_loop.asyncio_loop
-    thread = threading.Thread(target=io_loop.start)
-    thread.start()
 
     async def publish() -> None:
         await client.publish("amq.topic", "key", b"")
+
+    if runs == "later":
+        loop.run_until_complete(publish())
+    published = client.counters.published
+    thread = threading.Thread(target=io_loop.start)
+    thread.start()
 
     try:
         asyncio.run_coroutine_threadsafe(publish(), loop).result(30)
         with pytest.raises(RuntimeError, match="another thread"):
             client.publish("amq.topic", "key", b"")
-        assert client.counters.published == 1
+        assert client.counters.published == published + 1
         asyncio.run_coroutine_threadsafe(client.shutdown(), loop).result(30)
     finally:
         io_loop.add_callback(io_loop.stop)
