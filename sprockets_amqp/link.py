@@ -159,6 +159,11 @@ class Link:
         return ", ".join(self._blocking.values())
 
     @property
+    def unsent(self) -> int:
+        """How many octets wait for the socket, approximately."""
+        return self.connection.unsent if self.connection is not None else 0
+
+    @property
     def congested(self) -> bool:
         """Whether too much is waiting for the socket."""
         return self.connection is not None and self.connection.congested

@@ -8,6 +8,7 @@ from pika.exceptions import ChannelClosedByBroker, StreamLostError
 
 from sprockets_amqp import ExchangeRefused, InvalidMessage, NotReadyError, OutcomeUnknown
 from sprockets_amqp.client import Client
+from sprockets_amqp.states import Closing, State
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -181,6 +182,46 @@ def test_without_confirmations_a_slow_line_holds_messages_back(broker: Broker) -
     assert (client.waiting, [outcome(future) for future in held]) == (0, [None] * 3)
     assert client.counters.published == 4
     assert client.counters.waiting == 0
+
+
+@pytest.mark.parametrize(("count", "size", "at_once"), [(10, 1024**2, 4), (10_500, 1, 10_001)], ids=["large", "many"])
+def test_without_confirmations_one_turn_of_the_loop_is_not_given_everything(
+    broker: Broker, count: int, size: int, at_once: int
+) -> None:
+    """The socket takes what it is given only when the turn is over; until then, what is too much waits in line."""
+    broker.tune = spec.Connection.Tune(5, 131072, 0)
+    client = broker.ready(enable_confirmations=False)
+    futures = [client.publish("", "q", bytes(size)) for _ in range(count)]
+    assert (sum(each.done() for each in futures), client.waiting) == (at_once, count - at_once)
+    for _ in range(3):
+        broker.clock.turn()
+    assert ({outcome(each) for each in futures}, client.waiting, len(broker.messages)) == ({None}, 0, count)
+
+
+def test_without_confirmations_close_waits_for_the_socket(broker: Broker) -> None:
+    """As with confirms, what was published before goes out first."""
+    client = broker.ready(enable_confirmations=False)
+    broker.peer.slow_down(slow=True)
+    future = client.publish("", "q", b"", {"message_id": "last"})
+    client.close()
+    broker.clock.advance(5)
+    assert (outcome(future), client.substate, broker.messages) == (None, Closing.DRAINING, [])
+    broker.peer.slow_down(slow=False)
+    broker.clock.advance(0.1)
+    broker.open()
+    assert (client.state, broker.messages) == (State.CLOSED, ["last"])
+
+
+def test_without_confirmations_close_does_not_wait_for_a_connection_that_is_lost(broker: Broker) -> None:
+    """What it had not taken is gone with it."""
+    client = broker.ready(enable_confirmations=False)
+    broker.peer.slow_down(slow=True)
+    client.publish("", "q", b"")
+    client.close()
+    broker.clock.advance(1)
+    broker.peer.lose()
+    broker.clock.advance(1)
+    assert (client.state, broker.clock.timers()) == (State.CLOSED, [])
 
 
 # Confirms

@@ -41,7 +41,7 @@ from .surroundings import Gate, Keeper
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds between checks of a congested socket: without confirms, nothing else says when it has taken more.
+#: Seconds between checks of a socket that is behind: without confirms, nothing else says when it has taken more.
 CONGESTION_INTERVAL: Final = 0.05
 
 
@@ -66,6 +66,7 @@ class Publisher:
         self._window = settings.max_unconfirmed
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
 
     @property
     def unconfirmed(self) -> int:
@@ -118,10 +119,10 @@ class Publisher:
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
         self._exchanges.forget(cause, alone=not self._confirms.entries)
-        for timer in (self._confirm_timer, self._congestion_timer):
+        for timer in (self._confirm_timer, self._congestion_timer, self._drain_timer):
             if timer is not None:
                 timer.cancel()
-        self._confirm_timer = self._congestion_timer = None
+        self._confirm_timer = self._congestion_timer = self._drain_timer = None
         unconfirmed = self._confirms.clear()
         self.keeper.unload()
         for message in unconfirmed:
@@ -206,9 +207,12 @@ class Publisher:
     # Called by the client
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call back once, when everything unconfirmed is confirmed: at once, later or, if it is lost, never."""
+        """Call back once, when everything is confirmed or, without confirms, sent: at once, later, or never if lost."""
+        self._drain_timer = None
         if self._confirms.entries:
             self._confirms.call_when_empty(callback)
+        elif self._link.unsent and not self._settings.enable_confirmations:
+            self._drain_timer = self._loop.call_later(CONGESTION_INTERVAL, self.call_when_drained, callback)
         else:
             callback()
 
@@ -341,12 +345,16 @@ class Publisher:
 
     def _congested(self) -> bool:
         if self._link.congested and self._congestion_timer is None:
-            self._congestion_timer = self._loop.call_later(CONGESTION_INTERVAL, self._look_again)
+            # Often the socket takes all of it, when this turn of the loop is over.
+            self._congestion_timer = self._loop.call_later(0, self._look_again)
         return self._congestion_timer is not None
 
     def _look_again(self) -> None:
         self._congestion_timer = None
-        self.send_waiting()
+        if self._link.congested:
+            self._congestion_timer = self._loop.call_later(CONGESTION_INTERVAL, self._look_again)
+        else:
+            self.send_waiting()
 
     def _send(self, message: Message) -> None:
         link = self._link

@@ -104,10 +104,15 @@ class Connection(TornadoConnection):
         return found
 
     @property
+    def unsent(self) -> int:
+        """How many octets wait for the socket, approximately."""
+        waiting: int = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return waiting + self._size
+
+    @property
     def congested(self) -> bool:
         """Whether too much is waiting for the socket: confirms limit it, but not every client uses them."""
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return waiting > BACK_PRESSURE_MARK or len(self._pieces) > MAX_PIECES
+        return self.unsent > BACK_PRESSURE_MARK or len(self._pieces) > MAX_PIECES
 
     @property
     def body_limit(self) -> int:
