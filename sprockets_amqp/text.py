@@ -1,6 +1,6 @@
 """Text from outside, made safe to show: one bounded line that cannot move a cursor or forge a log line."""
 
-from typing import Final
+from typing import Any, Final
 
 #: Characters; AMQP's names, ids and replies are short strings.
 LIMIT: Final = 500
@@ -37,6 +37,12 @@ def quoted(value: object, limit: int = 80) -> str:
         return repr(value)[:limit]
     except Exception:
         return f"an object of type {type(value).__name__}"[:limit]
+
+
+def plain(value: Any) -> Any:
+    """Return a str of a subclass as a str, without what it refers to, such as a whole document; others as they are."""
+    # str() would call what the subclass defines.
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def _escape(char: str) -> str:

@@ -4,11 +4,13 @@ import asyncio
 import collections
 import decimal
 import enum
+import gc
 import subprocess
 import sys
 import time
 import types
 import uuid
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +22,7 @@ from pika import BasicProperties, frame
 from pika.delivery_mode import DeliveryMode
 from pika.spec import Basic
 
+from sprockets_amqp.delivery import refusals
 from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method
 from sprockets_amqp.delivery.message import Message
 from sprockets_amqp.delivery.message_ids import new_message_id
@@ -218,6 +221,33 @@ def test_a_subclass_of_bytes_or_str_is_its_value(loop: asyncio.AbstractEventLoop
 
     body = make(loop, type("Bytes", (bytes,), {})(b"abc"), exchange=Name.CREATED).body
     assert (type(body), body) == (bytes, b"abc")
+
+
+class Text(str):
+    """A str that refers to what it was found in, as parsers of HTML and XML make."""
+
+    __slots__ = ("page",)
+    page: object
+
+    def __str__(self) -> str:
+        return "not what it is"
+
+
+@pytest.mark.parametrize("place", ["exchange", "routing_key", "type", "user_id", "app_id", "header", "nested"])
+def test_what_a_str_refers_to_is_not_kept(loop: asyncio.AbstractEventLoop, place: str) -> None:
+    """Names and properties are remembered, by their characters alone."""
+    text = Text(f"of {place}")
+    text.page = page = set[str]()
+    given: dict[str, Any] = {"type": {"properties": {"type": text}}, "user_id": {"properties": {"user_id": text}}}
+    given |= {"header": {"properties": {"headers": {text: 1}}}, "nested": {"properties": {"headers": {"a": {text: 1}}}}}
+    made = make(loop, **given.get(place, {place: text}))
+    wire = made.method + made.properties
+    assert (str.__str__(text).encode() in wire, b"not what it is" in wire) == (True, False)
+    names, known, plain = (made.exchange, made.routing_key, made.user_id), weakref.ref(page), (str, type(None))
+    assert all(type(name) in plain for name in names)
+    del text, page, given, made
+    gc.collect()
+    assert known() is None
 
 
 def test_its_repr_names_the_message_and_not_its_body(loop: asyncio.AbstractEventLoop) -> None:
@@ -436,6 +466,22 @@ def test_headers_that_hold_themselves_are_refused(loop: asyncio.AbstractEventLoo
     headers["self"] = headers
     with pytest.raises(InvalidMessage, match="headers hold a value that AMQP cannot encode"):
         make(loop, properties={"headers": headers})
+
+
+@pytest.mark.parametrize("inner", [dict, list])
+def test_headers_of_very_many_levels_are_refused(loop: asyncio.AbstractEventLoop, inner: type) -> None:
+    """pika could not decode them if RabbitMQ returned the message."""
+
+    def nested(levels: int) -> dict[str, Any]:
+        value: Any = 1
+        for _ in range(levels - 1):
+            value = {"n": value} if inner is dict else [value]
+        return {"n": value}
+
+    make(loop, properties={"headers": nested(refusals.LEVEL_LIMIT)})
+    for levels in (refusals.LEVEL_LIMIT + 1, 300):
+        with pytest.raises(InvalidMessage, match="more than 100 levels"):
+            make(loop, properties={"headers": nested(levels)})
 
 
 def test_mapping_types_other_than_dict_are_fine_as_properties(loop: asyncio.AbstractEventLoop) -> None:

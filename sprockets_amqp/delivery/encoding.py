@@ -15,7 +15,7 @@ from uuid import UUID
 from pika.delivery_mode import DeliveryMode
 
 from sprockets_amqp.errors import InvalidMessage
-from sprockets_amqp.text import SHORT_STRING_LIMIT, quoted, shown
+from sprockets_amqp.text import SHORT_STRING_LIMIT, plain, quoted, shown
 from sprockets_amqp.wire.pika_insides import encode_value
 from sprockets_amqp.wire.transport import FRAME_END
 
@@ -60,11 +60,14 @@ def encode_properties(
         message_id = new_message_id()
     elif isinstance(message_id, UUID):
         message_id = str(message_id)
-    if headers is None and correlation_id is None and message_id is not None:
-        user_id, before, _, _, after = _encode_others(_ID_ALONE, timestamp, app_id, **others)
-        return message_id, user_id, (), before + _encode_short_string("message_id", message_id) + after
-    own = headers is not None, correlation_id is not None, message_id is not None
-    user_id, start, middle, end, after = _encode_others(own, timestamp, app_id, **others)
+    has_id_alone = headers is None and correlation_id is None and message_id is not None
+    own = _ID_ALONE if has_id_alone else (headers is not None, correlation_id is not None, message_id is not None)
+    try:
+        user_id, start, middle, end, after = _encode_others(own, timestamp, app_id, **others)
+    except _NotRemembered as found:
+        user_id, start, middle, end, after = found.args
+    if has_id_alone:
+        return message_id, user_id, (), start + _encode_short_string("message_id", message_id) + after
     octets = b"".join(
         (
             start,
@@ -79,6 +82,10 @@ def encode_properties(
     return message_id, user_id, copies(headers) if headers else (), octets
 
 
+class _NotRemembered(Exception):
+    """Carries what a cached function found for arguments that it must not keep."""
+
+
 @functools.lru_cache(maxsize=1024, typed=True)
 def _encode_others(
     own: tuple[bool, bool, bool], timestamp: int | None, app_id: str | None, /, **others: Any
@@ -86,7 +93,8 @@ def _encode_others(
     """Return the user_id, and encode what messages have in common: the flags, and the properties around their own.
 
     ``own`` says which of `_OWN` a message has. Of the four parts, the first precedes them, and each of the others
-    follows one; what would follow one that is missing is in the part before.
+    follows one; what would follow one that is missing is in the part before. Raises _NotRemembered with them for a str
+    of a subclass, which may refer to anything.
     """
     for name in others:
         if name not in _ENCODERS:
@@ -103,7 +111,10 @@ def _encode_others(
             continue
         flags |= 1 << (15 - index)
     start, middle, end, after = parts
-    return given.get("user_id"), _pack_flags(flags) + start, middle, end, after
+    found = plain(given.get("user_id")), _pack_flags(flags) + start, middle, end, after
+    if any(plain(value) is not value for value in given.values()):
+        raise _NotRemembered(*found)
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
@@ -170,12 +181,13 @@ def _encode_table(table: dict[Any, Any]) -> bytes | None:
     pieces: list[bytes] = []
     try:
         for name, value in table.items():
+            start = _encode_name(name if type(name) is str else plain(name))
             # Most values are str. pika encodes all others.
             if type(value) is str:
                 octets = value.encode()
-                pieces += (_encode_name(name), _pack_long_string(b"S", len(octets)), octets)
+                pieces += (start, _pack_long_string(b"S", len(octets)), octets)
             else:
-                pieces.append(_encode_name(name))
+                pieces.append(start)
                 encode_value(pieces, value)
         encoded = b"".join(pieces)
         return _pack_size(len(encoded)) + encoded

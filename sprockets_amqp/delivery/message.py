@@ -12,7 +12,7 @@ from uuid import UUID
 from pika.spec import BasicProperties
 
 from sprockets_amqp.errors import InvalidMessage
-from sprockets_amqp.text import quoted, shown
+from sprockets_amqp.text import plain, quoted, shown
 
 from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, unusable
 from .message_ids import new_message_id
@@ -81,8 +81,9 @@ class Message:
         self.number = next(_numbers)
         #: Where the outbox has stored it; None if it has not.
         self.key: tuple[int, int] | None = None
-        self.exchange = exchange
-        self.routing_key = routing_key
+        # Names are remembered, by caches and as exchanges that RabbitMQ accepts.
+        self.exchange = exchange = exchange if type(exchange) is str else plain(exchange)
+        self.routing_key = routing_key = routing_key if type(routing_key) is str else plain(routing_key)
         #: Why it cannot be sent: an argument, property or option is invalid, or RabbitMQ would refuse it.
         self.refusal: InvalidMessage | None = None
         #: Seconds that it may wait; None: the client's ``timeout``.

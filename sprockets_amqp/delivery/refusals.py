@@ -29,6 +29,8 @@ has a `decimal.Decimal` as header, and goes to a       541   refused here, thoug
 stream (seen on 3.10.8; 4.0 reads alike)                     is bound to an exchange is not known here
 has ``immediate``                                      540   not offered
 has properties or headers that it cannot parse         541   refused here: `encoding`
+has headers of many levels                             -     refused here: pika, too, decodes them level by level when
+                                                             RabbitMQ returns the message
 has a header larger than a frame                       501   refused here: `Link.header_limit`
 has a ``delivery_mode`` other than 1 or 2, or a        -     refused here, for the sake of consumers
 ``priority`` above 255
@@ -55,6 +57,8 @@ Copies = tuple[tuple[str, tuple[str, ...]], ...]
 _ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode() for name in ROUTING_HEADERS))
 _DEATHS: Final = ("x-death", b"x-death")
 _READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS))
+#: How many levels headers may have: consumers often decode them by recursion.
+LEVEL_LIMIT: Final = 100
 #: Most headers hold only these types.
 _HARMLESS: Final = frozenset((str, int, bool, float, bytes, type(None)))
 
@@ -100,14 +104,16 @@ def _check_deaths(deaths: object) -> None:
         raise InvalidMessage("headers", "must have a list of dict as x-death, each with an int as count")
 
 
-def check_values(table: Mapping[Any, object] | list[object]) -> None:
-    """Raise InvalidMessage for a Decimal in headers: a stream that gets one ends the connection."""
+def check_values(table: Mapping[Any, object] | list[object], level: int = 1) -> None:
+    """Raise InvalidMessage for headers of too many levels, or a Decimal: a stream that gets one ends the connection."""
+    if level > LEVEL_LIMIT:
+        raise InvalidMessage("headers", f"have more than {LEVEL_LIMIT} levels: send the structure as JSON in the body")
     values = table if isinstance(table, list) else table.values()
     if _HARMLESS.issuperset(map(type, values)):
         return
     for value in values:
         if isinstance(value, (dict, list)):
-            check_values(value)
+            check_values(value, level + 1)
         elif isinstance(value, Decimal):
             raise InvalidMessage(
                 "headers",
