@@ -209,6 +209,17 @@ async def test_ctrl_c_tells_what_a_frozen_broker_did_not_confirm(node: Node, pip
     assert "stopped: nothing was sent from line 4 on\n" in screen
 
 
+async def test_ctrl_c_tells_what_was_never_sent(tmp_path: Path) -> None:
+    """Without a broker no line has gone out, and all that were read are told as unfinished."""
+    lines = ["--lines", write_lines(tmp_path / "lines", *range(5)), "--timeout", "60"]
+    async with Terminal(COMMAND, "publish", "--url", "amqp://127.0.0.1:2", "--routing-key", "q", *lines) as terminal:
+        await terminal.shows("5 pending")
+        terminal.press("C-c")
+        terminal.press("C-c")
+        screen = await terminal.shows("exit status 130")
+    assert "5 lines: 5 unfinished\nunfinished: lines 1-5; the first: " in screen
+
+
 async def test_without_rich_progress_is_told_in_plain_lines(queue: Queue, pipe: tuple[str, BinaryIO]) -> None:
     """The extra is not needed."""
     path, writer = pipe

@@ -139,6 +139,10 @@ class Sender:
         await _any(self._idle, self._hurry, timeout=DRAIN_LIMIT)
         return complete and sending.result()
 
+    async def settled(self) -> None:
+        """Return when each published line has its outcome; the client was shut down, which ends all of them."""
+        await self._idle.wait()
+
     async def _send_all(self, lines: AsyncIterator[bytes]) -> bool:
         async for line in lines:
             await self._room.acquire()

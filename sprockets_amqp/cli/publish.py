@@ -153,6 +153,7 @@ async def _publish_lines(options: argparse.Namespace, settings: dict[str, Any], 
             complain(error, FAILED)
         finally:
             await client.shutdown(1)
+            await sender.settled()
     _summarize(sender.account, ended)
     if came:
         return INTERRUPTED + came[0]
