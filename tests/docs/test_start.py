@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -134,3 +135,11 @@ def facts(answer: str) -> tuple[str, bool, set[str], str]:
     assert status and document
     found = json.loads(document[0])
     return status[1], "\nRetry-After: " in answer, set(found), found["error"] + found["reason"]
+
+
+def test_the_setup_of_the_application_can_be_checked(tmp_path: Path) -> None:
+    """`check --setup` imports it, which starts nothing; a URL that is none ends the command after that."""
+    (tmp_path / "events.py").write_text(START.block("Write the application", "python"))
+    command = [sys.executable, "-m", "sprockets_amqp", "check", "--setup", "events:declare", "nowhere"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, "must begin with amqp:// or amqps://" in found.stderr) == (2, True), found.stderr
