@@ -11,6 +11,7 @@ import pytest
 from sprockets_amqp import STORED, Client, NotReadyError
 from tests.support import disks
 from tests.support.consume import declare_queue
+from tests.support.waiting import until
 from tools.rabbitmq import Node
 
 FILLING = """
@@ -63,28 +64,21 @@ async def test_without_a_thread_for_the_disk_nothing_is_stored_until_there_is_on
     async def published(name: bytes) -> object:
         return await client.publish("", "q", name, timeout=0)
 
-    def trouble() -> str:
-        return client.outbox_trouble
-
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         client = Client("amqp://127.0.0.1:2", outbox=tmp_path)
-        while not trouble():
-            await asyncio.sleep(0)
+        await until(lambda: bool(client.outbox_trouble))
         with pytest.raises(NotReadyError):
             await published(b"refused")
-        assert trouble() == "RuntimeError: can't start new thread"
-    while trouble():
-        await asyncio.sleep(0.05)
+        assert client.outbox_trouble == "RuntimeError: can't start new thread"
+    await until(lambda: not client.outbox_trouble)
     assert await published(b"first") == STORED
     await client.shutdown(2)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         client.connect()
-        while not trouble():
-            await asyncio.sleep(0)
-    while client.counters.stored != 1:
-        await asyncio.sleep(0.05)
+        await until(lambda: bool(client.outbox_trouble))
+    await until(lambda: client.counters.stored == 1)
     assert (await published(b"second"), client.counters.stored) == (STORED, 2)
     await client.shutdown(2)
 

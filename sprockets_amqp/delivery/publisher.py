@@ -345,7 +345,7 @@ class Publisher:
 
     def _congested(self) -> bool:
         if self._link.congested and self._congestion_timer is None:
-            # Often the socket takes all of it, when this turn of the loop is over.
+            # Often the socket takes all of it as soon as this turn of the loop is over.
             self._congestion_timer = self._loop.call_later(0, self._look_again)
         return self._congestion_timer is not None
 
