@@ -401,10 +401,10 @@ class Client(Bound):
         return self.connection
 
     def close(self) -> None:
-        """Close the connection once all unconfirmed messages are confirmed, within 10 seconds.
+        """Close the connection once all waiting messages are sent and confirmed, within 10 seconds.
 
-        Publishes are refused at once. `wait_for(State.CLOSED)` returns when it is done. The client stays closed until
-        `connect()`.
+        New publishes are refused at once, or stored in the outbox; so is what still waits after 5 of the 10 seconds, if
+        there is an outbox. `wait_for(State.CLOSED)` returns when it is done. The client stays closed until `connect()`.
 
         Raises:
             ConnectionStateError: the client is not closable.
@@ -414,11 +414,12 @@ class Client(Bound):
         self._pull("close")
 
     async def shutdown(self, timeout: float = DRAIN_LIMIT) -> None:
-        """Stop from any state: let requests in flight finish, wait for confirms, close, and leave nothing behind.
+        """Stop from any state: let requests in flight finish, send what waits, await confirms, and close.
 
-        It takes at most ``timeout`` seconds, the last of them (2, or half) reserved for confirms and closing; what is
-        still unconfirmed then ends with OutcomeUnknown. Stop the HTTP server first: until the requests that it accepted
-        (for handlers with `PublishingMixin`) are answered, the client publishes as before.
+        It takes at most ``timeout`` seconds, the last of them (2, or half) reserved for sending, confirms and closing;
+        what still waits then ends with NotReadyError, what is unconfirmed with OutcomeUnknown, unless an outbox stores
+        it. What waits is sent if the client is ready. Nothing is left behind. Stop the HTTP server first: until the
+        requests that it accepted (for handlers with `PublishingMixin`) are answered, the client publishes as before.
         """
         loop = self._here().loop
         deadline = loop.time() + timeout

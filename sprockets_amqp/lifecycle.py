@@ -31,6 +31,7 @@ from .states import (
     OUT,
     OUTBOX_OUTCOMES,
     PUBLISH_OUTCOMES,
+    SENDING,
     STARTED,
     STATES,
     TRANSITIONS,
@@ -69,6 +70,7 @@ class Lifecycle(Model):
     connection_failed: Trigger
     connection_closed: Trigger
     close: Trigger
+    half_time_over: Trigger
     drained: Trigger
     close_expired: Trigger
     stop: Trigger
@@ -100,8 +102,9 @@ class Lifecycle(Model):
         self._link = link
         self._events = events
         self._announce = announce
-        #: The states in which a publish goes out whatever the outage; the states of the outbox in which it goes out,
-        #: and in which waiting messages do. Each publish asks: a tuple compares identities, a set would hash an Enum.
+        #: The states in which a publish goes out whatever the outage, and in which waiting messages do; the states of
+        #: the outbox in which each does. Each publish asks: a tuple compares identities, a set would hash an Enum.
+        self._sending = tuple(SENDING)
         self._publishable = tuple(
             state for state, outcomes in PUBLISH_OUTCOMES.items() if set(outcomes.values()) == {"goes out"}
         )
@@ -112,6 +115,8 @@ class Lifecycle(Model):
         #: Since when publishing has been impossible, in the loop's time, and whether it was possible before.
         self._out_since = 0.0
         self._been_ready = False
+        #: When half of the time for closing is over, in the loop's time.
+        self._half_time = 0.0
         self._log = BoundedLog(LOGGER, loop.time)
         self._run(
             STATES, TRANSITIONS, State.IDLE, before_state_change="note_change", after_state_change="announce_change"
@@ -135,6 +140,11 @@ class Lifecycle(Model):
     @property
     def publishable(self) -> bool:
         """Whether a message may go out now, if it is its turn."""
+        return self.state in self._sending and self.outbox.state in self._letting
+
+    @property
+    def loads(self) -> bool:
+        """Whether stored messages may be read, to be sent: not while closing, when only what waits is sent."""
         return self.state in self._publishable and self.outbox.state in self._letting
 
     @property
@@ -171,6 +181,11 @@ class Lifecycle(Model):
     def blocking(self) -> bool:
         """Whether RabbitMQ has asked not to publish on this connection, and not taken it back."""
         return bool(self._link.blocking)
+
+    @property
+    def stores(self) -> bool:
+        """Whether there is an outbox that can store what would be refused."""
+        return self.outbox.takes_messages
 
     @property
     def condition(self) -> str:
@@ -362,10 +377,15 @@ class Lifecycle(Model):
     def closing_limit(self, event: EventData) -> Timeout:
         """Return how long draining and closing may take together."""
         limit = float(event.kwargs.get("limit", DRAIN_LIMIT))
+        self._half_time = self._loop.time() + limit / 2
         return limit, f"not drained and closed within {limit:g} s"
 
+    def half_time(self, _event: EventData) -> Timeout:
+        """Return how long what waits may go out: an outbox needs the other half to store it."""
+        return max(0.0, self._half_time - self._loop.time()), ""
+
     def drain(self, _event: EventData) -> None:
-        """Wait for unconfirmed messages."""
+        """Wait until nothing waits and nothing is unconfirmed."""
         self.publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))
 
     def close_connection(self, _event: EventData) -> None:

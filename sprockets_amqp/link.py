@@ -114,6 +114,8 @@ class Link:
         header_limit: the most octets of properties that fit in one frame.
         asked: whether the last question was put on the wire.
         refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection showed.
+        held: whether pika is handling an event, which may turn out to be the end of the channel or the connection: what
+            is published meanwhile has to wait.
     """
 
     header_limit: int
@@ -129,6 +131,7 @@ class Link:
         self.publish: Callable[[bytes, bytes, bytes], None] = _publish_nowhere
         self.asked = False
         self.refuses_questions = False
+        self.held = False
         self._events = events
         self._confirm = confirm
         self._max_message_size = max_message_size
@@ -182,6 +185,7 @@ class Link:
             on_open_error_callback=self._on_connection_open_error,
             on_close_callback=self._on_connection_closed,
             on_back_pressure=self._on_back_pressure,
+            on_hold=self._on_hold,
             io_loop=self._io_loop,
         )
 
@@ -278,6 +282,7 @@ class Link:
         self._asking = self._leaving = self._question = self._on_answer = None
         self._stuck = False
         self._told_limit = 0
+        self.held = False
         self.body_limit = self._max_message_size or BODY_LIMIT
         self._blocking.clear()
         if connection is not None:
@@ -356,6 +361,10 @@ class Link:
 
     def _on_return(self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
         self._events.on_basic_return(channel, method, properties, body)
+
+    def _on_hold(self, connection: Connection, held: bool) -> None:
+        if connection is self.connection:
+            self.held = held
 
     def _on_back_pressure(self, connection: object) -> None:
         self._events.on_back_pressure_detected(connection)

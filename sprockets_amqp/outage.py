@@ -51,3 +51,7 @@ class OutageModel(Model):
     def refuse_waiting(self, _event: EventData) -> None:
         """Refuse waiting messages."""
         self._publisher.refuse_waiting()
+
+    def give_up_unconfirmed(self, _event: EventData) -> None:
+        """End what RabbitMQ has not confirmed: while it is blocking, it may keep its confirms back for hours."""
+        self._publisher.give_up_unconfirmed()

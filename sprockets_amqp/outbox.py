@@ -143,6 +143,11 @@ class OutboxModel(Model, Keeper):
         return bool(self._backlog or self._to_send or self._behind)
 
     @property
+    def ending(self) -> bool:
+        """Whether the client is closing, or closed: what is stored now is for the next one to send."""
+        return not self._gate.recovers
+
+    @property
     def in_line(self) -> int:
         """How many stored messages are in the publisher's line."""
         return self._to_send
@@ -209,7 +214,7 @@ class OutboxModel(Model, Keeper):
         if len(self._behind) >= settings.max_waiting or self._writing_size > settings.max_waiting_size:
             return f"{len(self._behind)} messages are being stored already (max_waiting, max_waiting_size)"
         problem = self._store(Entry(message, None, deadline))
-        if not self._backlog and self._gate.publishable:
+        if not self._backlog and self._gate.loads:
             self._publisher.send_waiting()
         return problem
 
@@ -365,7 +370,7 @@ class OutboxModel(Model, Keeper):
     def fill_line(self) -> None:
         """Put messages that are being written in line, if nothing is ahead of them and they may be sent."""
         room = LOAD - self._to_send
-        if self._behind and room > 0 and not self._backlog and self._gate.publishable:
+        if self._behind and room > 0 and not self._backlog and self._gate.loads:
             # Lost messages have come back behind later ones.
             for key in sorted(self._behind)[:room]:
                 entry = self._behind[key]
@@ -379,14 +384,14 @@ class OutboxModel(Model, Keeper):
         """Read more stored messages, if they may be sent and too few are in line."""
         wanted = self._backlog and self._to_send < LOAD and len(self._deferred) < MAX_DEFERRED
         disk = self._disk
-        if wanted and self._gate.publishable and not disk.loading:
+        if wanted and self._gate.loads and not disk.loading:
             disk.next.load, disk.next.loaded = (LOAD, LOAD_SIZE), frozenset((*self._loaded, *self._deferred))
             disk.submit()
 
     def _enter(self, rows: list[tuple[Key, Row]]) -> None:
         for key, row in rows:
             known = (self._loaded, self._deferred, self._writing, self._disk.next.deletes, self._disk.next.set_asides)
-            if not any(key in each for each in known) and self._gate.publishable and self._backlog:
+            if not any(key in each for each in known) and self._gate.loads and self._backlog:
                 self._backlog -= 1
                 self._to_send += 1
                 message = self._loaded[key] = message_of(key, row, self._loop)

@@ -53,6 +53,8 @@ class Closing(enum.Enum):
     """How far closing has got."""
 
     DRAINING = "draining"
+    PAUSED = "paused"
+    CONFIRMING = "confirming"
     CLOSING_CONNECTION = "closing the connection"
 
 
@@ -125,20 +127,33 @@ STATES: Final = (
     ),
     Declared(
         State.CLOSING,
-        "Closing on request: unconfirmed messages are awaited, then the connection is closed.",
-        on_enter=("refuse_waiting",),
+        "Closing on request: waiting messages go out, unconfirmed ones are awaited, then the connection is closed.",
         timeout="closing_limit",
         on_timeout="close_expired",
         substates=(
             Declared(
                 Closing.DRAINING,
-                "Waiting for unconfirmed messages.",
+                "Waiting messages go out, and unconfirmed ones are awaited.",
+                on_enter=("send_waiting", "drain"),
+                timeout="half_time",
+                on_timeout="half_time_over",
+            ),
+            Declared(
+                Closing.PAUSED,
+                "RabbitMQ is blocking publishing: what waits may still go out if that ends in time.",
                 on_enter=("drain",),
+                timeout="half_time",
+                on_timeout="half_time_over",
+            ),
+            Declared(
+                Closing.CONFIRMING,
+                "What still waited after half of the time is in the outbox; unconfirmed messages are awaited.",
+                on_enter=("refuse_waiting", "drain"),
             ),
             Declared(
                 Closing.CLOSING_CONNECTION,
                 "RabbitMQ has been asked to close the connection.",
-                on_enter=("close_connection",),
+                on_enter=("refuse_waiting", "close_connection"),
                 timeout="answer_limit",
                 on_timeout="close_expired",
             ),
@@ -170,6 +185,7 @@ DOCUMENTED: Final[dict[enum.Enum, State]] = {
 }
 
 _S = State
+_DRAINS: Final = (Closing.DRAINING, Closing.PAUSED, Closing.CONFIRMING)
 
 TRANSITIONS: Final = (
     # Up: the address, a connection, setup, a channel. RabbitMQ may be blocking from the start.
@@ -190,10 +206,14 @@ TRANSITIONS: Final = (
     Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
     Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
     Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),
-    # Down, on request: wait for unconfirmed messages, close the connection, both within a limit.
-    Row("close", (_S.READY, _S.BLOCKED), Closing.DRAINING),
-    Row("drained", (Closing.DRAINING,), Closing.CLOSING_CONNECTION),
-    Row("channel_closed", (Closing.DRAINING,), Closing.CLOSING_CONNECTION, before="drop_channel"),
+    # Down, on request: send what waits, wait for unconfirmed messages, close the connection, all within a limit.
+    Row("close", (_S.READY,), Closing.DRAINING),
+    Row("close", (_S.BLOCKED,), Closing.PAUSED),
+    Row("connection_blocked", (Closing.DRAINING,), Closing.PAUSED),
+    Row("connection_unblocked", (Closing.PAUSED,), Closing.DRAINING, unless="blocking"),
+    Row("half_time_over", (Closing.DRAINING, Closing.PAUSED), Closing.CONFIRMING, conditions="stores"),
+    Row("drained", _DRAINS, Closing.CLOSING_CONNECTION),
+    Row("channel_closed", _DRAINS, Closing.CLOSING_CONNECTION, before="drop_channel"),
     Row("close_expired", (_S.CLOSING,), Closed.STOPPED),
     Row("connection_closed", (_S.CLOSING,), Closed.STOPPED),
     Row("stop", (_S.IDLE, _S.CONNECTING, Closed.RETRYING), Closed.STOPPED),

@@ -30,7 +30,7 @@ OUTAGE_STATES: Final = (
     Declared(
         Outage.PERSISTENT,
         "Publishing has been impossible for longer than `timeout`.",
-        on_enter=("tell_persistent_failure", "refuse_waiting"),
+        on_enter=("tell_persistent_failure", "refuse_waiting", "give_up_unconfirmed"),
     ),
 )
 
@@ -63,7 +63,12 @@ PUBLISH_OUTCOMES: Final[dict[Substate, dict[Outage, PublishOutcome]]] = {
     State.READY: _outcomes("goes out", "goes out"),
     State.BLOCKED: _outcomes("waits", "is refused"),
     Closing.DRAINING: _outcomes("is refused", "is refused"),
+    Closing.PAUSED: _outcomes("is refused", "is refused"),
+    Closing.CONFIRMING: _outcomes("is refused", "is refused"),
     Closing.CLOSING_CONNECTION: _outcomes("is refused", "is refused"),
     Closed.RETRYING: _outcomes("waits", "is refused"),
     Closed.STOPPED: _outcomes("is refused", "is refused"),
 }
+
+#: The states in which what waits goes out: it was accepted, even if new publishes are refused.
+SENDING: Final[frozenset[Substate]] = frozenset({State.READY, Closing.DRAINING})

@@ -77,7 +77,7 @@ OUTBOX_TRANSITIONS: Final = (
     Row("files_opened", (Outbox.OPENING, Outbox.FULL), Outbox.HOLDING, conditions="holds"),
     Row("files_opened", (Outbox.OPENING, Outbox.FAILING), Outbox.CLEAR),
     # A message was stored, or a sent one was lost.
-    Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING),
+    Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING, unless="ending"),
     Row("backlog_began", (Outbox.FAILING,), Outbox.FULL),
     Row("backlog_ended", (Outbox.HOLDING,), Outbox.CLEAR, unless="holds"),
     Row("backlog_ended", (Outbox.FULL,), Outbox.FAILING, unless="holds"),

@@ -106,31 +106,6 @@ def test_clear_takes_everything_in_order_and_begins_anew() -> None:
     assert confirms.add("new") == 1
 
 
-@pytest.mark.parametrize("multiple", [False, True])
-def test_being_empty_is_told_once(multiple: bool) -> None:
-    """Who asks for it is told when the last one is settled, however it is, and not again."""
-    confirms = ledger(2)
-    told: list[int] = []
-    confirms.call_when_empty(lambda: told.append(len(confirms.entries)))
-    confirms.settle(1, multiple=False)
-    assert told == []
-    confirms.settle(2, multiple)
-    confirms.add("another")
-    confirms.settle(3, multiple)
-    assert told == [0]
-
-
-def test_what_is_lost_is_not_settled() -> None:
-    """Who asked to be told is forgotten with the channel."""
-    confirms = ledger(1)
-    told: list[None] = []
-    confirms.call_when_empty(lambda: told.append(None))
-    confirms.clear()
-    confirms.add("another")
-    confirms.settle(1, multiple=False)
-    assert told == []
-
-
 @pytest.mark.parametrize("settled", [1, 10, 1000])
 def test_multiple_works_in_proportion_to_what_it_settles(settled: int) -> None:
     """What else is in flight costs nothing: one touch for each entry that is settled."""
@@ -196,20 +171,6 @@ def test_one_slow_confirm_makes_no_look_slow() -> None:
     assert entries.touched <= 2
 
 
-def test_a_confirm_about_nothing_empties_nothing() -> None:
-    """What was settled before is not the last entry again: nobody who asked later is told."""
-    confirms: Confirms[int] = Confirms()
-    confirms.add(1)
-    confirms.settle(1, multiple=False)
-    told: list[int] = []
-    confirms.call_when_empty(lambda: told.append(1))
-    assert confirms.settle(1, multiple=False) == []
-    assert told == []
-    confirms.add(2)
-    confirms.settle(2, multiple=False)
-    assert told == [1]
-
-
 class LedgerComparison(RuleBasedStateMachine):
     """The ledger, beside one that does it the slow and simple way."""
 
@@ -219,8 +180,6 @@ class LedgerComparison(RuleBasedStateMachine):
         self.naive: list[tuple[int, int]] = []
         self.last = 0
         self.serial = 0
-        self.waits_for_empty = False
-        self.told = 0
 
     @rule(count=st.integers(1, 5))
     def add(self, count: int) -> None:
@@ -242,32 +201,12 @@ class LedgerComparison(RuleBasedStateMachine):
         ]
         assert self.confirms.settle(tag, multiple) == [serial for _, serial in about]
         self.naive = [entry for entry in self.naive if entry not in about]
-        self.expect_told(bool(about))
 
     @rule()
     def clear(self) -> None:
         """Lose the channel."""
         assert self.confirms.clear() == [serial for _, serial in self.naive]
         self.naive, self.last = [], 0
-        self.waits_for_empty = False
-        self.expect_told(happened=False)
-
-    @rule()
-    def call_when_empty(self) -> None:
-        """Ask to be told."""
-        self.confirms.call_when_empty(self.on_empty)
-        self.waits_for_empty = True
-
-    def on_empty(self) -> None:
-        """Count."""
-        self.told += 1
-
-    def expect_told(self, happened: bool) -> None:
-        """Compare what was told with what should have been."""
-        expected = int(self.waits_for_empty and happened and not self.naive)
-        assert self.told == expected
-        if expected:
-            self.waits_for_empty, self.told = False, 0
 
     @invariant()
     def same(self) -> None:

@@ -47,6 +47,7 @@ from sprockets_amqp.states import (
 from tests import (
     test_access,
     test_connecting,
+    test_draining,
     test_exchanges,
     test_lifecycle,
     test_outbox,
@@ -87,6 +88,7 @@ MODULES: Final = (
     test_substates,
     test_lifecycle,
     test_stopping,
+    test_draining,
     test_connecting,
     test_publishing,
     test_exchanges,

@@ -479,9 +479,16 @@ class Oracle:
                 # What was handed over in the turn in which the line was lost never left, but who could tell.
                 silent = all(each.confirmed is None for each in sendings)
                 late = last is not None and self.clock.now - last.at >= self.confirm_timeout - 1e-6
-                return silent and (late or all(each.lost or self._leaving for each in sendings))
+                return silent and (
+                    late or self._patience_is_over or all(each.lost or self._leaving for each in sendings)
+                )
             case _:
                 return False
+
+    @property
+    def _patience_is_over(self) -> bool:
+        """Whether RabbitMQ has been blocking for longer than a publish may wait."""
+        return self._client.blocked and self._client.publish_outcome != "waits"
 
     @property
     def _leaving(self) -> bool:

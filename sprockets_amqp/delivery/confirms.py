@@ -28,7 +28,6 @@ class Confirms(Generic[T]):
         self._lowest = 1
         self._last = 0
         self._found = 0
-        self._when_empty: Callable[[], object] | None = None
 
     def add(self, entry: T) -> int:
         """Enter the next message sent on the channel; return its delivery tag."""
@@ -54,8 +53,6 @@ class Confirms(Generic[T]):
             # Each tag is skipped once, so that the next multiple one does not look at it again.
             while self._lowest <= self._last and self._lowest not in self.entries:
                 self._lowest += 1
-        if settled and not self.entries and self._when_empty is not None:
-            self._tell_empty()
         return settled
 
     def find(self, is_wanted: Callable[[T], bool]) -> T | None:
@@ -79,14 +76,4 @@ class Confirms(Generic[T]):
         lost = list(self.entries.values())
         self.entries.clear()
         self._lowest, self._last, self._found = 1, 0, 0
-        self._when_empty = None
         return lost
-
-    def call_when_empty(self, callback: Callable[[], object]) -> None:
-        """Call back once, when the last unconfirmed entry is settled; not if the channel is gone before that."""
-        self._when_empty = callback
-
-    def _tell_empty(self) -> None:
-        callback, self._when_empty = self._when_empty, None
-        if callback is not None:
-            callback()

@@ -67,6 +67,8 @@ class Publisher:
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
+        #: What is called once nothing waits and nothing is unconfirmed.
+        self._when_drained: Callable[[], object] | None = None
 
     @property
     def unconfirmed(self) -> int:
@@ -122,7 +124,7 @@ class Publisher:
         for timer in (self._confirm_timer, self._congestion_timer, self._drain_timer):
             if timer is not None:
                 timer.cancel()
-        self._confirm_timer = self._congestion_timer = self._drain_timer = None
+        self._confirm_timer = self._congestion_timer = self._drain_timer = self._when_drained = None
         unconfirmed = self._confirms.clear()
         self.keeper.unload()
         for message in unconfirmed:
@@ -140,6 +142,10 @@ class Publisher:
 
     def send_waiting(self) -> None:
         """Send waiting messages, in order, as far as the lifecycle, the limits and RabbitMQ's answers allow."""
+        if self._link.held:
+            # pika is handling an event; when it has, the lifecycle knows what the event means.
+            self._loop.call_soon(self._send_after_hold)
+            return
         self.keeper.fill_line()
         while self._line and self._may_send():
             message = self._line.next()
@@ -155,11 +161,23 @@ class Publisher:
         if self._line and self._exchanges.asking is None and self._may_send():
             self._ask_next()
         self.keeper.load_more()
+        self._see_drained()
+
+    def _send_after_hold(self) -> None:
+        # Still held, the connection is being dropped.
+        if not self._link.held:
+            self.send_waiting()
 
     def refuse_waiting(self) -> None:
         """End every waiting message."""
         for message in self._line.in_order():
             self.give_up(message, self._gate.condition)
+
+    def give_up_unconfirmed(self) -> None:
+        """End what is unconfirmed, for its callers wait no longer; RabbitMQ may still confirm it."""
+        for message in list(self._confirms.entries.values()):
+            if not message.future.done() and message.key is None:
+                self.end(message, OutcomeUnknown(f"it was sent, and then {self._gate.condition}"), on_wire=True)
 
     # Called by the outbox
 
@@ -207,14 +225,22 @@ class Publisher:
     # Called by the client
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call back once, when everything is confirmed or, without confirms, sent: at once, later, or never if lost."""
+        """Call back once, when nothing waits and all is confirmed or, without confirms, sent; never if it is lost."""
+        self._when_drained = callback
+        self._see_drained()
+
+    def _see_drained(self) -> None:
+        if self._when_drained is None or self._line or self._confirms.entries or self._drain_timer is not None:
+            return
+        if self._link.unsent and not self._settings.enable_confirmations:
+            self._drain_timer = self._loop.call_later(CONGESTION_INTERVAL, self._look_if_drained)
+            return
+        callback, self._when_drained = self._when_drained, None
+        callback()
+
+    def _look_if_drained(self) -> None:
         self._drain_timer = None
-        if self._confirms.entries:
-            self._confirms.call_when_empty(callback)
-        elif self._link.unsent and not self._settings.enable_confirmations:
-            self._drain_timer = self._loop.call_later(CONGESTION_INTERVAL, self.call_when_drained, callback)
-        else:
-            callback()
+        self._see_drained()
 
     # Called when RabbitMQ confirms or returns messages
 
@@ -236,6 +262,8 @@ class Publisher:
                 self.end(message)
         if self._line:
             self.send_waiting()
+        elif self._when_drained is not None:
+            self._see_drained()
 
     def on_return(
         self, reply: tuple[int, str], exchange: str, routing_key: str, properties: BasicProperties, body: bytes
@@ -256,7 +284,7 @@ class Publisher:
 
     def _wait(self, message: Message) -> None:
         timeout = self._settings.timeout if message.timeout is None else message.timeout
-        may_send = self._may_send()
+        may_send = self._may_send() or (self._link.held and self._gate.publishable)
         if len(message.body) > self._link.body_limit:
             self.end(message, _too_large(message, self._link.body_limit, 0))
         elif self._gate.publish_outcome == "is stored":
@@ -281,7 +309,12 @@ class Publisher:
     def _enter(self, message: Message, timeout: float, *, first: bool = False) -> None:
         self._line.enter(message, first=first)
         message.timer = self._loop.call_later(timeout, self._expire, message)
-        message.future.add_done_callback(lambda _future: self._leave(message))
+        message.future.add_done_callback(lambda _future: self._on_ended(message))
+
+    def _on_ended(self, message: Message) -> None:
+        # A cancelled message is still in line.
+        self._leave(message)
+        self._see_drained()
 
     def _leave(self, message: Message) -> None:
         self._line.leave(message)
@@ -340,7 +373,7 @@ class Publisher:
         return self._gate.publishable and self._has_room()
 
     def _has_room(self) -> bool:
-        has_room = len(self._confirms.entries) < self._window
+        has_room = len(self._confirms.entries) < self._window and not self._link.held
         return has_room and (self._settings.enable_confirmations or not self._congested())
 
     def _congested(self) -> bool:

@@ -23,6 +23,14 @@ class Gate(Protocol):
         """Whether a message published now goes out, or may wait to."""
 
     @property
+    def loads(self) -> bool:
+        """Whether stored messages may be read, to be sent: not while closing, when only what waits is sent."""
+
+    @property
+    def recovers(self) -> bool:
+        """Whether the client is ready, or will be by itself."""
+
+    @property
     def publish_outcome(self) -> str:
         """What becomes of a publish now."""
 

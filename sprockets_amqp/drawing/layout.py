@@ -41,7 +41,7 @@ class Route:
 
 
 WIDTH: Final = 1380
-HEIGHT: Final = 832
+HEIGHT: Final = 980
 LINE: Final = 17
 #: Distance from a box to the ring that marks the current state; a substate's ring is closer.
 HALO: Final = 6
@@ -65,8 +65,10 @@ PLACES: Final[dict[enum.Enum, Frame]] = {
     State.BLOCKED: Frame(880, 380, 1030, 438),
     Closed.RETRYING: Frame(376, 546, 546, 590),
     Closed.STOPPED: Frame(376, 652, 546, 696),
-    Closing.DRAINING: Frame(1072, 546, 1290, 590),
-    Closing.CLOSING_CONNECTION: Frame(1072, 652, 1290, 696),
+    Closing.DRAINING: Frame(1130, 556, 1290, 600),
+    Closing.PAUSED: Frame(760, 556, 900, 600),
+    Closing.CONFIRMING: Frame(905, 690, 1095, 734),
+    Closing.CLOSING_CONNECTION: Frame(892, 820, 1108, 864),
 }
 
 #: States that are drawn a second time, for arrows that could not reach them without crossing others.
@@ -104,15 +106,23 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     (_S.BLOCKED, _S.READY): Route(((1030, 422), (1244, 422), (1244, 117)), (1234, 442), "end"),
     # Losing a connection
     (_S.CONNECTING, Closed.RETRYING): Route(((316, 312), (316, 560), (376, 560)), (306, 426), "end"),
-    (_S.BLOCKED, Closed.RETRYING): Route(((940, 438), (940, 568), (546, 568)), (930, 558), "end"),
+    (_S.BLOCKED, Closed.RETRYING): Route(((880, 424), (700, 424), (700, 568), (546, 568)), (775, 414), "middle"),
     (_S.READY, Closed.RETRYING): Route(
-        ((1280, 78), (1350, 78), (1350, 758), (316, 758), (316, 576), (376, 576)), (800, 748), "middle"
+        ((1280, 78), (1350, 78), (1350, 906), (316, 906), (316, 576), (376, 576)), (640, 896), "middle"
     ),
     # Down
     (_S.READY, Closing.DRAINING): Route(((1280, 98), (1324, 98), (1324, 568), (1290, 568)), (1314, 350), "end"),
-    (_S.BLOCKED, Closing.DRAINING): Route(((984, 438), (984, 568), (1072, 568)), (994, 558)),
-    (Closing.DRAINING, Closing.CLOSING_CONNECTION): Route(((1096, 590), (1096, 652)), (1106, 617)),
-    (_S.CLOSING, Closed.STOPPED): Route(((1056, 674), (546, 674)), (800, 694), "middle"),
+    (_S.BLOCKED, Closing.PAUSED): Route(
+        ((890, 438), (890, 490), (720, 490), (720, 578), (760, 578)), (880, 480), "end"
+    ),
+    (Closing.DRAINING, Closing.PAUSED): Route(((1130, 568), (900, 568)), (1015, 560), "middle"),
+    (Closing.PAUSED, Closing.DRAINING): Route(((900, 588), (1130, 588)), (1015, 606), "middle"),
+    (Closing.DRAINING, Closing.CONFIRMING): Route(((1180, 600), (1180, 706), (1095, 706)), (1170, 650), "end"),
+    (Closing.PAUSED, Closing.CONFIRMING): Route(((840, 600), (840, 706), (905, 706)), (850, 650)),
+    (Closing.DRAINING, Closing.CLOSING_CONNECTION): Route(((1250, 600), (1250, 850), (1108, 850)), (1240, 800), "end"),
+    (Closing.PAUSED, Closing.CLOSING_CONNECTION): Route(((784, 600), (784, 850), (892, 850)), (794, 770)),
+    (Closing.CONFIRMING, Closing.CLOSING_CONNECTION): Route(((1000, 734), (1000, 820)), (1010, 762)),
+    (_S.CLOSING, Closed.STOPPED): Route(((744, 674), (546, 674)), (644, 694), "middle"),
     (_S.IDLE, Closed.STOPPED): Route(((89, 117), (89, 208)), (99, 168)),
     (_S.CONNECTING, Closed.STOPPED): Route(((302, 225), (154, 225)), (228, 215), "middle"),
     (Closed.RETRYING, Closed.STOPPED): Route(((461, 590), (461, 652)), (471, 626)),

@@ -15,6 +15,7 @@ from sprockets_amqp.states import (
     PUBLISH_OUTCOMES,
     RENEWAL_STATES,
     RENEWAL_TRANSITIONS,
+    SENDING,
     STARTED,
     TRANSITIONS,
     Declared,
@@ -125,10 +126,13 @@ def outage_began() -> str:
 
 
 def outcomes_table() -> str:
-    """Write a table of what becomes of a publish in each state of the connection, by the state of the outage."""
+    """Write a table of what becomes of a publish, by the state of the outage, and whether what waits goes out."""
     return _table(
-        ("state", *(name(outage) for outage in Outage)),
-        ((_code(state), *(found[outage] for outage in Outage)) for state, found in PUBLISH_OUTCOMES.items()),
+        ("state", *(name(outage) for outage in Outage), "what waits"),
+        (
+            (_code(state), *(found[outage] for outage in Outage), "goes out" if state in SENDING else "stays in line")
+            for state, found in PUBLISH_OUTCOMES.items()
+        ),
     )
 
 

@@ -24,6 +24,8 @@ from pika.spec import Channel as ChannelMethods
 INSIDES: Final = (
     ("pika.adapters.base_connection.BaseConnection", "_adapter_emit_data", "every octet leaves pika here, in order"),
     ("pika.adapters.base_connection.BaseConnection", "_proto_data_received", "every octet comes in here"),
+    ("pika.adapters.base_connection.BaseConnection", "_adapter_call_later", "is where pika's timers are set"),
+    ("pika.adapters.base_connection.BaseConnection", "_proto_eof_received", "is called when the peer has hung up"),
     ("pika.adapters.base_connection.BaseConnection", "_proto_connection_lost", "is called when the transport is lost"),
     ("pika.adapters.base_connection.BaseConnection", "_proto_connection_made", "is called with the transport"),
     ("pika.adapters.base_connection.BaseConnection", "_adapter_connect_stream", "begins to connect"),

@@ -9,6 +9,7 @@ The internals of pika that it uses are listed in `pika_insides.py`.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
@@ -63,6 +64,8 @@ class Connection(TornadoConnection):
 
     The callbacks are pika's (https://pika.readthedocs.io/en/stable/modules/adapters/tornado.html); on_back_pressure is
     called with the connection when more than 4 MiB wait for the socket, and again only after all of it has gone.
+    on_hold is called with the connection and True while pika handles an event, and for good once it drops the stream:
+    what is published then may meet a channel or connection that has been closed.
     """
 
     # pika's, but missing from its stubs.
@@ -70,7 +73,6 @@ class Connection(TornadoConnection):
     _frame_buffer: bytes
     _body_max_length: int
     bytes_received: int
-    _terminate_stream: Callable[[Exception | None], None]
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Connection(TornadoConnection):
         on_open_error_callback: Callable[[Any, BaseException], None],
         on_close_callback: Callable[[Any, BaseException], None],
         on_back_pressure: Callable[[object], None],
+        on_hold: Callable[["Connection", bool], None],
         io_loop: IOLoop,
     ) -> None:
         self._call_soon = io_loop.asyncio_loop.call_soon  # type: ignore[attr-defined]
@@ -90,6 +93,10 @@ class Connection(TornadoConnection):
         self._torn = b""
         self.use_channel(0, None)
         self._on_back_pressure = on_back_pressure
+        self._on_hold = on_hold
+        #: How many of pika's event handlers are running, one within another; and whether pika is dropping the stream.
+        self._handlers = 0
+        self._ending = False
         self._under_pressure = False
         self._services = services = _Services(io_loop)
         super().__init__(parameters, on_open_callback, on_open_error_callback, on_close_callback, services)
@@ -238,9 +245,39 @@ class Connection(TornadoConnection):
             transport._MAX_RECV_BYTES, transport._MAX_CONSUME_BYTES = READ_SIZE, 1  # noqa: SLF001
         super()._proto_connection_made(transport)  # type: ignore[misc]
 
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold back what is published, by the handler of a log record for example, while pika handles an event."""
+        self._handlers += 1
+        self._on_hold(self, True)
+        try:
+            yield
+        finally:
+            self._handlers -= 1
+            if not self._handlers and not self._ending:
+                self._on_hold(self, False)
+
+    def _adapter_call_later(self, delay: float, callback: Callable[[], object]) -> object:
+        def call() -> None:
+            with self._held():
+                callback()
+
+        return super()._adapter_call_later(delay, call)  # type: ignore[misc]
+
+    def _terminate_stream(self, error: Exception | None) -> None:
+        self._ending = True
+        self._on_hold(self, True)
+        super()._terminate_stream(error)  # type: ignore[misc]
+
+    def _proto_eof_received(self) -> bool:
+        self._ending = True
+        self._on_hold(self, True)
+        return bool(super()._proto_eof_received())  # type: ignore[misc]
+
     def _proto_connection_lost(self, error: BaseException | None) -> None:
         try:
-            super()._proto_connection_lost(error)  # type: ignore[misc]
+            with self._held():
+                super()._proto_connection_lost(error)  # type: ignore[misc]
         finally:
             self._lost.set()
 
@@ -254,7 +291,9 @@ class Connection(TornadoConnection):
             self._flush_soon()
             if torn:
                 return
-        super()._proto_data_received(data)  # type: ignore[misc]
+        if data:
+            with self._held():
+                super()._proto_data_received(data)  # type: ignore[misc]
 
     def _take_confirms(self, data: bytes, on_confirm: Callable[[frame.Method[Any]], None]) -> bytes:
         """Read the confirms that data begins with; return the rest, for pika."""

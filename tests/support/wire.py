@@ -54,7 +54,7 @@ class Unconnected(Connection):
     """Ours, before anything connects it."""
 
     def __init__(self, io_loop: IOLoop, on_back_pressure: Callable[[object], None] = ignore) -> None:
-        super().__init__(pika.ConnectionParameters(), ignore, ignore, ignore, on_back_pressure, io_loop)
+        super().__init__(pika.ConnectionParameters(), ignore, ignore, ignore, on_back_pressure, ignore, io_loop)
 
     def _adapter_connect_stream(self) -> None:
         """Wait for the test to connect it."""
