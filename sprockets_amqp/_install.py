@@ -7,6 +7,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
+from .bounded_log import named
 from .client import Client
 from .names import DEFAULT_NAME, check_name, client_of
 from .settings import DEFAULT_URL, from_environment
@@ -24,15 +25,15 @@ def install(
     client with the class attribute ``amqp_name = "audit"``.
 
     Call it before or while a loop runs (``Application.__init__`` and sprockets.http's ``before_run`` are fine); the
-    client connects when the loop runs. Keyword arguments are those of `Client`; the environment supplies the rest. A
-    sprockets.http application shuts its client down by itself.
+    client connects when the loop runs. Keyword arguments are those of `Client`; the environment supplies the rest.
+    sprockets.http shuts the client down when it stops, also that of a plain `tornado.web.Application`.
 
     Raises:
         ValueError: a setting or the name is invalid; the error names it and where it came from.
     """
     present = client_of(application, check_name(name))
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
-        LOGGER.warning("AMQP is already installed: %s%r", "" if name == DEFAULT_NAME else f"{name} ", present)
+        named(LOGGER, name).warning("AMQP is already installed: %r", present)
         return False
     try:
         settings = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(name=name), **kwargs}
@@ -44,10 +45,19 @@ def install(
     if name == DEFAULT_NAME:
         application.amqp = client  # type: ignore[attr-defined]
     application.amqp_clients = {**getattr(application, "amqp_clients", {}), name: client}  # type: ignore[attr-defined]
-    callbacks = getattr(application, "on_shutdown_callbacks", None)
-    if callbacks is not None:
-        callbacks.append(lambda _application: client.shutdown())
+    _shutdown_callbacks(application).append(lambda _application: client.shutdown())
     return True
+
+
+def _shutdown_callbacks(application: Application) -> list[Any]:
+    """Return the callbacks that sprockets.http calls when it stops, also for an application that is not its own."""
+    callbacks: list[Any] | None = getattr(application, "on_shutdown_callbacks", None)
+    if callbacks is None:
+        # It takes these from a plain application; nobody else looks at them.
+        known: dict[str, list[Any]] = getattr(application, "runner_callbacks", {})
+        application.runner_callbacks = known  # type: ignore[attr-defined]
+        callbacks = known.setdefault("shutdown", [])
+    return callbacks
 
 
 def _app_id(application: Application) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 from tornado.ioloop import IOLoop
 
+from .bounded_log import named
 from .core import Core
 from .forks import after_fork, forget_current_loop
 from .hooks import Hooks
@@ -77,7 +78,7 @@ class Bound(Events):
             waiting = core.publisher.waiting
             core.retire("it was published on an event loop that never ran; the application runs on another")
             core = self._bind(IOLoop.current())
-            LOGGER.warning(
+            named(LOGGER, self.name).warning(
                 "the client was made for an event loop that never ran, and moves to the one that is running; messages "
                 "published before are refused: %d",
                 waiting,

@@ -1,13 +1,29 @@
-"""A log that a peer cannot flood: only so many lines of each kind per second."""
+"""The package's log: each line names its client, if that has a name, and no peer can flood it."""
 
 import dataclasses
 import logging
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from .names import DEFAULT_NAME
+
+if TYPE_CHECKING:
+    Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 #: Lines of one kind in one second.
 MOST: Final = 10
 SECOND: Final = 1.0
+
+
+def named(logger: logging.Logger, name: str) -> "Logger":
+    """Return what logs for a client: the logger itself or, for a client with a name, one that begins lines with it."""
+    return logger if name == DEFAULT_NAME else _Named(logger, {"client": name})
+
+
+class _Named(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Put the client's name, which is letters, digits and underscores, before the line."""
+        return f"{(self.extra or {})['client']}: {msg}", kwargs
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,7 +66,7 @@ class BoundedLog:
     The kind is the message without its arguments.
     """
 
-    def __init__(self, logger: logging.Logger, clock: Callable[[], float], most: int = MOST) -> None:
+    def __init__(self, logger: "Logger", clock: Callable[[], float], most: int = MOST) -> None:
         self._logger = logger
         self._quota = Quota(clock, most)
 

@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 from transitions import MachineError
 
 from .bound import Bound, running_loop
-from .bounded_log import BoundedLog
+from .bounded_log import BoundedLog, named
 from .delivery.counters import Counters
 from .delivery.message import OPTIONS, Options, Result
 from .errors import ConnectionStateError
@@ -123,9 +123,9 @@ class Client(Bound):
         self._shutdowns = 0
         #: Whether the loop was given as an argument: then no other takes its place.
         self._io_loop_given = io_loop is not None
-        self._log = BoundedLog(LOGGER, self._now)
-        self._observers = Observers()
-        self._hooks = Hooks()
+        self._log = BoundedLog(named(LOGGER, self.name), self._now)
+        self._observers = Observers(self.name)
+        self._hooks = Hooks(self.name)
         self._hooks.subscribe(self._tell_availability)
         self._bind(io_loop or IOLoop.current())
 
@@ -425,7 +425,7 @@ class Client(Bound):
         deadline = loop.time() + timeout
         self._shutdowns += 1
         try:
-            await self.in_flight.finish(timeout - min(CLOSE_LIMIT, timeout / 2))
+            await self.in_flight.finish_all(timeout - min(CLOSE_LIMIT, timeout / 2))
             await self._stop(deadline)
             # Handlers are now answering the requests whose publish was refused.
             await self.in_flight.finish(deadline - loop.time())
@@ -585,7 +585,8 @@ class Client(Bound):
     @staticmethod
     def on_back_pressure_detected(obj: object) -> None:
         """Called when too much is waiting for the socket: log it; ``obj`` is the connection."""
-        LOGGER.warning("messages are published faster than RabbitMQ or the network takes them: %r", obj)
+        log = named(LOGGER, getattr(obj, "client_name", DEFAULT_NAME))
+        log.warning("messages are published faster than RabbitMQ or the network takes them: %r", obj)
 
     # The user's callbacks
 

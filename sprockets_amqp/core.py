@@ -38,9 +38,13 @@ class Core:
         self.thread = threading.get_ident()
         self.ran = self.loop.is_running()
         self.link = Link(
-            events, io_loop, confirm=settings.enable_confirmations, max_message_size=settings.max_message_size
+            events,
+            io_loop,
+            confirm=settings.enable_confirmations,
+            max_message_size=settings.max_message_size,
+            name=name,
         )
-        declares = Setup(setup, self.loop)
+        declares = Setup(setup, self.loop, name)
         self.lifecycle = Lifecycle(
             settings, self.link, events, declares, name, announce, on_persistent_failure, observers, self.loop
         )

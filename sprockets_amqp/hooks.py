@@ -8,11 +8,15 @@ import collections
 import dataclasses
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .bounded_log import BoundedLog, named
+from .names import DEFAULT_NAME
 from .states import State
+from .text import function_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +53,8 @@ Callback = Callable[[StateChange], Awaitable[object] | object]
 class Backlog:
     """The changes that a subscriber has yet to receive; if there are too many, the oldest are dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: BoundedLog) -> None:
+        self._log = log
         self._changes: collections.deque[StateChange] = collections.deque()
         self._missed = 0
         self.news = asyncio.Event()
@@ -65,7 +70,9 @@ class Backlog:
             self._changes.popleft()
             self._missed += 1
             if self._missed == 1:
-                LOGGER.warning("a subscriber is more than %d changes behind; it will miss some", PENDING_LIMIT)
+                self._log.log(
+                    logging.WARNING, "a subscriber is more than %d changes behind; it will miss some", PENDING_LIMIT
+                )
 
     def take(self) -> StateChange:
         """Return the oldest change, with the number of changes dropped before it."""
@@ -86,11 +93,11 @@ class Subscription:
         self._hooks = hooks
         self._callback = callback
         self._states = states
-        self._pending = Backlog()
+        self._pending = Backlog(hooks.log)
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Subscription of {self._callback!r}>"
+        return f"<Subscription of {function_name(self._callback)}>"
 
     def cancel(self) -> None:
         """Stop delivering changes; a running coroutine is cancelled, unless it is the caller."""
@@ -135,7 +142,9 @@ class Hooks:
 
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = DEFAULT_NAME) -> None:
+        #: Bounded: RabbitMQ decides how often a callback is called, for example with returned messages.
+        self.log = BoundedLog(named(LOGGER, name), time.monotonic)
         #: The latest changes, oldest first.
         self.history: collections.deque[StateChange] = collections.deque(maxlen=HISTORY_LENGTH)
         self._subscriptions: list[Subscription] = []
@@ -184,7 +193,7 @@ class Hooks:
         try:
             return callback(*args)
         except (Exception, asyncio.CancelledError):
-            LOGGER.exception("%r raised; nothing else is affected", callback)
+            self._log_raised(callback)
             return None
 
     def start(self, callback: Callable[..., object], *args: Any) -> None:
@@ -205,9 +214,13 @@ class Hooks:
             if task is not None and task.cancelling():
                 raise
             # Not this task was cancelled, but something that the user's code awaited.
-            LOGGER.exception("%r raised; nothing else is affected", callback)
+            self._log_raised(callback)
         except Exception:
-            LOGGER.exception("%r raised; nothing else is affected", callback)
+            self._log_raised(callback)
+
+    def _log_raised(self, callback: Callable[..., object]) -> None:
+        # By its name: what is bound to it may be secret.
+        self.log.log(logging.ERROR, "%s raised; nothing else is affected", function_name(callback), exc_info=True)
 
     def _deliver_pending(self) -> None:
         self._scheduled = False
@@ -231,7 +244,7 @@ class Changes(AsyncIterator[StateChange]):
     """
 
     def __init__(self, hooks: Hooks) -> None:
-        self._backlog = Backlog()
+        self._backlog = Backlog(hooks.log)
         self._subscription = hooks.subscribe(self._backlog.add)
 
     def __aiter__(self) -> "Changes":

@@ -1,7 +1,12 @@
 """Requests in flight: those that handlers are still answering, so that stopping can wait for them."""
 
 import asyncio
+import math
 import weakref
+from typing import Final
+
+#: Seconds in which a peer that keeps its connection alive sends its next request, if it is busy.
+NEXT_REQUEST: Final = 0.2
 
 
 class InFlight:
@@ -13,6 +18,8 @@ class InFlight:
         self._changed = asyncio.Event()
         #: The loop on which `finish` waits, or waited.
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: When the last request was answered, in the time of its loop.
+        self._answered_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -23,7 +30,21 @@ class InFlight:
 
     def discard(self, request: object) -> None:
         """Remove a request that was answered; an unknown one is ignored."""
-        self._remove(weakref.ref(request))
+        reference = weakref.ref(request)
+        if reference in self._requests:
+            self._answered_at = asyncio.get_running_loop().time()
+            self._remove(reference)
+
+    async def finish_all(self, timeout: float) -> bool:
+        """Do as `finish`, but let peers that keep their connections alive send the request that they are about to.
+
+        Its answer closes the connection; those before did not.
+        """
+        loop = asyncio.get_running_loop()
+        pause = min(timeout, self._answered_at + NEXT_REQUEST - loop.time())
+        if pause > 0:
+            await asyncio.sleep(pause)
+        return await self.finish(timeout - max(0.0, pause))
 
     async def finish(self, timeout: float) -> bool:
         """Return when no request is in flight, or after ``timeout`` seconds; the result says whether none is left."""

@@ -13,7 +13,7 @@ from typing import Final
 from transitions import EventData
 
 from .address import ASK_LIMIT, Address
-from .bounded_log import BoundedLog
+from .bounded_log import BoundedLog, named
 from .delivery.publisher import Publisher
 from .errors import AMQPException
 from .hooks import StateChange
@@ -87,13 +87,13 @@ class Lifecycle(Model):
         observers: Observers,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(loop)
+        super().__init__(loop, name)
         self.address = Address(settings, loop)
         self.attempts = self.address.attempts
-        self.publisher = Publisher(loop, self, link, settings)
-        self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop)
+        self.publisher = Publisher(loop, self, link, settings, name)
+        self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop, name)
         self.outbox = OutboxModel(self, self.publisher, observers, settings, name, loop)
-        self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop)
+        self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop, name)
         self._setup = setup
         #: When the current documented state was entered, in seconds since 1970.
         self.since = time.time()
@@ -117,7 +117,8 @@ class Lifecycle(Model):
         self._been_ready = False
         #: When half of the time for closing is over, in the loop's time.
         self._half_time = 0.0
-        self._log = BoundedLog(LOGGER, loop.time)
+        self._logger = named(LOGGER, name)
+        self._log = BoundedLog(self._logger, loop.time)
         self._run(
             STATES, TRANSITIONS, State.IDLE, before_state_change="note_change", after_state_change="announce_change"
         )
@@ -222,12 +223,12 @@ class Lifecycle(Model):
         try:
             self._events.connect()
         except (Exception, asyncio.CancelledError):
-            LOGGER.exception("connect() raised")
+            self._logger.exception("connect() raised")
         return True
 
     def _ask_again(self, **_facts: object) -> bool:
         delay = self.attempts.next()
-        LOGGER.warning("%s; connect() did not connect: calling it again in %.1f s", self.condition, delay)
+        self._logger.warning("%s; connect() did not connect: calling it again in %.1f s", self.condition, delay)
         self.schedule(self.state, delay, self._ask_to_connect)
         return True
 
@@ -241,7 +242,7 @@ class Lifecycle(Model):
     def announce_change(self, event: EventData) -> None:
         """Announce a change of the documented state, and tell the other machines what it means for them."""
         source, dest, reason = DOCUMENTED[self._left], self.documented, event.kwargs.get("reason", "")
-        LOGGER.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
+        self._logger.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
         if (self.state in OUT) is not (self._left in OUT):
             self._turn_outage(began=self.state in OUT, reason=reason)
         if (self.state in STARTED) is not (self._left in STARTED):
@@ -271,7 +272,7 @@ class Lifecycle(Model):
             lasted = self._loop.time() - self._out_since
             self._log.log(logging.WARNING, "ready%s after %.1f s, on %s", again, lasted, node)
         else:
-            LOGGER.info("ready, on %s", node)
+            self._logger.info("ready, on %s", node)
         self._been_ready = True
 
     # What is declared: connecting
@@ -290,7 +291,7 @@ class Lifecycle(Model):
 
     def open_connection(self, _event: EventData) -> None:
         """Open a connection to the next node."""
-        LOGGER.debug("connecting to %s", self.address.node_name)
+        self._logger.debug("connecting to %s", self.address.node_name)
         self._attempt(lambda: self._link.open_connection(self.address.prepare()))
 
     def set_up(self, _event: EventData) -> None:
@@ -325,7 +326,7 @@ class Lifecycle(Model):
     def attempt_delay(self, _event: EventData) -> Timeout:
         """Go on to the next node, log it, and return the delay before it is tried."""
         delay = self.attempts.next()
-        LOGGER.warning("%s; %s again in %.1f s", self.condition, self.address.next_step, delay)
+        self._logger.warning("%s; %s again in %.1f s", self.condition, self.address.next_step, delay)
         return delay, ""
 
     def _tell_end(self, done: Trigger) -> Callable[[AMQPException | None], object]:

@@ -19,6 +19,8 @@ from pika.spec import Basic
 from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
+from .bounded_log import named
+from .names import DEFAULT_NAME
 from .text import shown
 from .wire.pika_insides import send_flow_ok
 from .wire.pika_log import tell_once
@@ -102,6 +104,7 @@ class Link:
         io_loop: the loop to run on.
         confirm: whether to put the channel into confirm mode as soon as it is open.
         max_message_size: octets of the largest body, if RabbitMQ's own limit was changed.
+        name: the client's name, for the log.
 
     Attributes:
         connection: pika's connection, or None.
@@ -121,9 +124,17 @@ class Link:
     header_limit: int
 
     def __init__(
-        self, events: Events, io_loop: IOLoop, *, confirm: bool = True, max_message_size: int | None = None
+        self,
+        events: Events,
+        io_loop: IOLoop,
+        *,
+        confirm: bool = True,
+        max_message_size: int | None = None,
+        name: str = DEFAULT_NAME,
     ) -> None:
         tell_once()
+        self._name = name
+        self._log = named(LOGGER, name)
         self.connection: Connection | None = None
         self.channel: Channel | None = None
         self.opened = 0
@@ -187,6 +198,7 @@ class Link:
             on_back_pressure=self._on_back_pressure,
             on_hold=self._on_hold,
             io_loop=self._io_loop,
+            client_name=self._name,
         )
 
     def open_channel(self) -> None:
@@ -232,7 +244,7 @@ class Link:
         try:
             channel.close()
         except AMQPError as error:
-            LOGGER.debug("closing %s: %r", channel, error)
+            self._log.debug("closing %s: %r", channel, error)
         else:
             # Until it is closed, it keeps its number and counts towards RabbitMQ's limit on channels.
             self._leaving = channel
@@ -266,7 +278,7 @@ class Link:
         try:
             connection.update_secret(secret, "renewed before it expires", accepted)
         except AMQPError as error:
-            LOGGER.debug("renewing the secret on %s: %r", connection, error)
+            self._log.debug("renewing the secret on %s: %r", connection, error)
 
     def close_connection(self) -> None:
         """Close the connection; RabbitMQ's answer arrives through `Events`."""
@@ -274,7 +286,7 @@ class Link:
         try:
             self.connection.close()
         except Exception as error:
-            LOGGER.debug("closing %s: %r", self.connection, error)
+            self._log.debug("closing %s: %r", self.connection, error)
 
     def drop_connection(self) -> float:
         """Drop the connection without waiting for RabbitMQ; return how many seconds its channel was open."""
@@ -301,7 +313,7 @@ class Link:
             return
         self.opened += 1
         if doubt := unverified(connection.params):
-            LOGGER.warning("connected to %s port %s: %s", connection.params.host, connection.params.port, doubt)
+            self._log.warning("connected to %s port %s: %s", connection.params.host, connection.params.port, doubt)
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._events.on_connection_open(connection)
@@ -390,11 +402,11 @@ class Link:
         except NoFreeChannels:
             if not self._stuck:
                 exchange = self._question.exchange
-                LOGGER.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
+                self._log.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
                 self._answer(None)
         except AMQPError as error:
             # The connection is closing, and the question ends with it.
-            LOGGER.debug("asking about exchange %r: %r", self._question.exchange, error)
+            self._log.debug("asking about exchange %r: %r", self._question.exchange, error)
         else:
             self._asking_opens = True
             self._asking.add_on_close_callback(self._on_asking_closed)
@@ -416,7 +428,7 @@ class Link:
             Channel.basic_publish(channel, message.exchange, message.routing_key, b"", properties)
             channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
         except AMQPError as error:
-            LOGGER.debug("asking about exchange %r: %r", message.exchange, error)
+            self._log.debug("asking about exchange %r: %r", message.exchange, error)
 
     def _on_taken(self, channel: Channel, _frame: object) -> None:
         if channel is self._asking:
@@ -433,7 +445,7 @@ class Link:
             if channel.connection.is_open:
                 self._answer(reply(error))
             elif self._asking_opens and reply(error)[0] == NOT_ALLOWED:
-                LOGGER.warning("RabbitMQ allows this user no second channel: exchanges are used unchecked")
+                self._log.warning("RabbitMQ allows this user no second channel: exchanges are used unchecked")
                 self.refuses_questions = True
 
     def _ask_again(self) -> None:

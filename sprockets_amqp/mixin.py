@@ -5,7 +5,10 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
@@ -14,10 +17,10 @@ from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .answers import answer
+from .bounded_log import BoundedLog, named
 from .client import Client
 from .delivery.message import Options, Result
-from .inflight import InFlight
-from .names import DEFAULT_NAME, client_of, missing
+from .names import DEFAULT_NAME, client_of, clients_of, missing
 from .text import SHORT_STRING_LIMIT, shown
 
 LOGGER = logging.getLogger(__name__)
@@ -37,24 +40,38 @@ class PublishingMixin(_Handler):
     - An error of a publish that the handler does not catch becomes the response: 503 with Retry-After for
       `NotReadyError`, 500 for `InvalidMessage`, 502 for the others. The application's own ``write_error`` is called
       with that status; without one, the response is JSON with error, reason, message_id and may_have_arrived.
-    - `Client.shutdown` lets requests in flight finish first, except WebSockets and connections handed over by
-      `detach()`.
+    - `Client.shutdown` of any of the application's clients lets requests in flight finish first, except WebSockets and
+      connections handed over by `detach()`. Meanwhile each response closes its connection, or clients that keep theirs
+      alive would go on sending requests.
     """
 
     #: The name of the client to publish on, if the application has several; see `install`.
     amqp_name: ClassVar[str] = DEFAULT_NAME
 
-    _in_flight: InFlight | None = None
-    _retry_after: str | None = None
+    # A handler may have attributes of any name.
+    _amqp_clients: Sequence[Client] = ()
+    _amqp_retry_after: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        client = client_of(getattr(self, "application", None), self.amqp_name)
-        if isinstance(client, Client):
+        self._amqp_clients = [
+            each for each in clients_of(getattr(self, "application", None)) if isinstance(each, Client)
+        ]
+        for client in self._amqp_clients:
             client.bind()
-        if isinstance(client, Client) and not isinstance(self, WebSocketHandler):
-            self._in_flight = client.in_flight
-            self._in_flight.add(self)
+            if not isinstance(self, WebSocketHandler):
+                client.in_flight.add(self)
+        if any(client.stopping for client in self._amqp_clients):
+            self.set_header("Connection", "close")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if RequestHandler in cls.__mro__ and cls.__mro__.index(RequestHandler) < cls.__mro__.index(PublishingMixin):
+            warnings.warn(
+                f"{cls.__qualname__} names PublishingMixin after RequestHandler: errors of a publish are answered 500 "
+                f"and shutdown does not wait for requests: write class {cls.__name__}(PublishingMixin, RequestHandler)",
+                stacklevel=2,
+            )
 
     def amqp_publish(
         self,
@@ -88,36 +105,50 @@ class PublishingMixin(_Handler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Finish the response; the request is in flight until it has been sent."""
-        sent = super().finish(chunk)
-        in_flight = self._in_flight
-        if in_flight is not None:
-            if sent.done():
-                in_flight.discard(self)
-            else:
-                sent.add_done_callback(lambda _sent: in_flight.discard(self))
-        return sent
+        if any(client.stopping for client in self._amqp_clients):
+            self.set_header("Connection", "close")
+        sent: asyncio.Future[None] | None = super().finish(chunk)
+        # A base class written for Tornado before 5.1 returns None.
+        if sent is None or sent.done():
+            self._end_request()
+        else:
+            sent.add_done_callback(lambda _sent: self._end_request())
+        return sent  # type: ignore[return-value]
 
     def detach(self) -> IOStream:
         """Hand over the connection; like a WebSocket, it is no longer a request in flight."""
-        if self._in_flight is not None:
-            self._in_flight.discard(self)
+        self._end_request()
         return super().detach()
+
+    def on_connection_close(self) -> None:
+        """End a request whose body was broken off while it was streamed: Tornado calls no method for it."""
+        body = getattr(self.request, "_body_future", None)
+        if body is not None and not body.done():
+            self._end_request()
+        super().on_connection_close()
+
+    def _end_request(self) -> None:
+        for client in self._amqp_clients:
+            client.in_flight.discard(self)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Send the status for what a publish raised, unless a status other than 500 was chosen."""
         found = answer(_raised(kwargs)) if status_code == 500 else None
         if found is not None:
+            if kwargs.get("reason") == HTTPStatus(status_code).phrase:
+                # A mixin before this one has filled it in.
+                del kwargs["reason"]
             status_code = found.status
             client = client_of(self.application, self.amqp_name)
             if status_code == 503 and isinstance(client, Client):
-                self._retry_after = str(math.ceil(client.reconnect_delay))
+                self._amqp_retry_after = str(math.ceil(client.reconnect_delay))
         super().send_error(status_code, **kwargs)
 
     def clear(self) -> None:
         """Reset the response, except for the Retry-After of an error that is being sent."""
         super().clear()
-        if self._retry_after is not None:
-            self.set_header("Retry-After", self._retry_after)
+        if self._amqp_retry_after is not None:
+            self.set_header("Retry-After", self._amqp_retry_after)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write what a publish raised as JSON, unless the application or its debug mode writes errors."""
@@ -135,7 +166,8 @@ class PublishingMixin(_Handler):
         if found is None or found.status == 500 or self._is_overridden("log_exception"):
             super().log_exception(typ, value, tb)
         else:
-            LOGGER.warning("%d %s: %s", found.status, shown(self._request_summary()), found.error)
+            log, request = _log(self.amqp_name), shown(self._request_summary())
+            log.log(logging.WARNING, "%d %s: %s", found.status, request, found.error)
 
     def _is_overridden(self, name: str) -> bool:
         """Return whether a later base of the handler overrides Tornado's own method."""
@@ -149,6 +181,12 @@ def _short(correlation_id: str) -> str:
         return correlation_id
     _log_cut()
     return octets[:SHORT_STRING_LIMIT].decode(errors="ignore")
+
+
+@functools.cache
+def _log(name: str) -> BoundedLog:
+    """Return the log of a client's handlers: in an outage, each request would write a line."""
+    return BoundedLog(named(LOGGER, name), time.monotonic)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from transitions import EventData, Machine, MachineError
 from transitions.extensions import HierarchicalMachine
 from transitions.extensions.nesting import NestedState
 
+from .bounded_log import named
 from .states import Declared, Row
 
 LOGGER = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ class _Hierarchy(HierarchicalMachine):
 class Model:
     """The object on which triggers are pulled, and on which declared actions, guards and timeouts are looked up."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
+        self._ignored = named(LOGGER, name)
         #: What will happen unless the state is left first.
         self._scheduled: dict[enum.Enum, list[asyncio.Handle]] = {}
 
@@ -54,7 +56,7 @@ class Model:
         try:
             return trigger(reason=reason, cause=cause)
         except MachineError as error:
-            LOGGER.debug("ignored: %s", error)
+            self._ignored.debug("ignored: %s", error)
             return False
 
     def schedule(self, state: enum.Enum, delay: float, trigger: Trigger, *facts: Any) -> None:

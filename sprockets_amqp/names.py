@@ -28,6 +28,14 @@ def client_of(application: object, name: str) -> Any:
     return getattr(application, "amqp_clients", {}).get(name)
 
 
+def clients_of(application: object) -> list[Any]:
+    """Return all of the application's clients."""
+    default = getattr(application, "amqp", None)
+    named = getattr(application, "amqp_clients", None)
+    others = named.values() if isinstance(named, dict) else ()
+    return list({id(each): each for each in (default, *others) if each is not None}.values())
+
+
 def missing(name: str) -> str:
     """Say that the application has no client of this name, and what to do."""
     if name == DEFAULT_NAME:

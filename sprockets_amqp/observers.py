@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from .bounded_log import BoundedLog
+from .bounded_log import BoundedLog, named
 from .errors import (
     AMQPException,
     ExchangeRefused,
@@ -24,6 +24,7 @@ from .errors import (
     NotReadyError,
     OutcomeUnknown,
 )
+from .text import function_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -195,13 +196,13 @@ class Observers(list[Observation]):
 
     _loop: asyncio.AbstractEventLoop
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         self._pending: collections.deque[tuple[contextvars.Context, Callable[..., object], object]] = (
             collections.deque()
         )
         self._scheduled = False
-        self._log = BoundedLog(LOGGER, time.monotonic)
+        self._log = BoundedLog(named(LOGGER, name), time.monotonic)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Report on this loop from now on, including what a loop that never ran had to report."""
@@ -269,5 +270,5 @@ class Observers(list[Observation]):
         try:
             return callback(argument)
         except (Exception, asyncio.CancelledError):
-            self._log.log(logging.ERROR, "%r raised; no publish is affected", callback, exc_info=True)
+            self._log.log(logging.ERROR, "%s raised; no publish is affected", function_name(callback), exc_info=True)
             return None

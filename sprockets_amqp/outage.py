@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from transitions import EventData
 
+from .bounded_log import named
 from .delivery.publisher import Publisher
 from .delivery.surroundings import Gate
 from .model import Model, Timeout, Trigger
@@ -30,8 +31,10 @@ class OutageModel(Model):
         timeout: float,
         on_persistent_failure: Callable[[], object],
         loop: asyncio.AbstractEventLoop,
+        name: str,
     ) -> None:
-        super().__init__(loop)
+        super().__init__(loop, name)
+        self._log = named(LOGGER, name)
         self._gate = gate
         self._publisher = publisher
         self._timeout = timeout
@@ -45,7 +48,9 @@ class OutageModel(Model):
     def tell_persistent_failure(self, _event: EventData) -> None:
         """Report, once in each outage, that it is persistent."""
         gate = self._gate
-        LOGGER.warning("not ready for %g s: %s; a publish now %s", self._timeout, gate.condition, gate.publish_outcome)
+        self._log.warning(
+            "not ready for %g s: %s; a publish now %s", self._timeout, gate.condition, gate.publish_outcome
+        )
         self._on_persistent_failure()
 
     def refuse_waiting(self, _event: EventData) -> None:

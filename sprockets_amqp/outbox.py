@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from transitions import EventData
 
-from .bounded_log import BoundedLog
+from .bounded_log import BoundedLog, named
 from .delivery.message import Message
 from .delivery.outbox_row import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
 from .delivery.publisher import Publisher, blames
@@ -91,7 +91,7 @@ class OutboxModel(Model, Keeper):
         name: str,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(loop)
+        super().__init__(loop, name)
         self._gate = gate
         self._publisher = publisher
         self._observers = observers
@@ -99,7 +99,8 @@ class OutboxModel(Model, Keeper):
         if settings.outbox is not None:
             self._disk = self._open_disk(settings.outbox, name)
             publisher.keeper = self
-        self._log = BoundedLog(LOGGER, loop.time)
+        self._logger = named(LOGGER, name)
+        self._log = BoundedLog(self._logger, loop.time)
         self._writing: dict[Key, Entry] = {}
         #: Those of them that are neither in memory, to be sent, nor on the wire; and the octets of all being written.
         self._behind: dict[Key, Entry] = {}
@@ -516,7 +517,7 @@ class OutboxModel(Model, Keeper):
         self._trouble = reason
         if kind not in self._told:
             self._told.add(kind)
-            LOGGER.error("outbox %s: nothing can be stored: %s", self._settings.outbox, shown(reason))
+            self._logger.error("outbox %s: nothing can be stored: %s", self._settings.outbox, shown(reason))
         # A change of state must not come within another, nor be called off by one that comes first.
         self._loop.call_soon(self.feed, self.disk_failed, reason)
         return f"{SILENT}: {shown(reason)}"

@@ -8,7 +8,7 @@ from transitions import EventData
 
 from .address import ASK_LIMIT, Address
 from .attempts import Backoff
-from .bounded_log import BoundedLog
+from .bounded_log import BoundedLog, named
 from .errors import AMQPException
 from .link import Link
 from .model import Model, Timeout, Trigger
@@ -36,13 +36,15 @@ class RenewalModel(Model):
     renewal_failed: Trigger
     login_ended: Trigger
 
-    def __init__(self, address: Address, link: Link, max_retry_delay: float, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
+    def __init__(
+        self, address: Address, link: Link, max_retry_delay: float, loop: asyncio.AbstractEventLoop, name: str
+    ) -> None:
+        super().__init__(loop, name)
         self._address = address
         self._link = link
         self._max_retry_delay = max_retry_delay
         self._retries = Backoff(SHORTEST_DELAY, max_retry_delay)
-        self._log = BoundedLog(LOGGER, loop.time)
+        self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._run(RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal.NONE)
 
     @property

@@ -7,7 +7,6 @@ variables count as unset.
 import dataclasses
 import functools
 import importlib.util
-import inspect
 import math
 import os
 import ssl
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .names import DEFAULT_NAME, check_name
-from .text import SHORT_STRING_LIMIT, shown
+from .text import SHORT_STRING_LIMIT, function_name, shown
 from .urls import hide_password, is_utf8, node_parameters
 from .wire.tls import TLS
 
@@ -293,14 +292,6 @@ def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEF
         # Tracebacks may be shown with their frames' local variables.
         value = None
         found, environ = {}, {}
-
-
-def function_name(function: Callable[..., object]) -> str:
-    """Name a function for people, without the arguments bound by a `functools.partial`."""
-    inner = inspect.unwrap(function)
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    return shown(getattr(inner, "__qualname__", type(inner).__qualname__).rpartition("<locals>.")[2], 80)
 
 
 def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:

@@ -1,5 +1,8 @@
 """Text from outside, made safe to show: one bounded line that cannot move a cursor or forge a log line."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any, Final
 
 #: Characters; AMQP's names, ids and replies are short strings.
@@ -37,6 +40,14 @@ def quoted(value: object, limit: int = 80) -> str:
         return repr(value)[:limit]
     except Exception:
         return f"an object of type {type(value).__name__}"[:limit]
+
+
+def function_name(function: Callable[..., object]) -> str:
+    """Name a function for people, without the arguments bound by a `functools.partial`."""
+    inner = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return shown(getattr(inner, "__qualname__", type(inner).__qualname__).rpartition("<locals>.")[2], 80)
 
 
 def plain(value: Any) -> Any:

@@ -13,8 +13,9 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError, ChannelClosedByClient
 from pika.spec import Exchange, Queue
 
+from .bounded_log import named
 from .errors import AMQPException
-from .settings import function_name
+from .text import function_name
 from .wire.replies import describe
 from .wire.transport import Connection
 
@@ -166,7 +167,8 @@ SetupFunction = Callable[[Topology], Awaitable[object]]
 class Setup:
     """Runs the application's function on an open connection, one run at a time."""
 
-    def __init__(self, function: SetupFunction | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, function: SetupFunction | None, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._log = named(LOGGER, name)
         self._function = function
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
@@ -203,7 +205,7 @@ class Setup:
             tell(None)
             return
         if not isinstance(error, AMQPError | asyncio.CancelledError):
-            LOGGER.error("%s() raised", self.name, exc_info=error)
+            self._log.error("%s() raised", self.name, exc_info=error)
         tell(AMQPException().saying(f"{self.name}() failed: {describe(error)}"))
 
 

@@ -184,10 +184,10 @@ def test_it_may_be_called_before_a_loop_runs(broker: Node) -> None:
 SPROCKETS_HTTP: Final = """
 import logging, sys
 import sprockets.http, sprockets.http.app
-from tornado.web import RequestHandler
+from tornado.web import Application, RequestHandler
 import sprockets_amqp as amqp
 
-url, exchange, port = sys.argv[1:]
+url, exchange, port, kind = sys.argv[1:]
 
 class Events(amqp.PublishingMixin, RequestHandler):
     async def post(self):
@@ -199,8 +199,15 @@ def install(application, io_loop):
     application.amqp.subscribe(lambda change: print(change.dest.name, flush=True))
 
 def make_application(**settings):
-    application = sprockets.http.app.Application([("/events", Events)], **settings)
-    application.before_run_callbacks.append(install)
+    if kind == "its own":
+        application = sprockets.http.app.Application([("/events", Events)], **settings)
+        application.before_run_callbacks.append(install)
+        return application
+    application = Application([("/events", Events)], **settings)
+    if kind == "plain":
+        install(application, None)
+    else:
+        application.runner_callbacks = {"before_run": [install]}
     return application
 
 settings = {"service": "events", "version": "2.0", "port": port, "debug": True}
@@ -209,13 +216,17 @@ print("ended")
 """
 
 
-async def test_it_may_be_a_before_run_callback_of_sprockets_http(broker: Node) -> None:
-    """The real package runs it, publishes, and on SIGTERM the client is shut down before the process ends."""
+@pytest.mark.parametrize("kind", ["its own", "plain", "plain with before_run"])
+async def test_sprockets_http_shuts_the_client_down(broker: Node, kind: str) -> None:
+    """The real package runs it, publishes, and on SIGTERM the client is shut down before the process ends.
+
+    It takes an application of its own, with callbacks, or a plain one, with `runner_callbacks`.
+    """
     port = free_port()
     await on_broker(broker.url, lambda channel: channel.queue_declare("sprockets-http"))
     await on_broker(broker.url, lambda channel: channel.queue_bind("sprockets-http", "amq.topic", "event.posted"))
     # The package's own imports are deprecated in Python 3.11.
-    service = scripted(SPROCKETS_HTTP, broker.url, "amq.topic", str(port), strictly=False)
+    service = scripted(SPROCKETS_HTTP, broker.url, "amq.topic", str(port), kind, strictly=False)
     try:
         assert service.stdout is not None
         path = [await asyncio.to_thread(service.stdout.readline) for _ in range(2)]

@@ -78,7 +78,7 @@ def test_one_of_each_name_is_installed(amqp_broker: Broker, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING):
         assert not amqp.install(application, name="audit")
     assert application.amqp_clients == before
-    assert caplog.messages[-1].startswith("AMQP is already installed: audit <Client ")
+    assert caplog.messages[-1].startswith("audit: AMQP is already installed: <Client ")
 
 
 def test_each_has_probes_and_a_page(amqp_broker: Broker) -> None:

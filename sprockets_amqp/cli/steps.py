@@ -18,8 +18,7 @@ from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationErr
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.link import Events, Link
-from sprockets_amqp.settings import function_name
-from sprockets_amqp.text import shown
+from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.topology import SetupFunction, declare
 from sprockets_amqp.wire.pika_insides import broker_words
 from sprockets_amqp.wire.replies import describe

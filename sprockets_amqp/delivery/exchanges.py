@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from pika.exceptions import ConnectionClosedByBroker
 
+from sprockets_amqp.bounded_log import named
 from sprockets_amqp.link import BLAMELESS, NOT_ALLOWED, Answer, Link
 from sprockets_amqp.wire.replies import reply
 
@@ -51,7 +52,8 @@ class Exchanges:
     If RabbitMQ allows the user no channel for questions, everything is assumed to be accepted.
     """
 
-    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._log = named(LOGGER, name)
         self._link = link
         self._loop = loop
         self._known: OrderedDict[Subject, None] = OrderedDict.fromkeys([DEFAULT_EXCHANGE])
@@ -160,7 +162,7 @@ class Exchanges:
         times = self._suspected.pop(subject, 0) + 1
         if alone or times > 1:
             _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
-            LOGGER.warning(
+            self._log.warning(
                 "RabbitMQ closed the connection when asked about exchange %r; it is not asked again for %g s",
                 message.exchange,
                 COSTLY_LIMIT,

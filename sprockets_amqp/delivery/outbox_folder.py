@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sprockets_amqp.bounded_log import named
+
 from .outbox_file import BATCH, SUFFIX, Locked, OutboxFile, is_corrupt, is_full
 from .outbox_row import OWN, Batch, Done, Key, Row, Totals
 
@@ -28,6 +30,7 @@ class Folder:
     def __init__(self, path: str, name: str) -> None:
         self._path = Path(path)
         self._name = name
+        self._log = named(LOGGER, name)
         self._files: dict[int, OutboxFile] = {}
         self._ids = itertools.count(OWN + 1)
         #: The highest number in the client's own file when it was opened.
@@ -86,7 +89,7 @@ class Folder:
                 raise
             self._files[OWN] = file
             old.close()
-            LOGGER.error("outbox %s was moved or deleted while in use: all of it is in %s now", old.path, file.path)
+            self._log.error("outbox %s was moved or deleted while in use: all of it is in %s now", old.path, file.path)
 
     def _take_free(self, *, new: bool) -> OutboxFile:
         number = 0
@@ -110,7 +113,7 @@ class Folder:
         except (OSError, sqlite3.Error, ValueError) as error:
             if path not in self._unusable:
                 self._unusable.add(path)
-                LOGGER.error("outbox %s cannot be taken over: %s", path, error)
+                self._log.error("outbox %s cannot be taken over: %s", path, error)
             return
         self._unusable.discard(path)
         number = next(self._ids)
@@ -118,7 +121,7 @@ class Folder:
         with self._repairing(number):
             totals = file.totals()
         if totals.messages or totals.set_aside:
-            LOGGER.warning("outbox %s was left by a client that is gone: %d messages to send", path, totals.messages)
+            self._log.warning("outbox %s was left by a client that is gone: %d messages to send", path, totals.messages)
         else:
             self._files.pop(number).close(delete=True)
 
@@ -194,7 +197,7 @@ class Folder:
                 intact = [row for row in rows if row.intact]
                 if len(intact) < len(rows):
                     file.write(set_asides=[(SPOILT, row.number) for row in rows if not row.intact])
-                    LOGGER.error("outbox %s: %d messages are %s", file.path, len(rows) - len(intact), SPOILT)
+                    self._log.error("outbox %s: %d messages are %s", file.path, len(rows) - len(intact), SPOILT)
             found.extend(((number, row.number - shift), row) for row in intact)
             size -= sum(row.size for row in rows)
             if len(found) >= limit or size <= 0:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 from pika.spec import BasicProperties
 
-from sprockets_amqp.bounded_log import BoundedLog
+from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.errors import (
     AMQPException,
     ExchangeRefused,
@@ -48,14 +48,14 @@ CONGESTION_INTERVAL: Final = 0.05
 class Publisher:
     """Accepts messages, sends them in order while the lifecycle allows it, and ends each exactly once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Link, settings: Settings) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Link, settings: Settings, name: str) -> None:
         self.counters = Counters()
         self._loop = loop
         self._gate = gate
         self._link = link
         self._settings = settings
-        self._exchanges = Exchanges(link, loop)
-        self._log = BoundedLog(LOGGER, loop.time)
+        self._exchanges = Exchanges(link, loop, name)
+        self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._line = Line()
         self.keeper = Keeper()
         self._confirms: Confirms[Message] = Confirms()

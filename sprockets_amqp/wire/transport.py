@@ -26,7 +26,9 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 from pika.connection import Parameters
 from tornado.ioloop import IOLoop
 
+from sprockets_amqp.bounded_log import named
 from sprockets_amqp.forks import close_copy
+from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.text import shown
 
 LOGGER = logging.getLogger(__name__)
@@ -83,7 +85,9 @@ class Connection(TornadoConnection):
         on_back_pressure: Callable[[object], None],
         on_hold: Callable[["Connection", bool], None],
         io_loop: IOLoop,
+        client_name: str = DEFAULT_NAME,
     ) -> None:
+        self.client_name = client_name
         self._call_soon = io_loop.asyncio_loop.call_soon  # type: ignore[attr-defined]
         self._pieces: list[bytes | memoryview] = []
         #: Octets in all of them, approximately.
@@ -179,7 +183,7 @@ class Connection(TornadoConnection):
             self._terminate_stream(exceptions.AMQPConnectionError("dropped by the client"))
         except Exception as error:
             # pika's layers refuse if one of them is already closing.
-            LOGGER.debug("aborting %s: %r", self, error)
+            named(LOGGER, self.client_name).debug("aborting %s: %r", self, error)
 
     def abandon(self) -> None:
         """In a forked child, close its descriptors; nothing is sent, and the parent's connection goes on."""

@@ -245,7 +245,9 @@ async def test_a_handler_publishes_on_the_broker_that_it_names(
             probes = re.findall(r"`(/amqp/audit/\w+)`", ACCESS.section("Several brokers"))
             assert [(await fetch(f"{address}{probe}")).code for probe in probes] == [200, 200]
         assert [client.counters.confirmed for client in clients.values()] == [0, 1]
-        (shutdown,) = re.findall(r"Shut down all of them: `await (.*)`", ACCESS.section("Several brokers"))
+        (shutdown,) = re.findall(
+            r"Shut all of them down together: `await (.*?)`", " ".join(ACCESS.section("Several brokers").split())
+        )
         await eval(shutdown, {"asyncio": asyncio, "application": application})  # noqa: S307 - what is tested
         assert all(client.closed for client in clients.values())
     assert PATTERN == r"[a-z][a-z0-9_]*"

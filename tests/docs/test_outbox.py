@@ -1,6 +1,7 @@
 """docs/outbox.md: its examples run, and each row of its tables says what happens."""
 
 import asyncio
+import functools
 import importlib
 import re
 import shlex
@@ -127,7 +128,13 @@ def masked(text: str) -> str:
 # What a publish ends with
 
 Step = Callable[[HandDriven, amqp.Client], None]
-LIMITS: Final[dict[str, Any]] = {"timeout": 5, "confirm_timeout": 8, "max_waiting": 1, "reconnect_delay": 1000}
+LIMITS: Final[dict[str, Any]] = {
+    "timeout": 5,
+    "confirm_timeout": 8,
+    "max_waiting": 1,
+    "max_unconfirmed": 3,
+    "reconnect_delay": 1000,
+}
 
 
 def ready(broker: HandDriven, client: amqp.Client) -> None:
@@ -161,6 +168,19 @@ def stops(broker: HandDriven, client: amqp.Client) -> None:
     task.result()
 
 
+def alarms(broker: HandDriven, client: amqp.Client) -> None:
+    """Have RabbitMQ raise an alarm, of which it tells after the next publish."""
+    stall = functools.partial(broker.peer.stall, stalled=True)
+    broker.clock.loop.call_later(0.001, lambda: (stall(), broker.peer.deliver()))
+
+
+def fills_up(broker: HandDriven, client: amqp.Client) -> None:
+    """Have as many messages on the wire as there may be."""
+    for _ in range(client.settings.max_unconfirmed):
+        client.publish("", "q", b"").add_done_callback(lambda future: future.exception())
+    assert client.unconfirmed == client.settings.max_unconfirmed
+
+
 def nacks(broker: HandDriven, client: amqp.Client) -> None:
     """Nack what came."""
     broker.clock.turn()
@@ -178,7 +198,9 @@ HAPPENS: Final[dict[str, tuple[list[Step], list[Step]]]] = {
     "it waits longer than timeout": ([], [passes]),
     "the outage lasts longer than timeout already": ([passes], []),
     "max_waiting messages are in line already": ([fills], []),
-    "the client is shut down while it waits": ([], [stops]),
+    "it went out into an alarm, which lasts longer than timeout": ([ready, alarms], [passes]),
+    "the client is shut down while it waits, and is ready: it goes out, but not in time": ([ready, fills_up], [stops]),
+    "the client is shut down while it waits, and is not ready": ([], [stops]),
     "the connection is lost before the confirm, and does not come back within timeout": ([ready], [lost, passes]),
     "no confirm comes within confirm_timeout": ([ready], [passes]),
     "a queue nacks it": ([ready], [nacks]),

@@ -151,7 +151,8 @@ def test_the_limits_are_the_clients(amqp_broker: Broker) -> None:
             f"{_attempt_limit(URL):g} seconds or {_attempt_limit('amqp://one,two'):g} if the URL has several nodes"
         ),
         "setup": f"{lifecycle.SETUP_LIMIT:g} seconds",
-        "close(), waiting for confirms": f"{lifecycle.DRAIN_LIMIT:g} seconds",
+        "a message that went out into an alarm": "timeout as for one that waits",
+        "close(), sending what waits, and waiting for confirms": f"{lifecycle.DRAIN_LIMIT:g} seconds",
         "shutdown()": f"its timeout {_default_of_shutdown():g} seconds",
     }
 

@@ -187,7 +187,7 @@ def test_the_limits_of_stopping_are_the_clients() -> None:
         f"takes {lifecycle.DRAIN_LIMIT:g} seconds at the most",
         f"or {lifecycle.CLOSE_LIMIT:g} seconds before the limit",
         f"Of a limit below {2 * lifecycle.CLOSE_LIMIT:g} seconds, half is kept",
-        f"waits up to {lifecycle.DRAIN_LIMIT:g} seconds for confirms",
+        f"has up to {lifecycle.DRAIN_LIMIT:g} seconds for what waits and for confirms",
     ):
         assert words in section
     assert outbox.FINISH_LIMIT == 1
