@@ -44,6 +44,8 @@ LOAD_SIZE: Final = 4 * 1024**2
 #: How many nacked messages may wait for another try at a time, and the longest wait in seconds.
 MAX_DEFERRED: Final = 1000
 MAX_DEFERRAL: Final = 60.0
+#: Seconds for which messages have to have been stored for it to be logged that all of them were delivered.
+NOTICED: Final = 1.0
 #: Comes before the reason in errors.
 SILENT: Final = "the outbox cannot store it"
 
@@ -116,6 +118,9 @@ class OutboxModel(Model, Keeper):
         self._nacks: dict[Key, int] = {}
         self._size = 0
         self._set_aside = 0
+        #: Since when messages have been stored, in the loop's time, and how many of them were delivered since then.
+        self._since = 0.0
+        self._delivered = 0
         #: Why nothing could be stored, and which problems were logged since the last success.
         self._trouble = ""
         self._told: set[str] = set()
@@ -224,6 +229,7 @@ class OutboxModel(Model, Keeper):
         size = message.size + OVERHEAD
         if self._size + size > limit:
             return self._fail("outbox_limit", f"it takes {self._size} octets, and may take {limit} (outbox_limit)")
+        self._note_first()
         key = message.key = OWN, message.number
         self._writing[key] = entry
         self._size += size
@@ -238,6 +244,10 @@ class OutboxModel(Model, Keeper):
             self._note_backlog()
         self._disk.submit()
         return ""
+
+    def _note_first(self) -> None:
+        if not self.stored:
+            self._since, self._delivered = self._loop.time(), 0
 
     def _store_line(self) -> None:
         for message, deadline in self._publisher.take_waiting():
@@ -309,6 +319,7 @@ class OutboxModel(Model, Keeper):
             original.key = None
             self._publisher.end(original, error)
         else:
+            self._delivered += 1
             self._report(message, None)
         if key[0] != OWN or self._disk.next.puts.pop(key[1], None) is None:
             self._disk.next.deletes.add(key)
@@ -403,8 +414,19 @@ class OutboxModel(Model, Keeper):
             self.schedule(self.state, 0, self.backlog_ended)
 
     def _tell_empty(self) -> None:
-        if self._when_empty and self._is_empty:
-            self._end_waits(0)
+        if not self._is_empty:
+            return
+        if self._delivered and self._loop.time() - self._since >= NOTICED:
+            # A warning: those who saw in the log that messages are stored should see the end of it.
+            self._log.log(
+                logging.WARNING,
+                "outbox %s: all %d stored messages were delivered, after %.1f s",
+                self._settings.outbox,
+                self._delivered,
+                self._loop.time() - self._since,
+            )
+        self._delivered = 0
+        self._end_waits(0)
 
     def _end_waits(self, left: int) -> None:
         for future in self._when_empty:
@@ -430,7 +452,7 @@ class OutboxModel(Model, Keeper):
             problem = f"{type(done.problem).__name__}: {done.problem}"
             self._fail(problem, problem)
         elif batch.puts:
-            self._told &= {"outbox_limit"}
+            self._note_recovery(self._told & {"outbox_limit"})
         for number in batch.puts:
             key = OWN, number
             if key in self._writing:
@@ -445,11 +467,23 @@ class OutboxModel(Model, Keeper):
             self._note_backlog()
         self._see_end_of_backlog()
         self._tell_empty()
+        self._go_on(batch, done)
+
+    def _go_on(self, batch: Batch, done: Done) -> None:
         if self._is_empty:
-            self._told.discard("outbox_limit")
+            works = batch.look and done.problem is None
+            self._note_recovery(set() if works else self._told - {"outbox_limit"})
         if self._behind or self._to_send:
             self._publisher.send_waiting()
-        self.load_more()
+        if done.problem is None or done.rows or batch.load is None:
+            # Otherwise nothing can be read either, until the disk is tried again.
+            self.load_more()
+
+    def _note_recovery(self, left: set[str]) -> None:
+        """Forget the troubles that are over, and log it if none is left."""
+        if self._told and not left:
+            self._logger.warning("outbox %s: messages can be stored again", self._settings.outbox)
+        self._told = left
 
     def _take_entry(self, key: Key) -> Entry:
         entry = self._writing.pop(key)
@@ -500,6 +534,7 @@ class OutboxModel(Model, Keeper):
 
     def _note_read(self, batch: Batch, done: Done) -> None:
         if done.totals is not None:
+            self._note_first()
             gone = self._disk.next.deletes | self._disk.next.set_asides.keys()
             there = {*self._loaded, *self._deferred, *gone} - self._writing.keys()
             self._backlog = max(0, done.totals.messages - len(there))
@@ -550,6 +585,14 @@ class OutboxModel(Model, Keeper):
         self._left = 0
         self._stop_looking()
         self._look()
+
+    def tell_found(self, _event: EventData) -> None:
+        """Log what an earlier process has left, if it left anything."""
+        found = self._backlog
+        if found:
+            self._logger.warning(
+                "outbox %s: %d messages to send, stored before the start", self._settings.outbox, found
+            )
 
     def open_limit(self, _event: EventData) -> Timeout:
         """Return how long opening may take."""

@@ -30,6 +30,7 @@ OUTBOX_STATES: Final = (
         Outbox.OPENING,
         "The files are being opened and their messages counted: those are sent first.",
         on_enter=("open_files",),
+        on_exit=("tell_found",),
         timeout="open_limit",
         on_timeout="disk_failed",
     ),

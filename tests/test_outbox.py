@@ -1280,3 +1280,104 @@ def test_a_cancelled_publish_is_not_counted_for_one_that_is_to_be_sent(broker: B
         work(waiting)
         confirm(broker)
         assert (broker.messages, client.counters.stored) == (["first", "second", "last"], 0)
+
+
+# The log
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the outbox has logged, without the path of its folder."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "sprockets_amqp.outbox"]
+    return [re.sub(r"^outbox \S+: ", "", line) for line in lines]
+
+
+def test_the_log_tells_of_what_was_found_and_delivered(
+    broker: Broker, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A start finds messages of an earlier process; when all of them are delivered, that is told, too."""
+    first = broker.client(outbox=tmp_path, timeout=0)
+    broker.clock.turn()
+    publish(first, "a", "b", "c")
+    broker.clock.advance(1)
+    stop(broker, first)
+    assert logged(caplog) == []
+    client = broker.client(outbox=tmp_path)
+    broker.clock.turn(20)
+    assert logged(caplog) == ["3 messages to send, stored before the start"]
+    broker.clock.advance(2)
+    confirm(broker)
+    assert client.counters.stored == 0
+    assert logged(caplog)[1:] == ["all 3 stored messages were delivered, after 2.0 s"]
+
+
+def test_a_start_without_stored_messages_tells_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one with some tells how many."""
+    lines: list[str] = []
+    monkeypatch.setattr("sprockets_amqp.outbox.LOGGER.warning", lambda text, *facts: lines.append(text % facts))
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn(20)
+        assert lines == []
+        publish(client, "a", "b")
+        broker.clock.advance(1)
+        stop(broker, client)
+        broker.client(outbox=path)
+        broker.clock.turn(20)
+        assert [line.partition(": ")[2] for line in lines] == ["2 messages to send, stored before the start"]
+
+
+def test_what_is_stored_for_a_moment_only_is_not_told(
+    broker: Broker, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Else a busy application would write a line each time that a message has to wait."""
+    client = broker.ready(outbox=tmp_path, max_unconfirmed=1, max_waiting=2)
+    futures = publish(client, "a", "b", "c", "d")
+    confirm(broker)
+    assert [each.result() for each in futures].count(STORED) >= 1
+    assert (client.counters.stored, logged(caplog)) == (0, [])
+
+
+def test_the_log_tells_that_the_disk_works_again(
+    broker: Broker, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, when something was stored after the trouble; or when what was too much has been delivered."""
+    client = broker.client(outbox=tmp_path, timeout=0)
+    broker.clock.turn()
+    publish(client, "a")
+    broker.clock.advance(0.5)
+    with monkeypatch.context() as patched:
+
+        def fail(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        patched.setattr(OutboxFile, "write", fail)
+        for _ in range(3):
+            publish(client, "b")
+            broker.clock.advance(1)
+    assert logged(caplog) == ["nothing can be stored: OperationalError: disk I/O error"]
+    broker.clock.advance(2)
+    publish(client, "c", "d")
+    broker.clock.advance(1)
+    assert logged(caplog)[1:] == ["messages can be stored again"]
+    caplog.clear()
+    publish(client, "e")
+    broker.clock.advance(1)
+    assert logged(caplog) == []
+
+
+def test_the_log_tells_that_the_limit_is_no_longer_reached(
+    broker: Broker, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """When everything has been delivered."""
+    client = broker.client(outbox=tmp_path, timeout=0, outbox_limit=500)
+    broker.clock.turn()
+    publish(client, "a", "b", "c", "d")
+    broker.clock.advance(2)
+    assert [line.partition(":")[0] for line in logged(caplog)] == ["nothing can be stored"]
+    caplog.clear()
+    confirm(broker)
+    broker.clock.advance(2)
+    assert sorted(re.sub(r"\d\.\d", "N", line) for line in logged(caplog)) == [
+        "all 2 stored messages were delivered, after N s",
+        "messages can be stored again",
+    ]

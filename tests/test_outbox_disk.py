@@ -102,6 +102,17 @@ async def test_a_disk_that_is_full_of_stored_messages_is_used_again_when_they_we
     await queue.delete()
 
 
+async def test_a_disk_that_is_full_does_not_keep_what_is_stored_from_being_read(broker: Node, tmp_path: Path) -> None:
+    """Messages that cannot be deleted are sent once, and those behind them, too; then there is room again."""
+    queue = await declare_queue(broker.url)
+    seen = await disks.run("fills up with many", tmp_path, broker.url, queue.name)
+    assert seen["fitted"] > 1500
+    assert seen["drained"] == seen["fitted"]
+    assert await queue.message_ids() == sorted(seen["stored"], key=number)
+    assert seen["left"] == []
+    await queue.delete()
+
+
 async def test_a_file_system_that_is_read_only_for_a_while_is_done_without(broker: Node, tmp_path: Path) -> None:
     """What was stored before is sent when it is back, and what is published meanwhile ends as without an outbox."""
     queue = await declare_queue(broker.url)

@@ -45,19 +45,15 @@ class Folder:
         """Run a batch; raises nothing."""
         done = Done()
         try:
-            if batch.puts or batch.look:
-                self._take_own()
-            if batch.look:
-                self._adopt_all()
+            self._open(batch)
             self._write(batch, done)
-            if batch.load is not None:
-                done.rows = self._load(*batch.load, batch.loaded)
-            if batch.look:
-                done.totals = self._totals()
-                with self._repairing(OWN) as file:
-                    file.try_out()
         except Exception as error:
             done.problem = error
+        try:
+            # A disk that takes nothing more can still be read.
+            self._read(batch, done)
+        except Exception as error:
+            done.problem = done.problem or error
         if batch.close:
             self._close()
         return done
@@ -69,6 +65,12 @@ class Folder:
         self._files.clear()
 
     # Opening and closing
+
+    def _open(self, batch: Batch) -> None:
+        if batch.puts or batch.look:
+            self._take_own()
+        if batch.look:
+            self._adopt_all()
 
     def _take_own(self) -> None:
         """Take a file of the client's own, unless it has one that is still in its place."""
@@ -185,6 +187,14 @@ class Folder:
         )
         self._gone = {key for key in self._gone if key[0] != number}
         self._aside = {key: words for key, words in self._aside.items() if key[0] != number}
+
+    def _read(self, batch: Batch, done: Done) -> None:
+        if batch.load is not None:
+            done.rows = self._load(*batch.load, batch.loaded)
+        if batch.look:
+            done.totals = self._totals()
+            with self._repairing(OWN) as file:
+                file.try_out()
 
     def _load(self, limit: int, size: int, loaded: frozenset[Key]) -> list[tuple[Key, Row]]:
         without = {*loaded, *self._gone, *self._aside}

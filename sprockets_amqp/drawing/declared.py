@@ -43,6 +43,7 @@ PHRASES: Final = {
     "stop_asking": "cancels the call",
     "stop_setup": "cancels `setup`",
     "tell_failure": "logs the failure",
+    "tell_found": "logs how many messages it found",
     "tell_other_user": "logs that the connection keeps its user",
     "tell_persistent_failure": "reports the persistent failure",
 }

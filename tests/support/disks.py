@@ -18,8 +18,8 @@ import sprockets_amqp as amqp
 from sprockets_amqp.web import status
 
 NOBODY: Final = "amqp://127.0.0.1:2"
-#: Twice as much as the file and its log take when they are empty, and some messages.
-SIZE: Final = "size=1m"
+#: Twice as much as the file and its log take when they are empty, and some messages; or far more than are read at once.
+SIZES: Final = {"fills up": "size=1m", "fills up with many": "size=16m", "turns read-only": "size=1m"}
 
 
 async def run(scene: str, folder: Path, url: str, queue: str) -> dict[str, Any]:
@@ -104,6 +104,16 @@ async def fills_up(stage: Stage) -> None:
     await stage.reach(reachable=True)
 
 
+async def fills_up_with_many(stage: Stage) -> None:
+    """The disk is full of small messages, far more than are read at once, and RabbitMQ comes back."""
+    while "refused" not in await asyncio.gather(*(stage.publish(2000) for _ in range(100))):
+        pass
+    stage.seen["fitted"] = len(stage.seen["stored"])
+    await stage.reach(reachable=True)
+    await stage.client.flush(60)
+    stage.seen["drained"] = stage.client.counters.confirmed
+
+
 async def turns_read_only(stage: Stage, folder: str) -> None:
     """The file system is read-only while messages are stored, and comes back.
 
@@ -140,7 +150,12 @@ async def remounted(folder: str, how: str) -> bool:
 async def play(scene: str, folder: str, url: str, queue: str) -> dict[str, Any]:
     """Play a scene to its end."""
     stage = Stage(folder, url, queue)
-    await (fills_up(stage) if scene == "fills up" else turns_read_only(stage, folder))
+    if scene == "fills up":
+        await fills_up(stage)
+    elif scene == "fills up with many":
+        await fills_up_with_many(stage)
+    else:
+        await turns_read_only(stage, folder)
     await stage.client.flush(30)
     await stage.client.shutdown()
     return stage.seen
@@ -148,7 +163,7 @@ async def play(scene: str, folder: str, url: str, queue: str) -> dict[str, Any]:
 
 def main(scene: str, folder: str, url: str, queue: str) -> None:
     """Mount a small file system, and play a scene on it."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", SIZE, "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", SIZES[scene], "tmpfs", folder], check=True)
     try:
         seen = asyncio.run(play(scene, folder, url, queue))
         seen["left"] = [path.name for path in Path(folder).iterdir()]
