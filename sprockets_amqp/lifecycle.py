@@ -17,7 +17,7 @@ from .bounded_log import BoundedLog, named
 from .delivery.publisher import Publisher
 from .errors import AMQPException
 from .hooks import StateChange
-from .link import Events, Link
+from .link import ACCESS_REFUSED, Events, Link
 from .model import Model, Timeout, Trigger
 from .observers import Observers
 from .outage import OutageModel
@@ -45,6 +45,8 @@ from .wire.replies import describe
 
 LOGGER = logging.getLogger(__name__)
 
+#: Comes before RabbitMQ's reply text.
+EXPIRED: Final = "the credentials have expired"
 #: Seconds that `close()` waits for confirmations.
 DRAIN_LIMIT: Final = 10.0
 #: Seconds that RabbitMQ has to answer connection.close; while it is blocking, it does not.
@@ -69,6 +71,7 @@ class Lifecycle(Model):
     channel_due: Trigger
     connection_failed: Trigger
     connection_closed: Trigger
+    access_expired: Trigger
     close: Trigger
     half_time_over: Trigger
     drained: Trigger
@@ -184,6 +187,11 @@ class Lifecycle(Model):
         return bool(self._link.blocking)
 
     @property
+    def expired(self) -> bool:
+        """Whether the last channel or connection was closed because the credentials have expired."""
+        return self.renewal.expired and self._link.refused_access
+
+    @property
     def stores(self) -> bool:
         """Whether there is an outbox that can store what would be refused."""
         return self.outbox.takes_messages
@@ -194,6 +202,13 @@ class Lifecycle(Model):
         trouble = "" if self.publishable else self._link.blocking or self.reason
         because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
+
+    def disowns(self, reply_code: int, reply_text: str) -> bool:
+        """Return whether a refusal is about credentials that have expired; the connection is given up then."""
+        disowned = self.renewal.expired and reply_code == ACCESS_REFUSED
+        if disowned:
+            self.schedule(self.state, 0, self.access_expired, f"{EXPIRED}: ({reply_code}) {reply_text}")
+        return disowned
 
     def states_for(self, trigger: str) -> str:
         """Name the states in which a trigger has an effect, for people."""
@@ -371,6 +386,9 @@ class Lifecycle(Model):
 
     def _settle(self, event: EventData) -> None:
         cause = event.kwargs.get("cause") or AMQPException(event.kwargs.get("reason") or "closed on request")
+        if self.expired:
+            # No message is to blame.
+            cause = AMQPException().saying(f"{EXPIRED}: {describe(cause)}")
         self.publisher.settle_unconfirmed(cause)
 
     # ... closing

@@ -36,6 +36,8 @@ FLOW: Final = "flow"
 
 #: Reply codes of a connection that RabbitMQ closes not because of a message: 200 is success, 320 an operator's request.
 BLAMELESS: Final = frozenset({200, 320})
+#: RabbitMQ's reply code for what the user may not do.
+ACCESS_REFUSED: Final = 403
 #: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
 NOT_ALLOWED: Final = 530
 
@@ -171,6 +173,11 @@ class Link:
     def blocking(self) -> str:
         """Why RabbitMQ is blocking publishing on this connection, in its words; empty if it is not."""
         return ", ".join(self._blocking.values())
+
+    @property
+    def refused_access(self) -> bool:
+        """Whether RabbitMQ closed the last channel or connection because the user may not do something."""
+        return getattr(self.error, "reply_code", 0) == ACCESS_REFUSED
 
     @property
     def unsent(self) -> int:

@@ -53,6 +53,11 @@ class RenewalModel(Model):
         return self._address.expires
 
     @property
+    def expired(self) -> bool:
+        """Whether the credentials have expired, or nearly so: RabbitMQ's clock is another."""
+        return self.expires and self._address.valid_for <= self._address.lifetime * RETRY
+
+    @property
     def sendable(self) -> bool:
         """Whether the new password is for the user of the open connection."""
         return self._link.user == self._address.user

@@ -201,11 +201,14 @@ TRANSITIONS: Final = (
     Row("connection_blocked", (_S.READY,), _S.BLOCKED),
     Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
     # Losses. A lost channel is reopened on its connection; a lost connection, after a delay.
+    Row("channel_closed", (_S.READY, _S.BLOCKED), Closed.RETRYING, conditions="expired"),
     Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
     Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
     Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
     Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
     Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),
+    # RabbitMQ refuses access to everything once the credentials have expired: that says nothing about a message.
+    Row("access_expired", (_S.READY, _S.BLOCKED), Closed.RETRYING),
     # Down, on request: send what waits, wait for unconfirmed messages, close the connection, all within a limit.
     Row("close", (_S.READY,), Closing.DRAINING),
     Row("close", (_S.BLOCKED,), Closing.PAUSED),

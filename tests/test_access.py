@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from pika import spec
 
 import sprockets_amqp as amqp
-from sprockets_amqp import Access, NotReadyError, Topology, testing
+from sprockets_amqp import STORED, Access, ExchangeRefused, NotReadyError, Topology, testing
 from sprockets_amqp.states import LOGGED_IN, Closed, Connecting, Renewal, State, Substate
+from sprockets_amqp.testing.peer import Refusal
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.memory import Broker, in_memory, outcome
@@ -488,3 +491,127 @@ def test_a_refused_call_is_told_and_further_ones_go_on(broker: Broker) -> None:
     assert client.ready, client.condition
     assert "no exchange 'events'" in found[0]
     assert broker._routing._between == {("events", "copies", "")}
+
+
+# Credentials that have expired
+
+EXPIRED: Final = Refusal(403, "ACCESS_REFUSED - access to exchange 'events' refused for user 'app': token has expired")
+
+
+class Fails:
+    """A function for the URL that gives credentials for half a minute, and then nothing until the test lets it."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def __call__(self) -> Access:
+        """Answer, or fail."""
+        if not self.works:
+            raise ConnectionError("the token endpoint is down")
+        return Access(url(), valid_for=30)
+
+
+@contextlib.contextmanager
+def expired(broker: Broker, **settings: Any) -> "Iterator[tuple[Client, Fails]]":
+    """A client whose credentials have expired: RabbitMQ refuses everything, and the function fails."""
+    login = Fails()
+    judge = broker.judge
+    client = broker.ready(login, timeout=1000, **settings)
+    login.works = False
+    broker.clock.advance(31)
+    assert client.ready
+    patched: Any = broker
+    patched.judge = lambda message: judge(message) if login.works else EXPIRED
+    yield client, login
+
+
+def mend(broker: Broker, login: Fails) -> None:
+    """Let the function give credentials again, and RabbitMQ confirm."""
+    login.works = True
+    for _ in range(4):
+        broker.clock.advance(5)
+        broker.open()
+        broker.every(lambda peer: peer.confirm_all())
+    broker.open()
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_check_that_is_refused_since_the_credentials_have_expired_refuses_no_message(
+    broker: Broker, blocked: bool
+) -> None:
+    """The connection is at fault: it is given up, and the message waits for one with new credentials."""
+    with expired(broker) as (client, login):
+        waits = client.publish("events", "key", b"", {"message_id": "m1"})
+        while broker.peer.open_channels != {1, 2}:
+            broker.peer.deliver()
+            broker.clock.turn(1)
+        if blocked:
+            # The alarm is told before the refusal.
+            broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+        broker.open()
+        assert (client.state, waits.done()) == (State.CLOSED, False)
+        assert "the credentials have expired: (403) ACCESS_REFUSED" in client.condition
+        mend(broker, login)
+        assert (outcome(waits), broker.messages) == (None, ["m1"])
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_channel_that_is_closed_since_the_credentials_have_expired_blames_no_message(
+    broker: Broker, blocked: bool
+) -> None:
+    """What was in flight alone is sent again, as after any loss, and not taken for what RabbitMQ refuses."""
+    with expired(broker, republish_unconfirmed=True) as (client, login):
+        sent = client.publish("", "q", b"", {"message_id": "m1"})
+        broker.clock.turn()
+        # RabbitMQ has closed the channel, and may have told of an alarm before.
+        assert len(broker.peer.outbox) == 1
+        if blocked:
+            broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+            broker.peer.outbox.reverse()
+        broker.peer.deliver()
+        assert (client.state, sent.done(), len(broker.peers)) == (State.CLOSED, False, 1)
+        mend(broker, login)
+        assert (outcome(sent), broker.messages[-1]) == (None, "m1")
+
+
+def test_a_connection_that_is_closed_since_the_credentials_have_expired_blames_no_message(broker: Broker) -> None:
+    """However often: nothing is sent alone, or given up."""
+    with expired(broker, republish_unconfirmed=True) as (client, login):
+        futures = [client.publish("", "q", b"", {"message_id": f"m{number}"}) for number in range(3)]
+        broker.clock.turn()
+        broker.peer.close_connection(EXPIRED.code, EXPIRED.text)
+        broker.peer.deliver()
+        broker.clock.turn()
+        assert (client.state, [each.done() for each in futures]) == (State.CLOSED, [False] * 3)
+        mend(broker, login)
+        assert [outcome(each) for each in futures] == [None] * 3
+
+
+def test_what_is_stored_is_not_set_aside_over_credentials_that_have_expired(broker: Broker) -> None:
+    """Neither when its exchange is checked, nor when its channel is closed; new publishes are stored behind it."""
+    with tempfile.TemporaryDirectory() as path, expired(broker, outbox=path) as (client, login):
+        futures = [client.publish("events", "key", b"", {"message_id": "m1"}, timeout=0.5)]
+        broker.open()
+        broker.clock.advance(6)
+        futures.append(client.publish("", "q", b"", {"message_id": "m2"}))
+        broker.clock.advance(0.1)
+        assert [each.result() for each in futures] == [STORED] * 2
+        for _ in range(3):
+            broker.clock.advance(5)
+            broker.open()
+        assert (client.counters.set_aside, client.counters.stored) == (0, 2)
+        mend(broker, login)
+        assert (client.counters.set_aside, client.counters.stored) == (0, 0)
+        assert sorted(broker.messages) == ["m1", "m2"]
+
+
+def test_credentials_that_are_valid_make_a_refusal_the_messages_own(broker: Broker) -> None:
+    """The user may not write to it: that is told, and the connection stays."""
+    login = Fails()
+    client = broker.ready(login)
+    patched: Any = broker
+    patched.judge = lambda _message: EXPIRED
+    broker.clock.advance(15)
+    refused = client.publish("events", "key", b"")
+    broker.open()
+    assert (outcome(refused), client.ready, len(broker.peers)) == (ExchangeRefused, True, 1)

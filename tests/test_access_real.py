@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sprockets_amqp import Access, Client, ExchangeRefused, OutcomeUnknown, State, Topology
+from sprockets_amqp import STORED, Access, Client, ExchangeRefused, OutcomeUnknown, State, Topology
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.command import run
@@ -79,6 +79,37 @@ async def test_tokens_are_renewed_on_the_open_connection(caplog: pytest.LogCaptu
         assert len(given) > seconds / LIFETIME
         shown = caplog.text + repr(client) + str(client.history)
         assert not any(secret in shown for secret in given)
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_a_token_that_has_expired_is_no_message_s_fault(tmp_path: Path) -> None:
+    """While there is no new one, publishes are stored; nothing is set aside, and all of it arrives with a new token."""
+    works = True
+
+    async def login() -> Access:
+        if not works:
+            raise ConnectionError("the token endpoint is down")
+        expires = int(time.time()) + LIFETIME
+        return Access(f"amqp://app:{token(expires)}@127.0.0.1:{node.port}", valid_for=expires - time.time())
+
+    node = Node(config={"auth_backends.1": "rabbit_auth_backend_oauth2", "auth_backends.2": "internal"})
+    (node.folder / "advanced.config").write_text(OAUTH.format(key=encode(KEY)))
+    (node.folder / "enabled_plugins").write_text("[rabbitmq_auth_backend_oauth2].")
+    client = Client(login, outbox=tmp_path, timeout=1, reconnect_delay=0.2, max_reconnect_delay=0.5)
+    async with node, client:
+        await client.wait_for(State.READY, 30)
+        await client.publish("amq.headers", "key", b"known")
+        works = False
+        await asyncio.sleep(LIFETIME + 1)
+        futures = [client.publish(exchange, "key", b"") for exchange in ("amq.headers", "amq.fanout", "amq.direct")]
+        results = await asyncio.gather(*futures)
+        assert results == [STORED] * 3
+        assert "Provided JWT token has expired" in str(client.history)
+        await asyncio.sleep(1)
+        assert (client.counters.set_aside, client.counters.stored) == (0, 3)
+        works = True
+        await client.flush(30)
+        assert (client.counters.set_aside, client.counters.confirmed) == (0, 4)
 
 
 async def test_a_user_who_is_deleted_is_followed_by_the_next(node: Node) -> None:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from pika.exceptions import ConnectionClosedByBroker
 
 from sprockets_amqp.bounded_log import named
-from sprockets_amqp.link import BLAMELESS, NOT_ALLOWED, Answer, Link
+from sprockets_amqp.link import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, Answer, Link
 from sprockets_amqp.wire.replies import reply
 
 from .message import Message
@@ -32,8 +32,6 @@ QUESTION_LIMIT: Final = 5.0
 COSTLY_LIMIT: Final = 300.0
 #: How many entries of each kind are remembered; about forgotten ones, RabbitMQ is asked again.
 MEMORY_LIMIT: Final = 10_000
-#: RabbitMQ's reply code for what the user may not do.
-ACCESS_REFUSED: Final = 403
 
 #: What an answer is about: exchange and user_id; where routing keys are checked one by one, those as well.
 Subject = str | tuple[str | int | None, ...]

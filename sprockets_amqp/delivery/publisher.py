@@ -359,6 +359,8 @@ class Publisher:
 
     def _on_answer(self, asked: Message, subject: Subject, last: int, refusal: tuple[int, str] | None) -> None:
         if refusal is not None:
+            if self._gate.disowns(*refusal):
+                return
             of_lane = itertools.takewhile(lambda each: each[1] <= last, self._line.lane(asked))
             alike = itertools.takewhile(lambda each: self._exchanges.subject(each[0]) == subject, of_lane)
             for message in [message for message, _ in alike]:

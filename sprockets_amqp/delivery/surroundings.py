@@ -30,6 +30,9 @@ class Gate(Protocol):
     def recovers(self) -> bool:
         """Whether the client is ready, or will be by itself."""
 
+    def disowns(self, reply_code: int, reply_text: str) -> bool:
+        """Return whether a refusal is about credentials that have expired; the connection is given up then."""
+
     @property
     def publish_outcome(self) -> str:
         """What becomes of a publish now."""

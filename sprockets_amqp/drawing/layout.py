@@ -106,9 +106,11 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     (_S.BLOCKED, _S.READY): Route(((1030, 422), (1244, 422), (1244, 117)), (1234, 442), "end"),
     # Losing a connection
     (_S.CONNECTING, Closed.RETRYING): Route(((316, 312), (316, 560), (376, 560)), (306, 426), "end"),
-    (_S.BLOCKED, Closed.RETRYING): Route(((880, 424), (700, 424), (700, 568), (546, 568)), (775, 414), "middle"),
+    (_S.BLOCKED, Closed.RETRYING): Route(
+        ((880, 424), (700, 424), (700, 568), (546, 568)), (775, 414), "middle", up=True
+    ),
     (_S.READY, Closed.RETRYING): Route(
-        ((1280, 78), (1350, 78), (1350, 906), (316, 906), (316, 576), (376, 576)), (640, 896), "middle"
+        ((1280, 78), (1350, 78), (1350, 906), (316, 906), (316, 576), (376, 576)), (620, 896), "middle", up=True
     ),
     # Down
     (_S.READY, Closing.DRAINING): Route(((1280, 98), (1324, 98), (1324, 568), (1290, 568)), (1314, 350), "end"),

@@ -292,6 +292,6 @@ def _legend() -> str:
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
     parts.append(
         f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · '
-        "blocking: an alarm or flow · stores: an outbox</text>"
+        "blocking: an alarm or flow · stores: an outbox · expired: credentials</text>"
     )
     return f'<g class="legend">{"".join(parts)}</g>'
