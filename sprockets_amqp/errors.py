@@ -4,9 +4,12 @@ Existing code catches `AMQPException`, `ConnectionStateError`, `NotReadyError` a
 more specific subclasses of these.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from .text import LIMIT, SENTENCE_LIMIT, quoted, shown
+
+#: What a handler may do about a message that was not sent: the end of the sentence.
+FOR_HANDLERS: Final = ": retry, or answer 503"
 
 
 class AMQPException(Exception):

@@ -86,7 +86,12 @@ def _folder(value: object) -> str | None:
         return None
     if importlib.util.find_spec("fcntl") is None:
         raise ValueError("needs a system with POSIX file locks")
-    if not Path(path).is_dir():
+    try:
+        exists = Path(path).is_dir()
+    except OSError as error:
+        # For example, the path is too long.
+        raise ValueError(f"must be an existing folder ({error.strerror})") from None
+    if not exists:
         raise ValueError("must be an existing folder")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError("must be a folder that this process can write to")

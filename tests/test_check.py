@@ -7,12 +7,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from pamqp import commands
 
 from tests.support.certificates import Authority
 from tests.support.command import Result, run
+from tests.support.scripted import ScriptedBroker
 from tools.rabbitmq import Node, free_port
 
-STEPS = ["DNS", "TCP", "TLS", "login", "vhost", "channel", "confirms"]
+STEPS = ["DNS", "TCP", "TLS", "login", "vhost", "channel", "confirms", "publish"]
 
 
 def steps(result: Result) -> dict[str, str]:
@@ -39,6 +41,36 @@ async def test_every_step_of_a_good_url_works(broker: Node) -> None:
     assert "offered by RabbitMQ" in result.out and result.out.endswith("all is fine\n")
 
 
+@pytest.mark.parametrize("command", [("set_vm_memory_high_watermark", "0"), ("set_disk_free_limit", "9000GB")])
+async def test_an_alarm_is_found(node: Node, command: tuple[str, str]) -> None:
+    """An idle connection would not hear of it, and a client of the application's neither."""
+    await node.ctl(*command)
+    result = await run("check", node.url)
+    fails_at(result, "publish", "free memory or disk space on the node")
+    assert re.search(r"publish   FAILED  RabbitMQ blocks publishing: low on (memory|disk)", result.out)
+
+
+async def test_a_user_who_may_not_write_anywhere_passes(broker: Node) -> None:
+    """A refusal is an answer; so is none, if RabbitMQ or the user's limit allows no second channel."""
+    url = await broker.add_user("mute")
+    await broker.ctl("set_permissions", "mute", "", "", "")
+    assert (await run("check", url)).status == 0
+    await broker.ctl("set_user_limits", "mute", '{"max-channels": 1}')
+    limited = await run("check", url)
+    assert (limited.status, "publish   ok      not tried: (530) NOT_ALLOWED" in limited.out) == (0, True)
+    narrow = await run("check", f"{broker.url}?channel_max=1")
+    assert (narrow.status, "publish   ok      not tried: only one channel" in narrow.out) == (0, True)
+    await broker.ctl("delete_user", "mute")
+
+
+async def test_a_server_without_transactions_passes() -> None:
+    """Proxies and other brokers close the connection over tx.select (540): the step is not tried then."""
+    async with ScriptedBroker() as scripted:
+        scripted.answers["Tx.Select"] = commands.Connection.Close(540, "NOT_IMPLEMENTED", 90, 10)
+        result = await run("check", scripted.url())
+    assert (result.status, "publish   ok      not tried: (540) NOT_IMPLEMENTED" in result.out) == (0, True), result.out
+
+
 async def test_the_url_comes_from_the_environment_unless_it_is_given(broker: Node) -> None:
     """AMQP_URL comes before RABBITMQ_URL, as in an application."""
     nowhere = f"amqp://guest:guest@127.0.0.1:{free_port()}"
@@ -53,7 +85,7 @@ async def test_each_of_several_nodes_is_checked(broker: Node) -> None:
     result = await run("check", f"{broker.url},amqp://guest:guest@127.0.0.1:{port}/%2f")
     assert result.status == 1
     first, second = re.split(rf"^amqp://127.0.0.1:{port}$", result.out, flags=re.MULTILINE)
-    assert first.startswith(f"amqp://127.0.0.1:{broker.port}\n") and "confirms  ok" in first
+    assert f"\namqp://127.0.0.1:{broker.port}\n" in first and "confirms  ok" in first
     assert "TCP       FAILED" in second and second.endswith("1 of 2 nodes failed\n")
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -82,6 +82,14 @@ async def test_a_message_without_a_broker_is_unfinished() -> None:
     assert "hidden" not in result.err
 
 
+async def test_a_message_that_is_not_sent_in_time_is_told_with_the_reason() -> None:
+    """Within the time that the sender has given it, and without advice for request handlers."""
+    url = f"amqp://guest:guest@127.0.0.1:{free_port()}"
+    result = await run("publish", "--url", url, "--timeout", "1", "--body", "")
+    assert (result.status, result.out) == (1, "")
+    assert re.match(r"unfinished: connection is Closed \(ConnectionRefusedError: .* was not sent$", result.err)
+
+
 async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
     """It is told as unfinished, and the status is the signal's."""
     node = f"127.0.0.1:{free_port()}"
@@ -105,7 +113,11 @@ async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
         (["publish", "--timeout", "soon"], "timeout (argument timeout) must be a number"),
         (["publish", "--lines", "/nowhere/at/all"], "No such file"),
         (["check", "amqp://guest:hidden@host:port/"], "url (argument url) is not an AMQP URL"),
-        (["check", "--limit", "0"], "argument --limit: invalid"),
+        (["check", "--limit", "0"], "argument --limit: must be a number of seconds above 0, not 0"),
+        (["check", "--limit", "soon"], "argument --limit: must be a number of seconds above 0, not soon"),
+        (["outbox", "list"], "give the folder of the setting outbox, or set AMQP_OUTBOX"),
+        (["outbox", "list", "x" * 5000], "is not a folder: File name too long"),
+        (["outbox", "show", "/etc", "events"], "'events' is not a message: write FILE:NUMBER"),
         (["watch", "--url", "http://host"], "must begin with amqp://"),
         (["diagram", "--print", "photo"], "invalid choice: 'photo'"),
         ([], "required: COMMAND"),
@@ -323,6 +335,40 @@ async def test_the_help_of_a_command_says_its_exit_statuses(command: str) -> Non
     result = await run(command, "--help", COLUMNS="200")
     assert result.status == 0
     assert re.search(r"Exit status: 0 .* 2 bad usage", " ".join(result.out.split()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "amqp://größe.invalid"],
+        ["publish", "--url", "amqp://größe.invalid", "--timeout", "0", "--body", "", "--routing-key", "größe"],
+        ["outbox", "list", "/größe"],
+        ["outbox", "show", "/", "größe"],
+        ["diagram", "--print", "table"],
+        ["diagram", "--print", "größe"],
+    ],
+)
+async def test_what_a_terminal_cannot_show_is_escaped(arguments: list[str]) -> None:
+    """An encoding without the letters of a name ends no command with a traceback."""
+    result = await run(*arguments, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert "Traceback" not in result.err and "UnicodeEncodeError" not in result.err
+    assert result.out + result.err
+
+
+async def test_a_client_whose_variable_is_not_set_is_told_to_be_the_default() -> None:
+    """The first line names the client, and where its URL comes from."""
+    port = free_port()
+    there = {"OTHER_URL": f"amqp://127.0.0.1:{port}", "RABBITMQ_URL": f"amqp://127.0.0.1:{port}"}
+    for arguments, environment, says in (
+        (["--name", "other"], {}, "client other: the default URL, because OTHER_URL is not set"),
+        (["--name", "other"], there, "client other: the URL in OTHER_URL"),
+        ([], {}, "client amqp: the default URL, because AMQP_URL and RABBITMQ_URL are not set"),
+        ([], there, "client amqp: the URL in RABBITMQ_URL"),
+        ([there["OTHER_URL"]], {}, "client amqp: the URL of the command line"),
+    ):
+        variables: dict[str, Any] = {"AMQP_URL": "", "RABBITMQ_URL": "", **environment}
+        result = await run("check", *arguments, "--limit", "2", **variables)
+        assert result.out.splitlines()[0] == says
 
 
 async def test_the_module_is_the_same_command() -> None:

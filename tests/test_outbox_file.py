@@ -258,12 +258,62 @@ def test_the_command_line_lists_shows_retries_and_drops(tmp_path: Path, capsys: 
     status, shown = command(capsys, "show", tmp_path, "amqp.1.outbox:2")
     assert (status, "\x1b" in shown, r"evil \x1b[31m body" in shown) == (0, False, True)
     assert command(capsys, "retry", tmp_path, "amqp.1.outbox:2") == (0, "amqp.1.outbox:2: will be sent\n")
-    assert command(capsys, "drop", tmp_path) == (0, "amqp.1.outbox:3: dropped\n")
+    assert command(capsys, "drop", tmp_path, "--yes") == (0, "amqp.1.outbox:3: dropped\n")
     status, again = command(capsys, "drop", tmp_path, "amqp.1.outbox:3")
     assert (status, "no such message" in again) == (1, True)
     assert [each.number for each in file.load(10, 10**6)] == [1, 2]
     file.close()
     assert "not in use" in command(capsys, "list", tmp_path)[1]
+
+
+@pytest.mark.parametrize(("types", "drops"), [("y", True), ("Yes", True), ("", False), ("no", False)])
+def test_everything_is_dropped_only_if_somebody_agrees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, types: str, drops: bool
+) -> None:
+    """A person at a terminal is asked; a script has to say --yes. Nothing set aside is nothing to ask about."""
+    with closing(OutboxFile.take(tmp_path / "amqp.1.outbox")) as file:
+        file.write([row(1).summed(), row(2).summed()], set_asides=[("no", 1), ("no", 2)])
+    assert main(["outbox", "drop", str(tmp_path)]) == 2
+    assert "this would drop all 2 messages that were set aside: add --yes" in capsys.readouterr().err
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return types
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert main(["outbox", "drop", str(tmp_path)]) == (0 if drops else 2)
+    assert asked == ["Drop all 2 messages that were set aside? [y/N] "]
+    assert ("nothing was dropped" in capsys.readouterr().err) is not drops
+    with closing(OutboxFile(tmp_path / "amqp.1.outbox")) as file:
+        assert file.totals().set_aside == (0 if drops else 2)
+    monkeypatch.setattr("builtins.input", lambda _question: pytest.fail("asked about nothing"))
+    assert main(["outbox", "drop", str(tmp_path)]) == 0 if drops else True
+
+
+def test_the_folder_may_come_from_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an application's does, for one of several clients, too; a file that is gone is no bad usage."""
+    with closing(OutboxFile.take(tmp_path / "amqp.1.outbox")) as file:
+        file.write([row(1).summed()], set_asides=[("no", 1)])
+    monkeypatch.setenv("AUDIT_OUTBOX", str(tmp_path))
+    assert main(["outbox", "--name", "audit", "list"]) == 0
+    assert "1 set aside" in capsys.readouterr().out
+    assert main(["outbox", "--name", "audit", "show", "amqp.1.outbox:1"]) == 0
+    assert "message_id: m1" in capsys.readouterr().out
+    for name, says in (
+        ("amqp.2.outbox:1", "amqp.2.outbox: there is no such file"),
+        ("amqp.1.outbox:7", "no such mess"),
+    ):
+        assert main(["outbox", "--name", "audit", "show", name]) == 1
+        printed = capsys.readouterr()
+        assert says in printed.err + printed.out
+    other = tmp_path / "other"
+    other.mkdir()
+    assert main(["outbox", "list", str(other)]) == 0
+    assert "there is no outbox in" in capsys.readouterr().err
 
 
 def test_a_look_leaves_nothing_that_keeps_a_client_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

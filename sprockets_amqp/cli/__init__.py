@@ -1,6 +1,7 @@
 """The command line: diagram, outbox, check, publish, watch."""
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -20,6 +21,10 @@ LEVELS: Final = (logging.CRITICAL, logging.WARNING, logging.INFO, logging.DEBUG)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a pipe of another encoding gets escapes instead of a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=LEVELS[min(options.verbose, 3)], format="%(levelname)s %(name)s: %(message)s")
     try:

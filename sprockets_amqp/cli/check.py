@@ -11,7 +11,7 @@ from sprockets_amqp.settings import Settings
 from sprockets_amqp.text import shown
 from sprockets_amqp.urls import node_parameters
 
-from .command import FAILED, OK, add_name, address, read_settings
+from .command import FAILED, OK, add_name, address, read_settings, url_origin
 from .steps import Step, check_node
 
 if TYPE_CHECKING:
@@ -45,14 +45,20 @@ def _function(text: str) -> "SetupFunction":
 
 
 def _limit(text: str) -> float:
-    if not 0 < float(text) < 1e6:
-        raise ValueError
-    return float(text)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {shown(text, 40)}")
+    return limit
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    return asyncio.run(_check_nodes(Settings(**read_settings(options)), options.limit, options.setup))
+    settings = Settings(**read_settings(options))
+    print(f"client {options.name}: {url_origin(options)}", flush=True)
+    return asyncio.run(_check_nodes(settings, options.limit, options.setup))
 
 
 async def _check_nodes(settings: Settings, limit: float, setup: "SetupFunction | None") -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ from typing import Any, Final
 
 import pika
 
+from sprockets_amqp.errors import FOR_HANDLERS
 from sprockets_amqp.names import DEFAULT_NAME
-from sprockets_amqp.settings import DEFAULT_URL, Settings, from_environment
+from sprockets_amqp.settings import DEFAULT_URL, Settings, from_environment, prefixes
 from sprockets_amqp.text import SENTENCE_LIMIT, shown
 
 OK: Final = 0
@@ -29,6 +31,11 @@ SETTINGS_HELP: Final = (
 
 class UsageError(Exception):
     """The command cannot be run as given; says why."""
+
+
+def plainly(error: BaseException | None) -> str:
+    """Return what an error says, without the advice for an application's handlers."""
+    return str(error).removesuffix(FOR_HANDLERS)
 
 
 def complain(error: BaseException, status: int) -> int:
@@ -74,6 +81,19 @@ def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return settings
+
+
+def url_origin(options: argparse.Namespace) -> str:
+    """Say where the URL comes from."""
+    if options.setting_url is not None:
+        return "the URL of the command line"
+    variables = [f"{prefix}URL" for prefix in prefixes(options.name)]
+    found = next((each for each in variables if os.environ.get(each)), None)
+    return (
+        f"the URL in {found}"
+        if found
+        else f"the default URL, because {' and '.join(variables)} {'is' if len(variables) == 1 else 'are'} not set"
+    )
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from sprockets_amqp.errors import (
     OutcomeUnknown,
 )
 
+from .command import plainly
+
 #: How many octets are read at a time.
 CHUNK_SIZE: Final = 256 * 1024
 #: How many such chunks wait to be published.
@@ -69,7 +71,7 @@ class Account:
         self.counts[outcome] += 1
         if error is None:
             return
-        self.reasons.setdefault(outcome, str(error))
+        self.reasons.setdefault(outcome, plainly(error))
         ranges = self._ranges[outcome]
         if ranges and ranges[-1][1] == number - 1:
             ranges[-1][1] = number

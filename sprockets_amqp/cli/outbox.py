@@ -1,6 +1,8 @@
 """The command outbox: list or show what is stored in a folder, send again what was set aside, or drop it."""
 
 import argparse
+import os
+import re
 import sqlite3
 import sys
 import time
@@ -8,13 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sprockets_amqp.delivery.outbox_file import OutboxFile, is_locked
+from sprockets_amqp.delivery.outbox_file import SUFFIX, OutboxFile, is_locked
 from sprockets_amqp.delivery.outbox_folder import files
 from sprockets_amqp.delivery.outbox_row import Row
+from sprockets_amqp.names import PATTERN
+from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
 from sprockets_amqp.web.status import iso
 
-from .command import FAILED, OK, UsageError
+from .command import FAILED, OK, UsageError, add_name
 
 SUMMARY: Final = "list, show, retry or drop what is stored in an outbox"
 STATUS: Final = (
@@ -24,41 +28,83 @@ STATUS: Final = (
 ACTIONS: Final = ("list", "show", "retry", "drop")
 #: Characters of a body to show.
 BODY_LIMIT: Final = 200
-#: Digits of a message's number, which is a signed integer of 64 bits.
-NUMBER_LIMIT: Final = 18
+#: A message's name: its file, and its number, a signed integer of 64 bits.
+MESSAGE: Final = re.compile(rf"({PATTERN}\.\d+{re.escape(SUFFIX)}):(\d{{1,18}})")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    add_name(parser)
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("folder", type=Path, help="the folder given as the setting outbox")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        help="the folder given as the setting outbox; default: AMQP_OUTBOX, with --name AUDIT_OUTBOX",
+    )
     parser.add_argument(
         "message", nargs="*", help="FILE:NUMBER, as list shows it (amqp.1.outbox:42); default: all that were set aside"
     )
+    parser.add_argument("-y", "--yes", action="store_true", help="drop all that were set aside without asking")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    if not options.folder.is_dir():
-        raise UsageError(f"{options.folder} is not a folder: give the folder of the setting outbox")
-    chosen = _chosen(options.folder, options.message)
+    folder, names = _folder(options)
+    chosen = _chosen(folder, names)
+    if not chosen:
+        print(f"sprockets-amqp: there is no outbox in {shown(folder)}: nothing is stored there", file=sys.stderr)
+    if options.action == "drop" and chosen and not names and not options.yes:
+        _ask_before_dropping(chosen)
     return max((_on_file(options.action, path, numbers) for path, numbers in chosen.items()), default=OK)
+
+
+def _folder(options: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Return the folder and the names of messages: without a folder, it is that of the environment."""
+    given: list[str] = [each for each in (options.folder, *options.message) if each is not None]
+    variables = [f"{prefix}OUTBOX" for prefix in prefixes(options.name)]
+    if not given or MESSAGE.fullmatch(given[0]):
+        found = next((os.environ[each] for each in variables if os.environ.get(each)), None)
+        if found is None:
+            raise UsageError(f"give the folder of the setting outbox, or set {variables[0]}")
+        given.insert(0, found)
+    try:
+        is_folder = Path(given[0]).is_dir()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{shown(given[0], 80)} is not a folder: {error.args[-1]}") from None
+    if not is_folder:
+        raise UsageError(f"{shown(given[0], 80)} is not a folder: give the folder of the setting outbox")
+    return Path(given[0]), given[1:]
 
 
 def _chosen(folder: Path, names: list[str]) -> dict[Path, list[int]]:
     """Return the files, each with the numbers of the messages that are named in it; if none is named, all files."""
     found: dict[Path, list[int]] = {} if names else {path: [] for path in files(folder)}
     for name in names:
-        its_file, _, number = name.rpartition(":")
-        path = folder / its_file
-        if path not in files(folder) or not number.isdecimal() or len(number) > NUMBER_LIMIT:
-            raise UsageError(f"{name!r} is not a message: write FILE:NUMBER, as list shows it")
-        found.setdefault(path, []).append(int(number))
+        match = MESSAGE.fullmatch(name)
+        if match is None:
+            raise UsageError(f"{shown(name, 80)!r} is not a message: write FILE:NUMBER, as list shows it")
+        found.setdefault(folder / match[1], []).append(int(match[2]))
     return found
+
+
+def _ask_before_dropping(chosen: dict[Path, list[int]]) -> None:
+    """Raise UsageError unless a person at a terminal agrees that everything that was set aside is deleted."""
+    count = 0
+    for path in chosen:
+        with closing(OutboxFile(path, create=False)) as file:
+            count += file.totals().set_aside
+    what = "the message that was" if count == 1 else f"all {count} messages that were"
+    if count and not sys.stdin.isatty():
+        raise UsageError(f"this would drop {what} set aside: add --yes, or name the messages")
+    if count and input(f"Drop {what} set aside? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise UsageError("nothing was dropped")
 
 
 def _on_file(action: str, path: Path, numbers: list[int]) -> int:
     """Do it to a file, and say what cannot be done: other files may be fine."""
+    if numbers and not path.exists():
+        print(f"{path.name}: there is no such file, or a client has sent all of it", file=sys.stderr)
+        return FAILED
     try:
         with closing(OutboxFile(path, create=False)) as file:
             # Nothing is printed while it is being read, or the file could not shrink for as long as a pager waits.

@@ -15,7 +15,7 @@ from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import shown
 
 from . import progress
-from .command import FAILED, INTERRUPTED, OK, UsageError, add_settings, complain, read_settings, signals
+from .command import FAILED, INTERRUPTED, OK, UsageError, add_settings, complain, plainly, read_settings, signals
 from .lines import OUTCOMES, Account, Sender, read_lines
 
 SUMMARY: Final = "publish a message, or each line of a file"
@@ -100,8 +100,8 @@ def _header(text: str) -> tuple[str, object]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    # Otherwise the outcome could not be reported.
-    settings = read_settings(options, enable_confirmations=True, fail_on_return=True)
+    # Otherwise the outcome could not be reported; and with more attempts, the reason for a failed one only after all.
+    settings = read_settings(options, enable_confirmations=True, fail_on_return=True, connection_attempts=1)
     properties = dict(options.properties)
     if options.headers:
         properties["headers"] = dict(options.headers)
@@ -136,7 +136,7 @@ async def _publish_one(
     if error is None:
         print(f"confirmed: message {shown(properties['message_id'])}")
         return OK
-    print(f"{OUTCOMES.get(type(error), 'unfinished')}: {error}", file=sys.stderr)
+    print(f"{OUTCOMES.get(type(error), 'unfinished')}: {plainly(error)}", file=sys.stderr)
     return INTERRUPTED + came[0] if came else FAILED
 
 

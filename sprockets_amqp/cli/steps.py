@@ -1,4 +1,4 @@
-"""Connecting step by step, to find which step fails and what to do: DNS, TCP, TLS, login, vhost, channel, confirms.
+"""Connecting step by step, to find which step fails and what to do: from DNS to a message that is rolled back.
 
 The first three steps are done here; the others are pika's, on the link that a client would open.
 """
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pika
-from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
+from pika.exceptions import ConnectionClosedByBroker, ProbableAccessDeniedError, ProbableAuthenticationError
 from tornado.ioloop import IOLoop
 
+from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.link import Events, Link
 from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.topology import SetupFunction, declare
@@ -28,6 +29,8 @@ from sprockets_amqp.wire.transport import VERSION_LIMIT
 #: RabbitMQ's reply codes for what the user may not do, and for what exists with other arguments.
 ACCESS_REFUSED: Final = 403
 PRECONDITION_FAILED: Final = 406
+#: RabbitMQ's reply codes for a second channel that the user may not open, and for transactions that it does not offer.
+NOT_TRIED: Final = frozenset({530, 540})
 #: Seconds that closing cleanly may take.
 CLOSE_LIMIT: Final = 2.0
 #: OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH (and that of addresses).
@@ -43,6 +46,20 @@ class Step:
     ok: bool
     detail: str
     advice: str = ""
+
+
+class Blocked(AMQPException):
+    """RabbitMQ blocks connections that publish: an alarm."""
+
+
+@dataclass
+class _Probe:
+    """The message that is published and rolled back: to the default exchange, which is there for everybody."""
+
+    exchange: str = ""
+    routing_key: str = ""
+    user_id: str | None = None
+    copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 async def check_node(
@@ -83,7 +100,7 @@ class _Attempt(Events):
         tls = [("TLS", self._start_tls)] if self._parameters.ssl_options else []
         amqp = [("login", self._log_in), ("vhost", self._open_vhost)]
         setup = [("setup", self._set_up)] if self._setup is not None else []
-        channel = [("channel", self._open_channel), ("confirms", self._select_confirms)]
+        channel = [("channel", self._open_channel), ("confirms", self._select_confirms), ("publish", self._publish)]
         return [("DNS", self._look_up), ("TCP", self._connect), *tls, *amqp, *setup, *channel]
 
     async def end(self) -> None:
@@ -159,6 +176,19 @@ class _Attempt(Events):
         product, its_version = server.get("product", "the server"), server.get("version", "")
         return f"offered by {shown(product, VERSION_LIMIT)} {shown(its_version, VERSION_LIMIT)}".rstrip()
 
+    async def _publish(self) -> str:
+        # RabbitMQ tells of an alarm only connections that publish (https://www.rabbitmq.com/docs/connection-blocked).
+        self._answer = self._loop.create_future()
+        # A refusal says that messages are taken, too.
+        self._link.ask(_Probe(), lambda _refusal: self._succeed())
+        try:
+            await self._answer
+        except ConnectionClosedByBroker as error:
+            if error.reply_code in NOT_TRIED:
+                return f"not tried: {describe(error)}"
+            raise
+        return "RabbitMQ takes messages (one was rolled back)" if self._link.asked else "not tried: only one channel"
+
     async def _close_probe(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -184,6 +214,11 @@ class _Attempt(Events):
     def on_connection_closed(self, _connection: object, _reply_code: int, _reply_text: str) -> None:
         """Fail the step."""
         self._fail(self._link.error)
+
+    def on_connection_blocked(self, method_frame: Any) -> None:
+        """Fail the step."""
+        reason = shown(getattr(method_frame.method, "reason", ""))
+        self._fail(Blocked().saying(f"RabbitMQ blocks publishing: {reason}"))
 
     def on_channel_closed(self, _channel: object, _reply_code: int, _reply_text: str) -> None:
         """Fail the step."""
@@ -285,7 +320,9 @@ def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
         return f"there is no such vhost: rabbitmqctl add_vhost '{vhost}', or correct the URL (the vhost / is %2f)"
     if "limit" in str(error):
         return "a limit on connections is reached: see rabbitmqctl list_vhost_limits, list_user_limits"
-    return f"the user has no access: rabbitmqctl set_permissions --vhost '{vhost}' '{user}' '.*' '.*' '.*'"
+    if "refused" in str(error):
+        return f"the user has no access: rabbitmqctl set_permissions --vhost '{vhost}' '{user}' '.*' '.*' '.*'"
+    return "the two sides did not agree: correct frame_max, channel_max or heartbeat in the URL, or leave them out"
 
 
 def _advise_setup(error: Exception, parameters: pika.URLParameters) -> str:
@@ -306,6 +343,15 @@ def _advise_confirms(_error: Exception, _parameters: pika.URLParameters) -> str:
     return "this server offers no publisher confirms: use RabbitMQ, or publish with AMQP_CONFIRMATIONS=false"
 
 
+def _advise_publish(error: Exception, _parameters: pika.URLParameters) -> str:
+    if isinstance(error, Blocked):
+        return (
+            "free memory or disk space on the node (see rabbitmq-diagnostics alarms), or look for queues without "
+            "consumers: publishes wait until the alarm ends"
+        )
+    return "look into RabbitMQ's log"
+
+
 _ADVICE: Final[dict[str, Callable[[Exception, pika.URLParameters], str]]] = {
     "DNS": _advise_dns,
     "TCP": _advise_tcp,
@@ -315,4 +361,5 @@ _ADVICE: Final[dict[str, Callable[[Exception, pika.URLParameters], str]]] = {
     "setup": _advise_setup,
     "channel": _advise_channel,
     "confirms": _advise_confirms,
+    "publish": _advise_publish,
 }

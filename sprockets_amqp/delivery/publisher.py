@@ -17,6 +17,7 @@ from pika.spec import BasicProperties
 
 from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.errors import (
+    FOR_HANDLERS,
     AMQPException,
     ExchangeRefused,
     InvalidMessage,
@@ -343,7 +344,7 @@ class Publisher:
         error = (
             OutcomeUnknown(f"it was sent, and the connection was lost; then {why}")
             if message.sent_at
-            else NotReadyError(f"{why}; message {message.message_id} was not sent: retry, or answer 503")
+            else NotReadyError(f"{why}; message {message.message_id} was not sent{FOR_HANDLERS}")
         )
         self.end(message, error, storable=storable)
 

@@ -117,7 +117,7 @@ async def test_check_prints_what_is_shown(url: str, folder: Path) -> None:
     bad = await typed("sprockets-amqp check", folder, f"amqp://127.0.0.1:{free_port()}")
     assert masked(bad.out).endswith(masked(PAGE.block("check", "text", 1)))
     setup = await typed("sprockets-amqp check --setup application:declare", folder, url)
-    assert [line.split()[0] for line in setup.out.splitlines()[3:6]] == ["login", "vhost", "setup"]
+    assert [line.split()[0] for line in setup.out.splitlines()[4:7]] == ["login", "vhost", "setup"]
 
 
 @pytest.mark.parametrize("line", PAGE.commands("watch"))
