@@ -99,6 +99,7 @@ class PublishEnd:
         sends: how often it was handed to the transport: more than once if it was republished after a loss.
         seconds_in_line: from the call until it was last handed to the transport or, if it never was, until its end.
         seconds_to_confirm: from then until RabbitMQ acked or nacked it; None if RabbitMQ did neither.
+        returned: whether RabbitMQ returned it as unroutable, whether or not ``fail_on_return`` makes that an error.
     """
 
     outcome: Outcome
@@ -110,6 +111,7 @@ class PublishEnd:
     sends: int
     seconds_in_line: float
     seconds_to_confirm: float | None
+    returned: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Observation:
         self.delivered: Final = delivered
 
     def __repr__(self) -> str:
-        return f"<Observation by {self.publishing!r}>"
+        return f"<Observation by {function_name(self.publishing)}>"
 
     def cancel(self) -> None:
         """Show it no further publishes; the ends of those that it saw are still reported."""

@@ -354,3 +354,17 @@ def test_what_rabbitmq_did_not_answer_has_no_time_to_the_confirm(broker: Broker,
     broker.clock.turn()
     (end,) = seen.ends
     assert (end.seconds_in_line, end.seconds_to_confirm) == (in_line, None)
+
+
+def test_only_what_was_returned_is_told_to_be(broker: Broker) -> None:
+    """Also where that is no failure: of several alike, the one that RabbitMQ returned."""
+    broker.unroutable.add("nowhere")
+    for fails in (False, True):
+        seen = Seen().of(broker.ready(on_return_callback=lambda *_: None, fail_on_return=fails))
+        client = broker.clients[-1]
+        for key in ("q", "nowhere", "q"):
+            client.publish("", key, b"", {"message_id": key}).add_done_callback(lambda ended: ended.exception())
+        broker.open().peer.confirm_all()
+        broker.clock.turn()
+        assert [end.returned for end in seen.ends] == [False, True, False]
+        assert (client.counters.returned, seen.outcomes[1] is Outcome.RETURNED) == (1, fails)

@@ -104,6 +104,17 @@ def test_a_publish_is_a_span_as_the_conventions_have_it(in_hand: HandDriven, spa
     assert span.instrumentation_scope.schema_url == "https://opentelemetry.io/schemas/1.44.0"
 
 
+def test_a_message_that_no_queue_took_is_marked(in_hand: HandDriven, spans: Spans) -> None:
+    """It is confirmed, and RabbitMQ has dropped it."""
+    in_hand.unroutable.add("nowhere")
+    client = in_hand.ready(on_return_callback=lambda *_: None)
+    trace_publishes(client, spans.provider)
+    client.publish("", "nowhere", b"")
+    confirm(in_hand)
+    attributes = spans.only.attributes or {}
+    assert (attributes["sprockets_amqp.outcome"], attributes["sprockets_amqp.returned"]) == ("confirmed", True)
+
+
 @pytest.mark.parametrize(
     ("exchange", "routing_key", "name", "destination"),
     [

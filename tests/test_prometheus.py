@@ -247,6 +247,7 @@ def test_the_alerts_fire_when_they_should(prometheus: None, tmp_path: Path) -> N
         {"series": f'amqp_client_publishes_total{{{labels}, outcome="not_ready"}}', "values": "0x4 1x20"},
         {"series": f"amqp_client_reconnects_total{{{labels}}}", "values": "0x4 3x20"},
         {"series": f"amqp_client_set_aside{{{labels}}}", "values": "0x4 1x20"},
+        {"series": f"amqp_client_returned_total{{{labels}}}", "values": "0x4 1x20"},
         *(bucket(metric, "1.0", "0x30") for metric in ("confirm_seconds", "line_seconds")),
         *(bucket(metric, "2.5", "0+60x30") for metric in ("confirm_seconds", "line_seconds")),
         *(bucket(metric, "+Inf", "0+60x30") for metric in ("confirm_seconds", "line_seconds")),
@@ -255,7 +256,7 @@ def test_the_alerts_fire_when_they_should(prometheus: None, tmp_path: Path) -> N
     lasting = {"AmqpNotReady", "AmqpConfirmsSlow", "AmqpLineSlow", "AmqpSetAside"}
     firing = {
         "0m": set[str](),
-        "5m": {"AmqpPublishesFail", "AmqpReconnects", "AmqpSetAside"},
+        "5m": {"AmqpPublishesFail", "AmqpReconnects", "AmqpSetAside", "AmqpUnroutable"},
         "10m": {*lasting, "AmqpReconnects"},
         "24m": lasting,
     }
@@ -316,6 +317,8 @@ async def test_an_outage_is_seen_in_prometheus(node: Node, prometheus: None, tmp
             await node.ctl("close_all_connections", "an operator's reason")
             await client.wait_for(State.READY, 30)
         await prom.until_raised("AmqpReconnects")
+        await client.publish(queue.exchange, "no queue is bound for this", b"")
+        await prom.until_raised("AmqpUnroutable")
 
         # RabbitMQ is asked about the exchange beforehand.
         await publish()

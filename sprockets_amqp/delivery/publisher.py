@@ -257,7 +257,7 @@ class Publisher:
         for message in settled:
             if not acked:
                 self.end(message, MessageNacked())
-            elif message.returned is not None:
+            elif message.returned is not None and self._settings.fail_on_return:
                 self.end(message, MessageReturned(*message.returned))
             else:
                 self.end(message)
@@ -271,7 +271,7 @@ class Publisher:
     ) -> None:
         """Record that a message was unroutable; its ack follows (https://www.rabbitmq.com/docs/publishers#unroutable)."""
         self.counters.returned += 1
-        if not self._settings.fail_on_return:
+        if not self._settings.fail_on_return and not self._reports:
             return
         # Returns come in the order of sending, so of messages that are alike, the next is the one. Ids may repeat, and
         # headers may decide where a message goes.

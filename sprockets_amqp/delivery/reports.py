@@ -53,5 +53,6 @@ class Reports(dict[Message, Watch]):
                 sends=watch.resends + 1 if sent_at else 0,
                 seconds_in_line=(sent_at or now) - watch.began,
                 seconds_to_confirm=now - sent_at if outcome in ANSWERED else None,
+                returned=message.returned is not None,
             )
         )

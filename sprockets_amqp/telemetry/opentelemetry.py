@@ -74,6 +74,8 @@ class _Observer:
             "sprockets_amqp.outcome": end.outcome.value,
             "sprockets_amqp.seconds_in_line": end.seconds_in_line,
         }
+        if end.returned:
+            facts["sprockets_amqp.returned"] = True
         if end.message_id is not None:
             facts["messaging.message.id"] = _text(end.message_id)
         parameters = self._client.parameters

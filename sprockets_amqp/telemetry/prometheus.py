@@ -40,6 +40,7 @@ class ClientMetrics(Collector):
     amqp_client_state                      gauge      with ``state``: 1 for the current documented state, else 0
     amqp_client_reconnects_total           counter    connections opened again after one was lost
     amqp_client_publishes_total            counter    with ``outcome``: publishes that ended, by `Outcome`
+    amqp_client_returned_total             counter    messages that RabbitMQ returned as unroutable
     amqp_client_delivered_total            counter    messages from the outbox that RabbitMQ confirmed
     amqp_client_waiting                    gauge      messages in line
     amqp_client_unconfirmed                gauge      messages on the wire, neither confirmed nor lost
@@ -119,6 +120,7 @@ class ClientMetrics(Collector):
         reconnects = CounterMetricFamily(
             "amqp_client_reconnects", "Connections opened again after one was lost.", labels=("client",)
         )
+        returned = CounterMetricFamily("amqp_client_returned", "Messages returned as unroutable.", labels=("client",))
         gauges = [GaugeMetricFamily(f"amqp_client_{name}", text, labels=("client",)) for name, text, _ in GAUGES]
         for name, client in self._clients.items():
             if running_loop() is not None:
@@ -127,9 +129,10 @@ class ClientMetrics(Collector):
                 state.add_metric((name, each.name.lower()), lit)
             counters = client.counters
             reconnects.add_metric((name,), counters.reconnects)
+            returned.add_metric((name,), counters.returned)
             for family, (_, _, value) in zip(gauges, GAUGES, strict=True):
                 family.add_metric((name,), value(counters))
-        yield from (state, reconnects, *gauges)
+        yield from (state, reconnects, returned, *gauges)
         for metric in (self._publishes, self._delivered, self._line, self._confirm):
             yield from metric.collect()
 
