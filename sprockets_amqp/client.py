@@ -273,6 +273,11 @@ class Client(Bound):
         return self._lifecycle.since
 
     @property
+    def next_attempt(self) -> float | None:
+        """When the next attempt to connect is due, in seconds since 1970; None while none is scheduled."""
+        return self._lifecycle.next_attempt
+
+    @property
     def history(self) -> tuple[StateChange, ...]:
         """The latest hundred state changes since the client was made, oldest first."""
         return tuple(self._hooks.history)

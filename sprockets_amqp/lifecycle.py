@@ -100,6 +100,8 @@ class Lifecycle(Model):
         self._setup = setup
         #: When the current documented state was entered, in seconds since 1970.
         self.since = time.time()
+        #: When the next attempt to connect is due, in seconds since 1970; None while none is scheduled.
+        self.next_attempt: float | None = None
         #: The last problem since the client was ready, or was asked to connect.
         self.reason = ""
         self._link = link
@@ -252,6 +254,7 @@ class Lifecycle(Model):
     def note_change(self, event: EventData) -> None:
         """Keep the state that is left, and the reason given."""
         self._left = self.state
+        self.next_attempt = None
         self.reason = event.kwargs.get("reason") or self.reason
 
     def announce_change(self, event: EventData) -> None:
@@ -342,6 +345,7 @@ class Lifecycle(Model):
         """Go on to the next node, log it, and return the delay before it is tried."""
         delay = self.attempts.next()
         self._logger.warning("%s; %s again in %.1f s", self.condition, self.address.next_step, delay)
+        self.next_attempt = time.time() + delay
         return delay, ""
 
     def _tell_end(self, done: Trigger) -> Callable[[AMQPException | None], object]:

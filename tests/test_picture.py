@@ -19,6 +19,7 @@ from sprockets_amqp.states import (
     Closing,
     Connecting,
     Outage,
+    PublishOutcome,
     State,
     Substate,
 )
@@ -91,7 +92,7 @@ def test_no_label_lies_on_another_or_on_a_state() -> None:
     """With the widest of common fonts, labels, names and lit boxes are apart, inside the picture."""
     frames = [*_labels(), *_headings(), *((state.name, _lit(state)) for state in BOXES), *_echoes()]
     assert [(one, other) for (one, a), (other, b) in combinations(frames, 2) if _overlap(a, b)] == []
-    legend = layout.HEIGHT - 57
+    legend = layout.HEIGHT - 79
     assert [one for one, a in frames if min(a.left, a.top) < 0 or a.right > layout.WIDTH or a.bottom > legend] == []
 
 
@@ -187,6 +188,38 @@ def test_the_present_state_and_no_other_is_lit(present: Substate) -> None:
     groups = _parsed(diagrams.svg(present)).iter(f"{NAMESPACE}g")
     lit = [group.get("id") for group in groups if "present" in group.get("class", "").split()]
     assert lit == [f"state-{identifier(each)}" for each in dict.fromkeys([DOCUMENTED[present], present])]
+
+
+@pytest.mark.parametrize("said", ["is refused", "is stored"])
+@pytest.mark.parametrize("present", [each.state for each in DECLARED if each.state in PUBLISH_OUTCOMES])
+def test_the_present_state_says_what_becomes_of_a_publish_now(present: Substate, said: PublishOutcome) -> None:
+    """In a persistent outage, or with an outbox, that is not what usually does; the other states are as ever."""
+    usual, now = (_parsed(diagrams.svg(present, each)) for each in (None, said))
+    changed = set()
+    for before, after in zip(usual.iter(f"{NAMESPACE}g"), now.iter(f"{NAMESPACE}g"), strict=True):
+        if str(after.get("id")).startswith("state-") and _own(before) != _own(after):
+            changed.add(after.get("id"))
+            assert any(f"publish {said}" in each or each == said.replace(" ", "-") for each in _own(after))
+            assert after.get("data-publish") == before.get("data-publish") != said
+    own = {f"state-{identifier(each)}" for each in (present, DOCUMENTED[present])}
+    assert changed <= own
+    assert f"state-{identifier(present)}" in changed or PUBLISH_OUTCOMES[present][Outage.CALM] == said
+
+
+def _own(group: ET.Element) -> set[str]:
+    """The words and the box's classes of a state, without those of its substates."""
+    own = [child for child in group if child.tag != f"{NAMESPACE}g"]
+    words = {"".join(child.itertext()) for child in own if child.tag == f"{NAMESPACE}text"}
+    return words.union(*(child.get("class", "").split() for child in own if child.tag == f"{NAMESPACE}rect"))
+
+
+def test_what_is_lit_has_another_colour_than_what_is_stored() -> None:
+    """In light and dark, a ring can be told from a box."""
+    for style in diagrams.STYLE.split("@media"):
+        ring, stored = (
+            re.search(rf"{kind} \{{[^}}]*stroke: (#\w+)", style) for kind in (r"\.present > \.halo", r"\.is-stored")
+        )
+        assert ring is not None and stored is not None and ring[1] != stored[1]
 
 
 def test_the_inline_picture_needs_no_style_of_its_own() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -364,6 +365,42 @@ async def test_the_page_turns_when_the_broker_stops_and_comes_back_with_it(node:
             assert re.match(r"For \d+ s, since \d{4}-", await text(page, ".since"))
             assert await page.locator("#rows tr").count() == len(client.history)
             assert await page.evaluate("document.body.dataset.kept")
+
+
+async def test_headline_and_picture_say_the_same_of_a_publish(browser: Browser, tmp_path: Path) -> None:
+    """Refused in a persistent outage, stored with an outbox; a state that is left is as before."""
+    for settings, outcome in (({}, "is refused"), ({"outbox": tmp_path}, "is stored")):
+        quick: dict[str, Any] = {"timeout": 0.5, "connection_attempts": 1, "reconnect_delay": 60, **settings}
+        async with shown(GONE, max_reconnect_delay=60, **quick) as (base, client), opened(browser, base) as page:
+            await expect(page.locator("#card")).to_have_attribute("data-outcome", outcome)
+            lit = page.locator("#state-closed-retrying")
+            await expect(lit).to_have_class("substate present")
+            await expect(lit.locator(".outcome")).to_have_text(f"publish {outcome}")
+            await expect(lit.locator(".box")).to_have_class(f"box {outcome.replace(' ', '-')}")
+            await expect(page.locator("#next")).to_have_text(re.compile(r"Next attempt in \d+ s"))
+            await page.reload()
+            await expect(lit.locator(".outcome")).to_have_text(f"publish {outcome}")
+            await client.shutdown()
+            await expect(page.locator("#state-closed-stopped")).to_have_class("substate present")
+            await expect(lit.locator(".outcome")).to_have_text("publish waits")
+            await expect(lit.locator(".box")).to_have_class("box waits")
+            await expect(page.locator("#next")).to_be_empty()
+
+
+async def test_each_page_names_its_client_and_links_to_the_others(browser: Browser) -> None:
+    """Whatever the prefix."""
+    application = Application([*web.routes("/internal/amqp")])
+    for name in ("amqp", "audit", "third"):
+        amqp.install(application, url=GONE, name=name)
+    async with served(application) as base, opened(browser, f"{base}/internal/amqp/") as page:
+        await expect(page.locator("#client")).to_have_text("amqp")
+        for here, others in (("third", ["amqp", "audit"]), ("audit", ["amqp", "third"]), ("amqp", ["audit", "third"])):
+            await page.get_by_role("link", name=here, exact=True).click()
+            await expect(page.locator("#client")).to_have_text(here)
+            await expect(page.locator(".others a")).to_have_text(others)
+            await expect(page).to_have_title(re.compile(rf" · {here} · RabbitMQ connection$"))
+    for client in application.amqp_clients.values():  # type: ignore[attr-defined]
+        await client.shutdown(1)
 
 
 async def test_the_page_follows_the_substate(browser: Browser) -> None:

@@ -41,7 +41,7 @@ class Route:
 
 
 WIDTH: Final = 1380
-HEIGHT: Final = 980
+HEIGHT: Final = 1002
 LINE: Final = 17
 #: Distance from a box to the ring that marks the current state; a substate's ring is closer.
 HALO: Final = 6

@@ -57,7 +57,7 @@ STYLE: Final = """\
 .lifecycle .box.goes-out { fill: #d2f5da; stroke: #1a7f37; }
 .lifecycle .box.waits { fill: #fff3b8; stroke: #9a6700; }
 .lifecycle .box.is-refused { fill: #ffe3e0; stroke: #cf222e; }
-.lifecycle .box.is-stored { fill: #ddf4ff; stroke: #0969da; }
+.lifecycle .box.is-stored { fill: #f3e5ff; stroke: #8250df; }
 @media (prefers-color-scheme: dark) {
   .lifecycle text { fill: #f0f6fc; }
   .lifecycle .paper { fill: #0d1117; stroke: #3d444d; }
@@ -72,24 +72,27 @@ STYLE: Final = """\
   .lifecycle .box.goes-out { fill: #12432a; stroke: #3fb950; }
   .lifecycle .box.waits { fill: #463809; stroke: #d29922; }
   .lifecycle .box.is-refused { fill: #5a1e22; stroke: #f85149; }
-  .lifecycle .box.is-stored { fill: #0c2d6b; stroke: #58a6ff; }
+  .lifecycle .box.is-stored { fill: #3b1d66; stroke: #be8fff; }
 }
 """
 
 
-def svg(present: Substate | None = None) -> str:
+def svg(present: Substate | None = None, publish: PublishOutcome | None = None) -> str:
     """Draw the lifecycle for a page that serves `STYLE`; ``present`` is highlighted, together with its state.
 
+    Where ``publish`` is given, the highlighted boxes say that, rather than what usually becomes of a publish: in a
+    persistent outage, or with an outbox, it is something else.
+
     Each state is a group with an id (``state-closed``), as is each substate (``state-closed-retrying``) and each arrow
-    (``arrow-ready-blocked``): to highlight another, move the class ``present``. A document can hold the picture only
-    once, or the ids are no longer unique.
+    (``arrow-ready-blocked``): to highlight another, move the class ``present``. A group's ``data-publish`` is what
+    usually becomes of a publish there. A document can hold the picture only once, or the ids are no longer unique.
     """
-    return _document("", "", present)
+    return _document("", "", present, publish)
 
 
 def svg_file() -> str:
     """Draw the lifecycle as a standalone file, with its style and size."""
-    return _document(f' width="{WIDTH}" height="{HEIGHT}"', f"<style>\n{STYLE}</style>\n", None)
+    return _document(f' width="{WIDTH}" height="{HEIGHT}"', f"<style>\n{STYLE}</style>\n", None, None)
 
 
 def png() -> bytes:
@@ -138,9 +141,13 @@ def _told(arrow: Arrow) -> str:
 # How it is drawn
 
 
-def _document(size: str, style: str, present: Substate | None) -> str:
+#: The highlighted states, each with what becomes of a publish there now; None: what usually does.
+Lit = dict[enum.Enum, PublishOutcome | None]
+
+
+def _document(size: str, style: str, present: Substate | None, publish: PublishOutcome | None) -> str:
     # The state and the substate are highlighted.
-    lit: set[enum.Enum] = {present, DOCUMENTED[present]} if present else set()
+    lit: Lit = {present: publish, DOCUMENTED[present]: publish} if present else {}
     declared = states()
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="lifecycle" viewBox="0 0 {WIDTH} {height():g}"{size}',
@@ -166,27 +173,26 @@ def _head(kind: str, size: int) -> str:
     )
 
 
-def _state(declared: Declared, lit: set[enum.Enum]) -> str:
+def _state(declared: Declared, lit: Lit) -> str:
     state, edges = declared.state, frame(declared.state)
     x, y = edges.centre
-    said = f"publish {outcome(state)}"
+    said = f"publish {lit.get(state) or outcome(state)}"
     if declared.substates:
         beside = f'<tspan class="outcome" dx="8">{said}</tspan>' if uniform(state) else ""
         texts = [_text("name", edges.left + PADDING, edges.top + 25, label(state) + beside, "start")]
     else:
         texts = [_text("name", x, y - 3, label(state)), _text("outcome", x, y + 18, said)]
     inside = "".join(_substate(each, uniform(state), lit) for each in declared.substates)
-    box = _box(state, edges, " around" if declared.substates else "")
+    box = _box(state, edges, lit, " around" if declared.substates else "")
     return _group("state", declared, lit, _halo(edges, HALO) + box + "".join(texts) + inside)
 
 
-def _substate(declared: Declared, told: bool, lit: set[enum.Enum]) -> str:
+def _substate(declared: Declared, told: bool, lit: Lit) -> str:
     """Draw a substate, with what becomes of a publish unless its state says it already."""
-    edges = frame(declared.state)
-    box = _halo(edges, INNER_HALO) + _box(declared.state, edges)
-    return _group(
-        "substate", declared, lit, box + _words(declared.state, edges, "" if told else outcome(declared.state))
-    )
+    state, edges = declared.state, frame(declared.state)
+    box = _halo(edges, INNER_HALO) + _box(state, edges, lit)
+    said = "" if told else lit.get(state) or outcome(state)
+    return _group("substate", declared, lit, box + _words(state, edges, said))
 
 
 def _words(state: enum.Enum, edges: Frame, said: str) -> str:
@@ -201,13 +207,14 @@ def _echo(declared: Declared, edges: Frame) -> str:
     state, (x, y) = declared.state, edges.centre
     its_label = label(DOCUMENTED[state])
     words = _text("words", x, y + 4.5, its_label if isinstance(state, State) else f"{its_label}: {name(state)}")
-    return f'<g class="echo"><title>{escape(declared.meaning)}</title>{_box(state, edges)}{words}</g>'
+    return f'<g class="echo"><title>{escape(declared.meaning)}</title>{_box(state, edges, {})}{words}</g>'
 
 
-def _group(kind: str, declared: Declared, lit: set[enum.Enum], content: str) -> str:
+def _group(kind: str, declared: Declared, lit: Lit, content: str) -> str:
     state = declared.state
-    present = " present" if state in lit else ""
-    return f'<g id="state-{slug(state)}" class="{kind}{present}"><title>{escape(declared.meaning)}</title>{content}</g>'
+    kind += " present" if state in lit else ""
+    usual = f' data-publish="{outcome(state)}"'
+    return f'<g id="state-{slug(state)}" class="{kind}"{usual}><title>{escape(declared.meaning)}</title>{content}</g>'
 
 
 def _text(kind: str, x: float, y: float, text: str, anchor: str = "middle") -> str:
@@ -219,8 +226,8 @@ def _halo(edges: Frame, out: int) -> str:
     return _rectangle("halo", around, CORNER + out - 2)
 
 
-def _box(state: enum.Enum, edges: Frame, kind: str = "") -> str:
-    colour = _kind(outcome(state)) if uniform(state) else "mixed"
+def _box(state: enum.Enum, edges: Frame, lit: Lit, kind: str = "") -> str:
+    colour = _kind(lit.get(state) or outcome(state)) if uniform(state) else "mixed"
     return _rectangle(f"box {colour}{kind}", edges, CORNER)
 
 
@@ -274,7 +281,7 @@ def _toward(start: Point, end: Point) -> Point:
 
 
 def _legend() -> str:
-    y = HEIGHT - 44
+    y = HEIGHT - 66
     parts = [f'<text x="24" y="{y + 5}">A publish:</text>']
     places = ((112, y, ""), (220, y, ""), (303, y, ""), (412, y + 23, " in an outbox"))
     for (x, middle, where), kind in zip(places, get_args(PublishOutcome), strict=True):
@@ -292,6 +299,7 @@ def _legend() -> str:
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
     parts.append(
         f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · '
-        "blocking: an alarm or flow · stores: an outbox · expired: credentials</text>"
+        "blocking: an alarm or flow</text>"
     )
+    parts.append(f'<text x="716" y="{y + 51}">stores: an outbox that works · expired: the credentials have</text>')
     return f'<g class="legend">{"".join(parts)}</g>'

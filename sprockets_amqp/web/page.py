@@ -17,6 +17,7 @@ from tornado.web import StaticFileHandler
 from sprockets_amqp.client import Client
 from sprockets_amqp.drawing.picture import STYLE, svg
 from sprockets_amqp.hooks import StateChange
+from sprockets_amqp.names import DEFAULT_NAME, clients_of
 
 from .handler import Handler
 from .status import COUNTERS, describe_change, iso, snapshot
@@ -35,7 +36,7 @@ STATIC: Final = Path(__file__).with_name("static")
 # With a loader of its own, the page is escaped whatever the application's settings are.
 _TEMPLATES: Final = Loader(str(STATIC), autoescape="xhtml_escape")
 
-# One picture for each substate.
+# One picture for each substate, and each thing that may become of a publish there.
 _picture: Final = functools.cache(svg)
 
 
@@ -53,11 +54,19 @@ class Page(Handler):
                 status=snapshot(client),
                 changes=[describe_change(change) for change in reversed(client.history)],
                 labels=COUNTERS,
-                picture=_picture(client.substate),
+                picture=_picture(client.substate, client.publish_outcome),
+                others=self._others(client),
             )
         )
 
     head = get
+
+    def _others(self, client: Client) -> dict[str, str]:
+        """Return the application's other clients, each with the relative path of its page."""
+        up = "" if client.name == DEFAULT_NAME else "../"
+        names = sorted(each.name for each in clients_of(self.application) if isinstance(each, Client))
+        paths = {name: f"{up}{name}/" if name != DEFAULT_NAME else up or "./" for name in names}
+        return {name: path for name, path in paths.items() if name != client.name}
 
 
 class Style(Handler):

@@ -51,6 +51,8 @@ def snapshot(client: Client) -> dict[str, Any]:
     trouble = f"; the outbox cannot store anything: {shown(client.outbox_trouble)}" if client.outbox_trouble else ""
     return {
         **describe(client),
+        "client": client.name,
+        "next_attempt": iso(client.next_attempt) if client.next_attempt is not None else "",
         "description": client.state_description,
         "outcome": outcome,
         "doubt": unverified(client.parameters) if client.parameters is not None else "",

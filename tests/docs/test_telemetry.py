@@ -17,7 +17,7 @@ from tests.support.documents import Document
 TELEMETRY: Final = Document("docs/telemetry.md")
 
 TESTED: Final = {
-    ("Six alerts to start with", "yaml"),
+    ("Seven alerts to start with", "yaml"),
     ("Five queries to start with", "promql"),
     ("Observers of your own", "python"),
     ("OpenTelemetry", "sh"),

@@ -6,6 +6,7 @@ const KEPT = 100;
 // The application sends something every 15 seconds.
 const SILENCE = 40000;
 const AGAIN = 3000;
+const OUTCOMES = ["goes-out", "waits", "is-refused", "is-stored"];
 const CLOSED = "Closed on request; it will not reconnect by itself.";
 const LOST = "The application is not responding; this is the last known state. Trying again.";
 
@@ -16,6 +17,7 @@ let fresh = true;
 let kept = null;
 let live = true;
 let since = Date.parse(byId("since").dateTime);
+let next = NaN;
 // The server's clock minus this one's: durations must be right even if the two differ.
 let skew = 0;
 
@@ -44,7 +46,9 @@ function duration(seconds) {
 function tick() {
   // Without news from the application, the state may have ended.
   if (document.body.classList.contains("stale")) return;
-  show("elapsed", `For ${duration((Date.now() + skew - since) / 1000)},`);
+  const now = Date.now() + skew;
+  show("elapsed", `For ${duration((now - since) / 1000)},`);
+  show("next", next > now ? `Next attempt in ${duration((next - now) / 1000)}` : "");
 }
 
 function cell(row, name, ...content) {
@@ -83,14 +87,28 @@ function addChanges(changes) {
   byId("none").hidden = rows.children.length > 0;
 }
 
-function light(state, substate) {
+function publishes(group, outcome) {
+  // The group's own box and words, not those of its substates.
+  const box = group.querySelector(":scope > .box");
+  const words = group.querySelector(":scope > .outcome, :scope > .name > .outcome");
+  if (!box.classList.contains("mixed")) {
+    box.classList.remove(...OUTCOMES);
+    box.classList.add(outcome.replaceAll(" ", "-"));
+  }
+  if (words) words.textContent = `publish ${outcome}`;
+}
+
+function light(state, substate, outcome) {
   // A state without substates has none to highlight.
   const ids = [`state-${state}`, `state-${state}-${substate.replaceAll(" ", "-")}`];
   const present = ids.map(byId).filter(Boolean);
   for (const other of document.querySelectorAll("#picture .present")) {
-    if (!present.includes(other)) other.classList.remove("present");
+    if (present.includes(other)) continue;
+    other.classList.remove("present");
+    publishes(other, other.dataset.publish);
   }
   for (const group of present) {
+    publishes(group, outcome);
     if (group.classList.contains("present")) continue;
     group.classList.add("present");
     bringIntoView(group);
@@ -108,6 +126,7 @@ function bringIntoView(present) {
 function showStatus(status) {
   skew = Date.parse(status.now) - Date.now();
   since = Date.parse(status.since);
+  next = Date.parse(status.next_attempt);
   byId("card").dataset.outcome = status.outcome;
   show("description", status.description);
   show("substate", status.substate && ` · ${status.substate}`);
@@ -120,8 +139,8 @@ function showStatus(status) {
   for (const [name, count] of Object.entries(status.counters)) {
     show(`counter-${name}`, count.toLocaleString("en"));
   }
-  document.title = `${status.description} · RabbitMQ connection`;
-  light(status.state, status.substate);
+  document.title = `${status.description} · ${status.client} · RabbitMQ connection`;
+  light(status.state, status.substate, status.outcome);
   if (status.changes.length || fresh) addChanges(status.changes);
   fresh = false;
   live = status.live;
