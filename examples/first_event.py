@@ -1,10 +1,11 @@
 """POST /events publishes the request's body to an exchange, which routes it to a queue."""
 
 import asyncio
+import signal
 
 from tornado.web import Application, RequestHandler
 
-from sprockets_amqp import PublishingMixin, Topology, install
+from sprockets_amqp import PublishingMixin, Topology, client_of, install
 
 
 class Events(PublishingMixin, RequestHandler):
@@ -22,8 +23,13 @@ async def declare(topology: Topology) -> None:
 async def main() -> None:
     application = Application([("/events", Events)])
     install(application, setup=declare)
-    application.listen(8000, "127.0.0.1")
-    await asyncio.Event().wait()
+    server = application.listen(8000, "127.0.0.1")
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    server.stop()
+    await client_of(application).shutdown()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 from sprockets_amqp import Client, State
-from sprockets_amqp.settings import DEFAULT_URL, from_environment
 
 
 async def watch(client: Client, alert: Callable[[str], object], after: float = 30.0) -> None:
@@ -34,7 +33,7 @@ async def watch(client: Client, alert: Callable[[str], object], after: float = 3
 async def main() -> None:
     """Watch a broker until Ctrl-C."""
     after = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
-    client = Client(**{"url": DEFAULT_URL, **from_environment()})
+    client = Client.from_environment()
     client.subscribe(print)
     try:
         await watch(client, print, after)

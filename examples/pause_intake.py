@@ -11,7 +11,6 @@ import logging
 from typing import cast
 
 from sprockets_amqp import Client, State, StateChange
-from sprockets_amqp.settings import DEFAULT_URL, from_environment
 
 LOGGER = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def _log_failure(future: "asyncio.Future[None]") -> None:
 
 async def main() -> None:
     """Take readings until Ctrl-C."""
-    client = Client(**{"url": DEFAULT_URL, **from_environment()})
+    client = Client.from_environment()
     client.subscribe(print)
     server = await Intake(client).listen()
     try:

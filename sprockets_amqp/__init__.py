@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
         ) from None
     raise
 
-from ._install import install
+from ._install import client_of, install
 from .access import Access
 from .client import Client
 from .delivery.counters import Counters
@@ -85,6 +85,7 @@ __all__ = [
     "Subscription",
     "Topology",
     "__version__",
+    "client_of",
     "install",
     "web",
 ]

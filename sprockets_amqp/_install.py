@@ -9,7 +9,8 @@ from tornado.web import Application
 
 from .bounded_log import named
 from .client import Client
-from .names import DEFAULT_NAME, check_name, client_of
+from .names import DEFAULT_NAME, check_name, missing
+from .names import client_of as present_client
 from .settings import DEFAULT_URL, from_environment
 
 LOGGER = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def install(
     Raises:
         ValueError: a setting or the name is invalid; the error names it and where it came from.
     """
-    present = client_of(application, check_name(name))
+    present = present_client(application, check_name(name))
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
         named(LOGGER, name).warning("AMQP is already installed: %r", present)
         return False
@@ -47,6 +48,18 @@ def install(
     application.amqp_clients = {**getattr(application, "amqp_clients", {}), name: client}  # type: ignore[attr-defined]
     _shutdown_callbacks(application).append(lambda _application: client.shutdown())
     return True
+
+
+def client_of(application: Application, name: str = DEFAULT_NAME) -> Client:
+    """Return the application's client, typed: the default one, or the one that was installed with this name.
+
+    Raises:
+        RuntimeError: there is none; the error says what to call first.
+    """
+    found = present_client(application, name)
+    if not isinstance(found, Client):
+        raise RuntimeError(missing(name))
+    return found
 
 
 def _shutdown_callbacks(application: Application) -> list[Any]:

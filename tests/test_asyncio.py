@@ -119,15 +119,19 @@ def test_the_environment_gives_the_settings(monkeypatch: pytest.MonkeyPatch, amq
         Client.from_environment()
 
 
-async def test_the_example_runs_as_it_says(broker: Node) -> None:
-    """It publishes, is told of each, and ends."""
+@pytest.mark.parametrize(("count", "exists"), [(50, True), (20_000, True), (10, False)])
+async def test_the_example_runs_as_it_says(broker: Node, count: int, exists: bool) -> None:
+    """It publishes more than may wait in line, is told of each, and ends; its status says whether all was confirmed."""
+    url = broker.url if exists else f"{broker.url.removesuffix('%2f')}nowhere"
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-W", "error", "-m", "examples.worker", "50"),
+        *("-W", "error", "-m", "examples.worker", str(count)),
         cwd=ROOT,
-        env={**os.environ, "AMQP_URL": broker.url},
+        env={**os.environ, "AMQP_URL": url, "AMQP_TIMEOUT": "3"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert (process.returncode, out, err) == (0, b"50 confirmed\n", b"")
+    confirmed = count if exists else 0
+    assert (process.returncode, out.decode()) == (confirmed < count, f"{confirmed} confirmed\n")
+    assert len([line for line in err.decode().splitlines() if "was not sent" in line]) == count - confirmed

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -108,8 +109,12 @@ async def vhost(broker: Node) -> AsyncIterator[str]:
     await broker.ctl("delete_user", "first")
 
 
-async def test_the_event_arrives_in_the_queue(vhost: str, tmp_path: Path) -> None:
-    """The application is started as it says, answers what curl posts, and the queue that it declared has the event."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+async def test_the_event_arrives_in_the_queue(vhost: str, tmp_path: Path, stop: signal.Signals) -> None:
+    """The application is started as it says, answers what curl posts, and the queue that it declared has the event.
+
+    Ctrl-C or SIGTERM ends it in order, without a traceback.
+    """
     start, curl = README.commands("A first application")
     assert start == "python -m examples.first_event"
     program, *options, body, address = shlex.split(curl)
@@ -121,12 +126,14 @@ async def test_the_event_arrives_in_the_queue(vhost: str, tmp_path: Path) -> Non
         *(sys.executable, "-W", "error", "-m", "first_event"),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "AMQP_URL": vhost},
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         assert await asyncio.to_thread(_post, port, body) == (202, "Accepted")
     finally:
-        application.terminate()
-        await application.wait()
+        application.send_signal(stop)
+        _, errors = await asyncio.wait_for(application.communicate(), SECONDS)
+    assert (application.returncode, errors) == (0, b"")
     _, _, event = await on_broker(vhost, lambda channel: channel.basic_get("events", auto_ack=True))
     assert event == body.encode()
 

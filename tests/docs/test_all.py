@@ -1,5 +1,7 @@
 """Every page is looked after: generated parts are up to date, each code block has a test, links lead somewhere."""
 
+import ast
+import builtins
 import importlib
 import re
 from pathlib import Path
@@ -34,6 +36,57 @@ def test_every_block_of_code_has_a_test(path: str) -> None:
     blocks = {(each.heading, each.language) for each in Document(path).blocks() if each.language not in SHOWN}
     tested = importlib.import_module(module_of(path)).TESTED if blocks else set()
     assert blocks == tested
+
+
+#: What stands for something of the reader's own, which no page can define.
+READERS_OWN: Final = {
+    *("application", "handlers", "Events", "client", "body", "fetch"),
+    *("CLIENT_SECRET", "TOKEN_URL", "VAULT_ADDR", "VAULT_TOKEN", "KEY_PASSWORD"),
+}
+
+
+def undefined(text: str) -> set[str]:
+    """The names that a block of Python uses and does not define."""
+    known, used = set(dir(builtins)), set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Name(name, ast.Load()):
+                used.add(name)
+            case ast.Name(name) | ast.arg(name) | ast.ExceptHandler(name=str(name)):
+                known.add(name)
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+                known.add(name)
+            case ast.Import(names) | ast.ImportFrom(names=names):
+                known.update((each.asname or each.name).partition(".")[0] for each in names)
+    return used - known
+
+
+def test_a_missing_import_is_seen() -> None:
+    """Of a module, a class or a function, wherever it is used."""
+    text = (
+        "import a.b\nasync def f(x: C) -> None:\n    try:\n        y = g(x, a)\n    except E as e:\n        print(e, y)"
+    )
+    assert undefined(text) == {"C", "g", "E"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_block_of_python_stands_alone(path: str) -> None:
+    """A reader copies one of them: what it uses it imports, but for what is the reader's own."""
+    found = {
+        each.heading: undefined(each.text) - READERS_OWN
+        for each in Document(path).blocks()
+        if each.language == "python"
+    }
+    assert {heading: names for heading, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_import_what_is_public(path: Path) -> None:
+    """Readers copy them, too; `demo.py` is the project's own, and shows more than an application needs."""
+    modules = {str(node.module) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+    ours = {module for module in modules if module.startswith("sprockets_amqp")}
+    public = {"", ".testing", ".web", ".telemetry.prometheus", ".telemetry.opentelemetry"}
+    assert path.name == "demo.py" or ours <= {f"sprockets_amqp{each}" for each in public}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -92,11 +92,25 @@ def test_any_number_is_published_within_the_limits(amqp_broker: Broker) -> None:
                     most = max(most, client.waiting + client.unconfirmed)
                     yield str(number).encode()
 
-            await publish_all(client, bodies())
+            assert await publish_all(client, bodies()) == []
 
     amqp_broker.run(publish())
     assert [int(message.body) for message in amqp_broker.messages("events")] == [*range(5000)]
-    assert most == 999
+    assert most == 1000
+
+
+def test_one_that_fails_is_told_and_harms_no_other(amqp_broker: Broker) -> None:
+    """Nothing is abandoned: each of the others is confirmed, and no future is left for asyncio to complain about."""
+    publish_all = program("Limits and back-pressure")["publish_all"]
+
+    async def publish() -> Any:
+        async with Client("amqp://localhost") as client:
+            await client.wait_for(amqp.State.READY)
+            amqp_broker.nack_next(3)
+            return await publish_all(client, (b"event" for _ in range(2500)))
+
+    assert [type(error) for error in amqp_broker.run(publish())] == [amqp.MessageNacked] * 3
+    assert [message.confirmed for message in amqp_broker.messages("events")].count(True) == 2497
 
 
 def test_failures_are_counted_after_a_flush(amqp_broker: Broker) -> None:

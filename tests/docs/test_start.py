@@ -126,7 +126,7 @@ async def test_the_page_from_its_first_command_to_its_last(node: Node, package: 
 
 def steps(checked: str) -> list[list[str]]:
     """What was checked, and whether it worked."""
-    return [line.split()[:2] for line in checked.splitlines()[1:]]
+    return [line.split()[:2] for line in checked.splitlines()[2:]]
 
 
 def facts(answer: str) -> tuple[str, bool, set[str], str]:
