@@ -339,7 +339,8 @@ class Client(Bound):
         With an outbox it ends with `STORED` where it would otherwise end with NotReadyError or OutcomeUnknown: the
         message is on disk, and is sent when RabbitMQ accepts messages again.
 
-        Messages are sent in the order of the calls. While the client is not ready, the message waits up to ``timeout``
+        Messages to one exchange, and with one `user_id`, leave in the order of the calls; between exchanges there is no
+        order. While the client is not ready, the message waits up to ``timeout``
         seconds (by default the client's ``timeout``; 0: not at all). When it is ready and an exchange is used for the
         first time, the message waits up to 5 seconds for RabbitMQ to accept the exchange. ``properties`` are AMQP's, by
         name; app_id, message_id and timestamp are filled in if missing.

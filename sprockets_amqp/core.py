@@ -65,9 +65,9 @@ class Core:
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent process: nothing here acts any more."""
         self.lifecycle.call_all_off()
+        has_parted = part_from_parent(self.loop)
         self.lifecycle.outbox.abandon()
-        self.link.abandon()
-        part_from_parent(self.loop)
+        self.link.abandon(self.loop if has_parted else None)
 
     def _note_run(self) -> None:
         self.ran = True

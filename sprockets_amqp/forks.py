@@ -27,18 +27,30 @@ def after_fork(callback: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=callback)
 
 
-def close_copy(sock: socket.socket) -> None:
-    """Close this process's descriptor of a socket, TLS or not; nothing is sent, and the parent's stays open."""
+def close_copy(sock: socket.socket, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Close this process's descriptor of a socket, TLS or not; nothing is sent, and the parent's stays open.
+
+    A loop that has parted from the parent's forgets the descriptor first: its number will be another file's.
+    """
     descriptor = sock.detach()
-    if descriptor >= 0:
-        os.close(descriptor)
-
-
-def part_from_parent(loop: Any) -> None:
-    """Give an inherited loop a selector of this process's own that watches what the parent's watches."""
-    inherited = getattr(loop, "_selector", None)
-    if inherited is None or any(process == os.getpid() and loop is parted for process, parted in _parted):
+    if descriptor < 0:
         return
+    if loop is not None and not loop.is_closed():
+        loop.remove_reader(descriptor)
+        loop.remove_writer(descriptor)
+    os.close(descriptor)
+
+
+def part_from_parent(loop: Any) -> bool:
+    """Give an inherited loop a selector of its own that watches what the parent's watches; return whether it has one.
+
+    Until then nothing may be closed, or the new selector could get the number of a descriptor that it is to watch.
+    """
+    inherited = getattr(loop, "_selector", None)
+    if inherited is None:
+        return False
+    if any(process == os.getpid() and loop is parted for process, parted in _parted):
+        return True
     # Kept, because asyncio warns about a loop that is dropped without being closed.
     _parted.append((os.getpid(), loop))
     own = selectors.DefaultSelector()
@@ -50,6 +62,7 @@ def part_from_parent(loop: Any) -> None:
     loop._selector = own  # noqa: SLF001 - see above
     loop._close_self_pipe()  # noqa: SLF001
     loop._make_self_pipe()  # noqa: SLF001
+    return True
 
 
 def forget_current_loop() -> None:

@@ -5,6 +5,7 @@ What `setup` declares goes over a channel of its own, in `topology.py`.
 pika's events are passed on to `Events`, in pika's terms; those of a connection or channel that was dropped are ignored.
 """
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable
@@ -308,10 +309,10 @@ class Link:
             connection.abort()
         return self.drop_channel()
 
-    def abandon(self) -> None:
+    def abandon(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """In a forked child, close its descriptors: the connection is the parent's."""
         if self.connection is not None:
-            self.connection.abandon()
+            self.connection.abandon(loop)
 
     # pika's events, in the order of a connection's life
 

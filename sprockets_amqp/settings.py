@@ -202,7 +202,7 @@ class Settings:
     default_app_id: str | None = _setting(None, "APP_ID", _text)
     #: A folder for messages that cannot be sent: a publish ends with `STORED` once its message is on disk there.
     outbox: str | None = _setting(None, "OUTBOX", _folder)
-    #: The most octets that all stored messages may take.
+    #: The most octets of all stored messages; their files may take up to twice as much.
     outbox_limit: int = _setting(1024**3, "OUTBOX_LIMIT", _count)
     #: A PEM file with the certificates of trusted authorities; all PEM files are read at each attempt to connect.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)

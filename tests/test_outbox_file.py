@@ -316,6 +316,19 @@ def test_the_folder_may_come_from_the_environment(
     assert "there is no outbox in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [100, 2048, 4000, 30_000])
+def test_the_files_take_at_most_twice_what_the_messages_do(tmp_path: Path, size: int) -> None:
+    """As the documentation says, with the log."""
+    counted = 0
+    with closing(OutboxFile.take(tmp_path / "amqp.1.outbox")) as file:
+        for start in range(0, 8 * 1024**2 // (size + 200), 100):
+            rows = [row(number, bytes(size)).summed() for number in range(start + 1, start + 101)]
+            file.write(rows)
+            counted += sum(each.size for each in rows)
+            taken = sum(path.stat().st_size for path in tmp_path.iterdir())
+        assert taken < 2 * counted + 5 * 1024**2
+
+
 def test_a_look_leaves_nothing_that_keeps_a_client_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Such as a lock that belongs to root, who looked."""
     filled(tmp_path, 1)

@@ -185,15 +185,18 @@ class Connection(TornadoConnection):
             # pika's layers refuse if one of them is already closing.
             named(LOGGER, self.client_name).debug("aborting %s: %r", self, error)
 
-    def abandon(self) -> None:
-        """In a forked child, close its descriptors; nothing is sent, and the parent's connection goes on."""
+    def abandon(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """In a forked child, close its descriptors; nothing is sent, and the parent's connection goes on.
+
+        ``loop`` is the inherited loop, if it has a selector of the child's own: it forgets them.
+        """
         self._on_confirm = None
         self._pieces, self._size = [], 0
         transport, self._transport = self._transport, None
         sockets = [*self._services.sockets, getattr(transport, "_sock", None)]
         for each in sockets:
             if isinstance(each, socket.socket):
-                close_copy(each)
+                close_copy(each, loop)
 
     async def wait_closed(self) -> None:
         """Return when pika has let go of the socket."""

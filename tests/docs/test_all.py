@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from sprockets_amqp import Client
 from tests.support.documents import Document
 from tools.documents import ROOT, documents, generated
 
@@ -87,6 +88,16 @@ def test_examples_import_what_is_public(path: Path) -> None:
     ours = {module for module in modules if module.startswith("sprockets_amqp")}
     public = {"", ".testing", ".web", ".telemetry.prometheus", ".telemetry.opentelemetry"}
     assert path.name == "demo.py" or ours <= {f"sprockets_amqp{each}" for each in public}
+
+
+def test_what_is_said_of_order_is_the_same_everywhere() -> None:
+    """On each page that speaks of it, and where publish() is documented."""
+    said = "one `user_id`, leave in the order of the calls; between exchanges there is no order"
+    texts = [Document(f"docs/{page}.md").text for page in ("publishing", "outbox", "reliability")]
+    texts.append(str(Client.publish.__doc__))
+    assert [said in " ".join(text.split()) for text in texts] == [True] * 4
+    pages = {path: " ".join(Document(path).text.split()) for path in PATHS if path.startswith("docs/")}
+    assert len([path for path, text in pages.items() if "order of the calls" in text]) == 3
 
 
 @pytest.mark.parametrize("path", PATHS)
