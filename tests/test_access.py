@@ -287,7 +287,7 @@ def test_a_lost_connection_ends_the_renewal(broker: Broker, state: Renewal) -> N
     assert (client.ready, renewal.state) == (True, Renewal.VALID)
 
 
-@pytest.mark.parametrize("substate", LOGGED_IN)
+@pytest.mark.parametrize("substate", sorted(LOGGED_IN, key=str))
 def test_credentials_are_renewed_for_as_long_as_the_connection_is_open(broker: Broker, substate: Substate) -> None:
     """Also while nothing can be published."""
     setup = never if substate is Connecting.SETTING_UP else None

@@ -1,9 +1,13 @@
 """Which exchanges RabbitMQ takes messages for, asked on a channel of its own; against a broker in memory."""
 
+from typing import Any, cast
+
 import pytest
 from pika import spec
 
 from sprockets_amqp import ExchangeRefused
+from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.testing.peer import Published, Refusal
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -197,3 +201,63 @@ def test_a_publish_on_a_closing_connection_waits(broker: Broker) -> None:
     broker.clock.advance(2)
     broker.open().peer.confirm_all()
     assert outcome(future) is None
+
+
+def test_a_check_has_the_user_id_of_its_message(broker: Broker) -> None:
+    """RabbitMQ refuses that of another user: with the check, and not with the message."""
+    client = broker.ready()
+    seen: list[object] = []
+    judge, patched = broker.judge, cast("Any", broker)
+
+    def note(message: Published) -> Refusal | None:
+        seen.append((message.exchange, message.properties.user_id, message.properties.message_id is not None))
+        return judge(message)
+
+    patched.judge = note
+    client.publish("events", "q", b"", {"user_id": "guest"})
+    client.publish("events", "q", b"")
+    for _ in range(3):
+        broker.open().peer.confirm_all()
+    assert [each for each in seen if each == ("events", "guest", False)] == [("events", "guest", False)]
+    assert sorted(map(str, seen)) == sorted(
+        map(str, [("events", who, is_message) for who in ("guest", None) for is_message in (False, True)])
+    )
+
+
+def test_a_check_that_was_never_sent_costs_nothing(broker: Broker) -> None:
+    """The connection is closed while its channel is being opened: the exchange is checked on the next one."""
+    client = broker.ready()
+    bad = client.publish("missing", "q", b"")
+    broker.open()
+    assert outcome(bad) is ExchangeRefused
+    good = client.publish("events", "q", b"", timeout=60)
+    broker.clock.turn()
+    broker.peer.outbox.clear()
+    broker.peer.close_connection(541, "INTERNAL_ERROR")
+    broker.peer.deliver()
+    broker.clock.advance(2)
+    for _ in range(3):
+        broker.open().peer.confirm_all()
+    assert outcome(good) is None
+
+
+def test_no_second_channel_is_opened_for_a_check_that_has_one(broker: Broker) -> None:
+    """A check waits for the channel of an earlier one to close, is given up at that moment, and another follows."""
+    client = broker.ready()
+    link = client._core.link
+    answers: list[object] = []
+    first, second, third = (
+        Message(broker.clock.loop.create_future(), exchange, "q", b"", None, None, {}) for exchange in ("a", "b", "c")
+    )
+    link.ask(first, answers.append)
+    broker.clock.turn()
+    broker.peer.deliver()
+    link.drop_question()
+    link.ask(second, answers.append)
+    while link._leaving is not None:
+        broker.clock.turn()
+        broker.peer.deliver()
+    link.drop_question()
+    link.ask(third, answers.append)
+    broker.open()
+    assert (answers, len(broker.peer.open_channels)) == ([None], 2)

@@ -107,10 +107,13 @@ async def test_what_cannot_publish_is_no_client(client: object, caplog: pytest.L
         (uuid.UUID(int=1), None, {"correlation_id": str(uuid.UUID(int=1))}),
         ("", {"type": "posted"}, {"type": "posted"}),
         (None, None, None),
+        # What is no mapping is left as it is, for publish() to refuse.
+        ("the-request", ["type"], ["type"]),
+        ("the-request", 5, 5),
     ],
 )
 async def test_the_correlation_id_is_the_handlers_unless_one_is_given(
-    of_handler: object, given: dict[str, Any] | None, sent: dict[str, Any] | None
+    of_handler: object, given: Any, sent: Any
 ) -> None:
     """An empty one is none, and the caller's dict stays as it was."""
 

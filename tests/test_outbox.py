@@ -1381,3 +1381,41 @@ def test_the_log_tells_that_the_limit_is_no_longer_reached(
         "all 2 stored messages were delivered, after N s",
         "messages can be stored again",
     ]
+
+
+# What can no longer be stored
+
+
+def test_what_waits_and_can_no_longer_be_stored_is_refused_with_the_reason(broker: Broker) -> None:
+    """One is stored when its time is over, and with it what waits; the limit is reached in the middle of that."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=60, outbox_limit=1200)
+        broker.clock.turn()
+        bodies = [client.publish("", "q", bytes(300), timeout=1)]
+        bodies += [client.publish("", "q", bytes(300), timeout=50) for _ in range(3)]
+        broker.clock.advance(1.1)
+        assert [each.done() for each in bodies] == [True] * 4
+        assert [each.result() for each in bodies[:2]] == [STORED] * 2
+        assert [outcome(each) for each in bodies[2:]] == [NotReadyError] * 2
+        assert all("(outbox_limit)" in str(each.exception()) for each in bodies[2:])
+        assert (client.waiting, client.counters.stored) == (0, 2)
+
+
+def test_what_is_being_written_counts_towards_the_limit(broker: Broker) -> None:
+    """Also after the messages on disk were counted, which leaves it out."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, outbox_limit=1000)
+        broker.clock.turn()
+        Disk.waiting = []
+        # A minute later the folder is looked through; meanwhile a message is published.
+        broker.clock.advance(61)
+        first = client.publish("", "q", bytes(400))
+        broker.clock.turn()
+        while Disk.waiting and not first.done():
+            Disk.waiting.pop(0)()
+            broker.clock.turn()
+            second = client.publish("", "q", bytes(400))
+            broker.clock.turn()
+            assert outcome(second) is NotReadyError
+        assert first.result() is STORED
+        Disk.waiting = None

@@ -319,7 +319,7 @@ def test_the_folder_may_come_from_the_environment(
 @pytest.mark.parametrize("size", [100, 2048, 4000, 30_000])
 def test_the_files_take_at_most_twice_what_the_messages_do(tmp_path: Path, size: int) -> None:
     """As the documentation says, with the log."""
-    counted = 0
+    counted = taken = 0
     with closing(OutboxFile.take(tmp_path / "amqp.1.outbox")) as file:
         for start in range(0, 8 * 1024**2 // (size + 200), 100):
             rows = [row(number, bytes(size)).summed() for number in range(start + 1, start + 101)]

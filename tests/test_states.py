@@ -216,10 +216,10 @@ def _defects_in_the_outage() -> Iterator[Defect]:
     for state in DOCUMENTED:
         if state in PUBLISH_OUTCOMES:
             yield Defect(f"{state} out or not", lifecycle, "OUT", OUT ^ {state})
-    for state in (*LOGGED_IN, Closed.RETRYING):
+    for state in (*sorted(LOGGED_IN, key=str), Closed.RETRYING):
         yield Defect(f"{state} logged in or not", lifecycle, "LOGGED_IN", LOGGED_IN ^ {state})
     for state, its_outage in _reachable():
-        for other in {"waits", "is refused"} - {PUBLISH_OUTCOMES[state][its_outage]}:
+        for other in sorted({"waits", "is refused"} - {PUBLISH_OUTCOMES[state][its_outage]}):
             cells = {**PUBLISH_OUTCOMES[state], its_outage: other}
             label = f"{state}, {its_outage}: {other}"
             yield Defect(label, lifecycle, "PUBLISH_OUTCOMES", {**PUBLISH_OUTCOMES, state: cells})

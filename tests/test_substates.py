@@ -326,3 +326,20 @@ def test_a_returned_message_that_is_sent_again_ends_as_the_second_time(broker: B
     broker.clock.advance(1)
     broker.open().peer.confirm_all()
     assert outcome(sent) is None
+
+
+def test_what_is_sent_again_is_counted(broker: Broker) -> None:
+    """Each time; what is sent for the first time is not."""
+    client = broker.ready(republish_unconfirmed=True)
+    for number in range(3):
+        client.publish("", "q", b"", {"message_id": str(number)})
+    broker.clock.turn()
+    for again in (3, 6):
+        broker.peer.lose()
+        broker.clock.advance(5)
+        broker.open()
+        assert (client.counters.republished, client.counters.published) == (again, again + 3)
+    broker.peer.confirm_all()
+    client.publish("", "q", b"")
+    broker.open().peer.confirm_all()
+    assert (client.counters.republished, client.counters.confirmed) == (6, 4)
