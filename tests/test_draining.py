@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -366,13 +367,14 @@ class Publishes(logging.Handler):
         self.futures: list[asyncio.Future[Any]] = []
         self._client = client
         self._options = options
+        self._exchange, self._key = "", "log"
         self._busy = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Publish the record, but none that this itself causes."""
-        if not self._busy:
+        """Publish the record, but none that this itself causes, nor one of another thread's."""
+        if not self._busy and record.thread == threading.main_thread().ident:
             self._busy = True
-            self.futures.append(self._client.publish("", "log", record.getMessage(), **self._options))
+            self.futures.append(self._client.publish(self._exchange, self._key, record.getMessage(), **self._options))
             self.futures[-1].add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self._busy = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import runpy
 import signal
 import socket
@@ -25,6 +26,7 @@ from tests.support.memory import Broker
 from tests.support.proxy import Proxy
 from tests.support.waiting import LIMIT, until
 from tools import rabbitmq
+from tools.documents import ROOT
 from tools.rabbitmq import PORTS, Cluster, Host, Node, NodeFailed, free_port
 
 if TYPE_CHECKING:
@@ -378,3 +380,16 @@ def test_what_is_left_when_a_broker_in_memory_is_closed_reaches_for_nothing_real
         if thread.name == "sprockets_amqp-getaddrinfo":
             thread.join()
     assert looked_up == []
+
+
+def test_each_worker_collects_the_same_tests_in_the_same_order() -> None:
+    """Whatever the seed of its hashes: parameters do not come from sets as they are."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "--collect-only", "-q", "tests"]
+    seeded = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
+    workers = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for environment in seeded
+    ]
+    first, second = ([line for line in worker.communicate()[0].splitlines() if "::" in line] for worker in workers)
+    assert len(first) > 2000
+    assert first == second
