@@ -76,6 +76,6 @@ class BoundedLog:
         if passes and held:
             self._logger.log(level, "%d more were not logged: %s", held, message, stacklevel=2)
         if passes:
-            self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=2)
+            self._logger.log(level, message, *args, exc_info=exc_info or None, stacklevel=2)
         elif held == 1:
             self._logger.log(level, "more of these in this second are not logged: %s", message, stacklevel=2)

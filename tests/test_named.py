@@ -160,6 +160,7 @@ def test_the_variables_of_the_default_client_are_its_own(amqp_broker: Broker, mo
 async def test_the_command_line_looks_at_one_by_its_name(broker: Node) -> None:
     """With its variables."""
     result = await run("check", "--name", "audit", AUDIT_URL=broker.url, AMQP_URL="amqp://127.0.0.1:1")
-    assert (result.status, result.out.splitlines()[0]) == (0, f"amqp://127.0.0.1:{broker.port}")
+    assert (result.status, result.out.splitlines()[0]) == (0, "client audit: the URL in AUDIT_URL")
+    assert result.out.splitlines()[1] == f"amqp://127.0.0.1:{broker.port}"
     result = await run("check", "--name", "No")
     assert result.status == 2 and "name must be" in result.err

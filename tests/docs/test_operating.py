@@ -145,7 +145,9 @@ def logging_calls() -> set[Call]:
 
 def _logging_call(function: ast.Attribute, arguments: list[ast.expr]) -> set[Call]:
     level, logger = function.attr, ast.unparse(function.value)
-    if not re.fullmatch(r"LOGGER|log(ger)?|(self\.)?_?log(ger)?|self\._ignored|named\(.*\)|_log\(.*\)", logger):
+    if not re.fullmatch(
+        r"LOGGER|log(ger)?|(self\.)?_?log(ger)?|self\._(ignored|bounded)|named\(.*\)|_log\(.*\)", logger
+    ):
         return set()
     if level == "log":
         level = ast.unparse(arguments.pop(0)).rpartition(".")[2]
