@@ -34,8 +34,8 @@ BATCH: Final = 1000
 STEPS: Final = 10_000
 CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-_TABLE: Final = """
-CREATE TABLE IF NOT EXISTS messages (
+_TABLE: Final = """\
+CREATE TABLE messages (
     number INTEGER PRIMARY KEY, stored_at REAL NOT NULL, message_id TEXT NOT NULL, exchange TEXT NOT NULL,
     routing_key TEXT NOT NULL, user_id TEXT, copies TEXT NOT NULL, method BLOB NOT NULL, properties BLOB NOT NULL,
     body BLOB NOT NULL, checksum INTEGER NOT NULL, refusals INTEGER NOT NULL DEFAULT 0, set_aside TEXT
@@ -124,7 +124,7 @@ class OutboxFile:
             " count(set_aside) FROM messages",
             (OVERHEAD,),
         ).fetchone()
-        return Totals(to_send, int(size), oldest, aside)
+        return Totals(to_send, int(size), oldest if isinstance(oldest, float) else None, aside)
 
     def load(self, limit: int, size: int, without: Collection[int] = ()) -> list[Row]:
         """Return the first messages to be sent, up to ``limit`` of them and about ``size`` octets."""
@@ -140,13 +140,13 @@ class OutboxFile:
                 break
             if row.number not in without:
                 found.append(row)
-                size -= row.size
+                size -= row.size if row.intact else OVERHEAD
         return found
 
     def rows(self, where: str = "true", *values: object) -> Iterator[Row]:
         """Iterate over the messages that meet a condition, in order; conditions come only from this package."""
         statement = f"SELECT * FROM messages WHERE {where} ORDER BY number"  # noqa: S608 - see above
-        return map(Row._make, self._database.execute(statement, values))
+        return map(Row.read, self._database.execute(statement, values))
 
     # Writing
 
@@ -282,6 +282,8 @@ def _connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     address = f"{path.absolute().as_uri()}?mode=rw"
     database = sqlite3.connect(address, uri=True, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
+    # Of what a disk has changed, some cannot be decoded.
+    database.text_factory = bytes
     try:
         _prepare(path, database)
     except BaseException:
@@ -294,15 +296,22 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
     execute = database.execute
     execute("PRAGMA synchronous=FULL")
     found, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    is_new = (found, version) == (0, 0) and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if not is_new and (found != APPLICATION_ID or version > VERSION):
-        what = f"of a later version ({version})" if found == APPLICATION_ID else "not an outbox"
-        raise ValueError(f"{path} is {what}: move it elsewhere, or upgrade sprockets_amqp")
-    execute("PRAGMA journal_mode=WAL")
-    if is_new:
+    schema = [
+        bytes(text or b"").decode(errors="replace") for (text,) in execute("SELECT sql FROM sqlite_master LIMIT 2")
+    ]
+    if not schema and (found, version) in {(0, 0), (APPLICATION_ID, VERSION)}:
+        execute("PRAGMA journal_mode=WAL")
         execute(f"PRAGMA application_id={APPLICATION_ID}")
         execute(f"PRAGMA user_version={VERSION}")
-    execute(_TABLE)
+        execute(_TABLE)
+    elif found != APPLICATION_ID or version > VERSION:
+        what = f"of a later version ({version})" if found == APPLICATION_ID else "not an outbox"
+        raise ValueError(f"{path} is {what}: move it elsewhere, or upgrade sprockets_amqp")
+    elif schema != [_TABLE]:
+        # A view in its place could run for ever, and a trigger do anything.
+        raise ValueError(f"{path} is not an outbox: it has other tables, views or triggers; move it elsewhere")
+    else:
+        execute("PRAGMA journal_mode=WAL")
 
 
 # A damaged file
@@ -315,7 +324,7 @@ def salvage(path: Path, error: BaseException) -> None:
     kept = 0
     file = OutboxFile(fresh)
     try:
-        readable = _readable(path)
+        readable = (row for row in _readable(path) if row.intact)
         while rows := list(itertools.islice(readable, BATCH)):
             file.write(rows)
             kept += len(rows)
@@ -337,6 +346,7 @@ def _damaged(path: Path, number: int) -> Path:
 def _readable(path: Path) -> Iterator[Row]:
     """Iterate over what can be read: from the start, skipping what cannot, and from the end."""
     database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None)
+    database.text_factory = bytes
     try:
         # A truncated file is read as far as it goes (https://www.sqlite.org/pragma.html#pragma_writable_schema).
         with contextlib.suppress(sqlite3.DatabaseError):
@@ -346,13 +356,13 @@ def _readable(path: Path) -> Iterator[Row]:
             try:
                 for found in database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number", (number,)):
                     number, failures = found[0], 0
-                    yield Row._make(found)
+                    yield Row.read(found)
                 break
             except sqlite3.DatabaseError:
                 number, failures = max(number, 0) + 1, failures + 1
         with contextlib.suppress(sqlite3.DatabaseError):
             yield from map(
-                Row._make,
+                Row.read,
                 database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number DESC", (number,)),
             )
     finally:

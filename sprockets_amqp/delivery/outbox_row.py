@@ -6,9 +6,10 @@ It does not need SQLite, which is loaded only for a client with an outbox.
 import asyncio
 import dataclasses
 import json
+import struct
 import time
 import zlib
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .message import Message
 
@@ -55,22 +56,53 @@ class Row(NamedTuple):
         """The octets that count towards the limit."""
         return len(self.body) + len(self.properties) + OVERHEAD
 
+    @classmethod
+    def read(cls, found: tuple[Any, ...]) -> "Row":
+        """Make a row of what SQLite has found: its texts are octets here, of which a disk may have changed some."""
+        return cls._make([_decoded(value) if index in _TEXTS else value for index, value in enumerate(found)])
+
     @property
     def intact(self) -> bool:
         """Whether it is what was stored: SQLite does not notice every octet that a disk changes."""
         try:
-            return self.checksum == checksum(self)
-        except (TypeError, AttributeError):
+            is_whole = self.checksum in {checksum(self, self.number), old_checksum(self)}
+        except (TypeError, AttributeError, ValueError, struct.error):
             return False
+        return is_whole and isinstance(self.refusals, int)
 
     def summed(self, shift: int = 0) -> "Row":
         """Return the row with its checksum, and its number shifted."""
         # Row._replace() takes three times as long, and this is done for each message.
-        return Row(self[0] + shift, *self[1:10], checksum(self), *self[11:])
+        return Row(self[0] + shift, *self[1:10], checksum(self, self[0] + shift), *self[11:])
 
 
-def checksum(row: Row) -> int:
-    """Compute the checksum of everything that is sent."""
+#: The columns that are text.
+_TEXTS: Final = frozenset(
+    Row._fields.index(name) for name in ("message_id", "exchange", "routing_key", "user_id", "copies", "set_aside")
+)
+
+
+def _decoded(value: object) -> object:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        # It is no longer what was stored.
+        return value
+
+
+_pack_place: Final = struct.Struct(">qd?").pack
+
+
+def checksum(row: Row, number: int) -> int:
+    """Compute the checksum of a row with this number: of all columns but those that change while it is stored."""
+    place = _pack_place(number, row.stored_at, row.user_id is None)
+    return zlib.crc32(place, old_checksum(row))
+
+
+def old_checksum(row: Row) -> int:
+    """Compute the checksum of version 1.1, of everything that is sent."""
     words = "\0".join((row.message_id, row.exchange, row.routing_key, row.user_id or "", row.copies))
     return zlib.crc32(b"".join((words.encode(errors="surrogatepass"), row.method, row.properties, row.body)))
 
