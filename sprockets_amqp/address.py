@@ -52,7 +52,7 @@ class Address:
         self.attempts: Attempts[Node] = Attempts([], settings.reconnect_delay, settings.max_reconnect_delay)
         self._settings = settings
         self._loop = loop
-        self._asking: asyncio.Task[object] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self.lifetime = math.inf
         #: When the credentials expire, in the loop's time.
         self._valid_until = math.inf
@@ -141,9 +141,10 @@ class Address:
 
         With ``for_connection`` the answer is for the open connection, and does not change which node is next.
         """
+        answers: list[object] = []
         # An eager task factory would call the function within a transition.
-        self._asking = task = asyncio.Task(self._call(), loop=self._loop)
-        task.add_done_callback(lambda _task: self._on_done(task, tell, for_connection))
+        self._asking = task = asyncio.Task(self._call(answers), loop=self._loop)
+        task.add_done_callback(lambda _task: self._on_done(task, answers, tell, for_connection))
 
     def stop_asking(self) -> None:
         """Cancel the call, if it has not returned yet."""
@@ -151,27 +152,34 @@ class Address:
         if task is not None:
             task.cancel()
 
-    async def _call(self) -> object:
+    async def _call(self, answers: list[object]) -> None:
+        """Append what the function returns or raises: asyncio logs results and errors of tasks, secrets included."""
         function = self._settings.url
         assert not isinstance(function, str)
-        answer = function()
-        return await answer if inspect.isawaitable(answer) else answer
+        try:
+            answer = function()
+            answers.append(await answer if inspect.isawaitable(answer) else answer)
+        except Exception as error:
+            answers.append(error)
 
-    def _on_done(self, task: "asyncio.Task[object]", tell: Tell, for_connection: bool) -> None:
-        # Always fetch what the function raised, or asyncio would log it, secrets included.
+    def _on_done(self, task: "asyncio.Task[None]", answers: list[object], tell: Tell, for_connection: bool) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if task is not self._asking:
             return
         self._asking = None
-        problem = self._problem(error) if error is not None else self._take_answer(task.result(), for_connection)
+        [answer] = [error] if error is not None else answers
+        if isinstance(answer, BaseException):
+            problem = self._problem(answer)
+        else:
+            problem = self._take_answer(answer, for_connection)
         tell(AMQPException().saying(f"{self.function} {problem}") if problem else None)
 
     def _problem(self, error: BaseException) -> str:
-        """Say what the function raised, without passwords; its traceback could show more."""
-        try:
-            text = str(error)
-        except Exception:
-            text = ""
+        """Say what the function raised; its text only if it is this package's, which an application raises to show it.
+
+        Other exceptions may quote a secret that this client has never seen, and tracebacks even more.
+        """
+        text = str(error) if isinstance(error, AMQPException) else ""
         for password in sorted({each for answer in self._passwords for each in answer}, key=len, reverse=True):
             text = text.replace(password, "***")
         name, said = type(error).__name__, shown(" ".join(hide_password(text).split()))

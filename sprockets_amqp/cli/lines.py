@@ -18,6 +18,7 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
 )
+from sprockets_amqp.wire.transport import BODY_LIMIT
 
 from .command import plainly
 
@@ -173,7 +174,7 @@ async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
     """Yield the lines of a file or pipe, line ends included, while the loop goes on.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or a line is longer than any body that RabbitMQ accepts.
     """
     chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -197,6 +198,8 @@ async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line + b"\n"
+        if len(rest) > BODY_LIMIT:
+            raise OSError(f"a line is longer than {BODY_LIMIT} octets, which is more than RabbitMQ accepts")
         room.release()
     if rest:
         yield rest

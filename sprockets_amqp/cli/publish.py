@@ -94,6 +94,8 @@ def _header(text: str) -> tuple[str, object]:
     name, value = _pair(text)
     try:
         return name, json.loads(value)
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"{shown(name, 40)} has too many levels") from None
     except ValueError:
         return name, value
 

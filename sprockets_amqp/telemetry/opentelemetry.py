@@ -20,6 +20,8 @@ from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
 __all__ = ["trace_publishes"]
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
+#: Characters of a field of a context; a tracestate should not have more (https://www.w3.org/TR/trace-context/).
+FIELD_LIMIT: Final = 512
 #: The conventions' name for the exchange "" if there is no routing key either.
 DEFAULT_EXCHANGE: Final = "amq.default"
 
@@ -87,11 +89,16 @@ class _Observer:
 def _context_in(headers: dict[str, Any]) -> trace.SpanContext | None:
     """Return the context that the caller gave the message, or None."""
     fields = propagate.get_global_textmap().fields
-    carrier = {name: headers[name] for name in fields if isinstance(headers.get(name), str)}
+    carrier = {name: headers[name] for name in fields if _is_field(headers.get(name))}
     if not carrier:
         return None
     context = trace.get_current_span(propagate.extract(carrier, Context())).get_span_context()
     return context if context.is_valid else None
+
+
+def _is_field(value: object) -> bool:
+    """Return whether a header may be a field of a context: strangers write them, and parsers and logs trust them."""
+    return isinstance(value, str) and len(value) <= FIELD_LIMIT and value.isascii() and value.isprintable()
 
 
 def _attributes(publish: Publish, exchange: str) -> dict[str, str]:
