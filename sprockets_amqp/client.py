@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import functools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, Unpack
 
@@ -591,8 +593,8 @@ class Client(Bound):
     @staticmethod
     def on_back_pressure_detected(obj: object) -> None:
         """Called when too much is waiting for the socket: log it; ``obj`` is the connection."""
-        log = named(LOGGER, getattr(obj, "client_name", DEFAULT_NAME))
-        log.warning("messages are published faster than RabbitMQ or the network takes them: %r", obj)
+        log = _pressure_log(getattr(obj, "client_name", DEFAULT_NAME))
+        log.log(logging.WARNING, "messages are published faster than RabbitMQ or the network takes them: %r", obj)
 
     # The user's callbacks
 
@@ -629,3 +631,8 @@ class Client(Bound):
             known = self._lifecycle.states_for(name)
             sentence = f"{self.condition}; {name}() can be called only while it is {known}"
             raise ConnectionStateError(self.state_description).saying(sentence) from None
+
+
+@functools.cache
+def _pressure_log(name: str) -> BoundedLog:
+    return BoundedLog(named(LOGGER, name), time.monotonic)

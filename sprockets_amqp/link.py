@@ -20,7 +20,7 @@ from pika.spec import Basic
 from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
-from .bounded_log import named
+from .bounded_log import BoundedLog, named
 from .names import DEFAULT_NAME
 from .text import shown
 from .wire.pika_insides import send_flow_ok
@@ -138,6 +138,7 @@ class Link:
         tell_once()
         self._name = name
         self._log = named(LOGGER, name)
+        self._bounded = BoundedLog(self._log, io_loop.time)
         self.connection: Connection | None = None
         self.channel: Channel | None = None
         self.opened = 0
@@ -271,6 +272,11 @@ class Link:
         """The user that the connection logged in as; None without a connection."""
         return getattr(self.connection and self.connection.params.credentials, "username", None)
 
+    @property
+    def vhost(self) -> str:
+        """The virtual host of the connection; empty without one."""
+        return str(getattr(self.connection and self.connection.params, "virtual_host", ""))
+
     def renew_secret(self, secret: str, on_accepted: Callable[[], object]) -> None:
         """Send RabbitMQ a new password for the open connection; it closes the connection if it refuses the password.
 
@@ -393,7 +399,7 @@ class Link:
         # If the connection is lost, too, its own event follows and says more.
         if channel is self.channel and channel.connection.is_open:
             self.error = error
-            self._told_limit = told_limit(reply(error)[1], self._told_limit)
+            self._told_limit = told_limit(*reply(error), self._told_limit)
             self._events.on_channel_closed(channel, *reply(error))
 
     def _on_connection_closed(self, connection: Connection, error: BaseException) -> None:
@@ -410,7 +416,9 @@ class Link:
         except NoFreeChannels:
             if not self._stuck:
                 exchange = self._question.exchange
-                self._log.warning("RabbitMQ allows no second channel: exchange %r is used unchecked", exchange)
+                self._bounded.log(
+                    logging.WARNING, "RabbitMQ allows no second channel: exchange %r is used unchecked", exchange
+                )
                 self._answer(None)
         except AMQPError as error:
             # The connection is closing, and the question ends with it.

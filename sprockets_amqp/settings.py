@@ -192,6 +192,11 @@ class Settings:
     republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)
     #: The most messages that may be on the wire, unconfirmed.
     max_unconfirmed: int = _setting(1000, "MAX_UNCONFIRMED", _count)
+    #: The most octets of bodies that may be on the wire, unconfirmed; one message more may go out.
+    max_unconfirmed_size: int = _setting(64 * 1024**2, "MAX_UNCONFIRMED_SIZE", _count)
+    #: The most routes that a message may have in its headers CC and BCC, and their octets.
+    max_routes: int = _setting(100, "MAX_ROUTES", _count)
+    max_routes_size: int = _setting(4096, "MAX_ROUTES_SIZE", _count)
     #: The most messages that may wait in line.
     max_waiting: int = _setting(10000, "MAX_WAITING", _count)
     #: The most octets of bodies and properties that may wait in line.

@@ -139,13 +139,14 @@ def test_finding_goes_on_after_the_last_that_was_found() -> None:
         confirms.add(name)
     confirms.settle(3, multiple=False)
     found = []
-    while confirms.find(lambda name: name == "a"):
-        found.append(confirms._found)
-    assert found == [1, 4]
-    assert confirms.find(lambda name: name == "b") is None
+    while (next_one := next(confirms.find(lambda name: name == "a"), None)) is not None:
+        found.append(next_one)
+        confirms.found(next_one[0])
+    assert found == [(1, "a"), (4, "a")]
+    assert list(confirms.find(lambda name: name == "b")) == []
     confirms.clear()
     confirms.add("a")
-    assert confirms.find(lambda name: name == "a") == "a"
+    assert list(confirms.find(lambda name: name == "a")) == [(1, "a")]
 
 
 def test_finding_all_looks_at_each_once() -> None:
@@ -154,7 +155,9 @@ def test_finding_all_looks_at_each_once() -> None:
     entries = CountingDict(confirms.entries)
     confirms.entries = entries
     for number in range(1, 1001):
-        assert confirms.find(f"m{number}".__eq__) == f"m{number}"
+        tag, name = next(confirms.find(f"m{number}".__eq__))
+        assert name == f"m{number}"
+        confirms.found(tag)
     assert entries.touched <= 1000
 
 

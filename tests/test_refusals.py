@@ -1,12 +1,16 @@
 """What RabbitMQ alone can refuse is bounded in what it harms; against a broker in memory."""
 
 import asyncio
+from pathlib import Path
+from typing import Any, Final, cast
 
 import pytest
 from pika import spec
 
-from sprockets_amqp import Client, ExchangeRefused, InvalidMessage, OutcomeUnknown, State
+from sprockets_amqp import Client, ExchangeRefused, InvalidMessage, MessageReturned, OutcomeUnknown, State
 from sprockets_amqp.delivery import exchanges
+from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.testing.peer import Published, Refusal
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -151,19 +155,59 @@ def test_one_long_name_that_is_not_ascii_stands_for_all(broker: Broker) -> None:
     assert len(broker.peers) == 2
 
 
-def test_beside_messages_in_flight_a_question_is_asked_once_more(broker: Broker) -> None:
-    """Any of them may have been what the connection was lost over; the second time it is the question."""
+def test_beside_messages_in_flight_a_question_is_asked_again_alone(broker: Broker) -> None:
+    """Any of them may have been what the connection was lost over; the second time nothing else is in flight."""
     broker.costly = {"costly"}
     client = using(broker)
     bad = client.publish("costly", "q", b"", timeout=60)
-    for _ in range(2):
-        assert not bad.done()
-        flight = client.publish("", "q", b"")
-        broker.open()
-        assert settled(broker, flight) == [OutcomeUnknown]
-        broker.clock.advance(2)
-    assert settled(broker, bad) == [ExchangeRefused]
-    assert len(broker.peers) <= 3
+    flight = client.publish("", "q", b"")
+    broker.open()
+    assert settled(broker, flight) == [OutcomeUnknown]
+    waits = client.publish("", "q", b"", {"message_id": "waits"}, timeout=60)
+    broker.clock.advance(2)
+    broker.open()
+    assert (broker.sent["waits"], bad.done()) == (0, True)
+    broker.clock.advance(4)
+    assert settled(broker, bad, waits) == [ExchangeRefused, None]
+    assert len(broker.peers) == 3
+
+
+def test_a_check_that_happens_to_be_open_is_not_blamed(broker: Broker) -> None:
+    """Another message costs the connection, again and again: the exchange is checked first, alone, and accepted."""
+    client = using(broker)
+    for number in range(4):
+        broker.costly = {"poison"}
+        good = client.publish(f"good{number}", "q", b"", timeout=60)
+        broker.clock.turn()
+        client.publish("", "q", b"").add_done_callback(lambda ended: ended.exception())
+        broker.clock.turn()
+        broker.peer.say(0, spec.Connection.Close(541, "INTERNAL_ERROR", 0, 0))
+        broker.peer.outbox.insert(0, broker.peer.outbox.pop())
+        broker.peer.deliver()
+        assert not good.done()
+        broker.clock.advance(4)
+        assert settled(broker, good) == [None]
+    assert client.ready
+
+
+def test_a_suspect_that_is_not_answered_about_holds_nobody_up(broker: Broker) -> None:
+    """After the limit of a check it is no suspect any more, and the others go out."""
+    broker.costly = {"costly"}
+    client = using(broker)
+    slow = client.publish("costly", "q", b"", timeout=60)
+    slow.add_done_callback(lambda ended: ended.exception())
+    flight = client.publish("", "q", b"")
+    broker.open()
+    assert settled(broker, flight) == [OutcomeUnknown]
+    broker.costly.clear()
+    broker.unanswered.add("costly")
+    broker.clock.advance(2)
+    waits = client.publish("", "q", b"", timeout=60)
+    broker.open()
+    assert not waits.done()
+    broker.clock.advance(5.1)
+    assert settled(broker, waits) == [None]
+    assert not slow.done()
 
 
 def test_a_costly_question_is_asked_again_in_the_end(broker: Broker) -> None:
@@ -189,22 +233,56 @@ def test_a_question_that_was_not_yet_asked_cost_nothing(broker: Broker) -> None:
 
 
 def test_a_message_alone_that_cost_the_connection_is_not_sent_again(broker: Broker) -> None:
-    """With republish_unconfirmed it is sent twice, the second time alone, and ends with its outcome unknown."""
+    """With republish_unconfirmed it ends with its outcome unknown; one among others is sent once more, alone."""
     client = broker.ready(republish_unconfirmed=True, timeout=60)
     assert settled(broker, client.publish("events", "q", b"")) == [None]
     broker.costly = {"events"}
     bad = client.publish("events", "q", b"", {"message_id": "bad"})
     broker.open()
+    assert settled(broker, bad) == [OutcomeUnknown]
+    assert (broker.sent["bad"], "541" in str(bad.exception())) == (1, True)
+    broker.clock.advance(2)
     broker.costly.clear()
+    assert settled(broker, client.publish("events", "q", b"")) == [None]
+    broker.costly = {"events"}
+    good, bad = client.publish("", "q", b""), client.publish("events", "q", b"", {"message_id": "bad again"})
+    for _ in range(4):
+        broker.open()
+        broker.clock.advance(2)
+        broker.costly.clear() if broker.sent["bad again"] == 2 else None
+        broker.every(lambda peer: peer.confirm_all())
+    assert settled(broker, good, bad) == [None, OutcomeUnknown]
+    assert broker.sent["bad again"] <= 2
+
+
+@pytest.mark.parametrize("code", [320, 530])
+def test_a_connection_that_is_closed_for_another_reason_gives_no_message_up(broker: Broker, code: int) -> None:
+    """An operator's request, or a limit: the message that was alone in flight is sent again."""
+    client = broker.ready(republish_unconfirmed=True, timeout=60)
+    sent = client.publish("", "q", b"")
+    broker.clock.turn()
+    broker.peer.close_connection(code, "bye")
+    broker.peer.deliver()
     broker.clock.advance(2)
+    assert settled(broker, sent) == [None]
+
+
+def test_a_stored_message_alone_that_cost_the_connection_is_set_aside(broker: Broker, tmp_path: Path) -> None:
+    """With RabbitMQ's text; the next stored ones are delivered."""
+    client = broker.client(outbox=tmp_path, timeout=0, max_unconfirmed=1)
+    broker.clock.turn()
+    for exchange in ("events", "", ""):
+        client.publish(exchange, "q", b"").add_done_callback(lambda ended: ended.exception())
+    broker.clock.advance(1)
+    assert client.counters.stored == 3
     broker.open()
-    assert broker.sent["bad"] == 2
-    good = client.publish("", "q", b"")
-    broker.peer.say(0, spec.Connection.Close(541, "INTERNAL_ERROR", 0, 0))
-    broker.open()
-    broker.clock.advance(2)
-    assert settled(broker, bad, good) == [OutcomeUnknown, None]
-    assert broker.sent["bad"] == 2
+    broker.peer.close_connection(541, "INTERNAL_ERROR")
+    broker.peer.deliver()
+    for _ in range(8):
+        broker.clock.advance(1)
+        broker.open()
+        broker.every(lambda peer: peer.confirm_all())
+    assert (client.counters.set_aside, client.counters.stored) == (1, 0)
 
 
 def test_what_is_remembered_is_bounded(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +291,256 @@ def test_what_is_remembered_is_bounded(broker: Broker, monkeypatch: pytest.Monke
     client = using(broker, "one", "two", "three")
     assert not waits(broker, client, "three", "q")
     assert waits(broker, client, "one", "q")
+
+
+# What a stranger's text decides, and what not
+
+
+def refuses(broker: Broker, *denied: tuple[str, str]) -> None:
+    """Have RabbitMQ refuse topics, each an exchange and a routing key, as RabbitMQ words it."""
+    patched, judge = cast("Any", broker), broker.judge
+
+    def judge_topics(message: Published) -> Refusal | None:
+        if (message.exchange, message.routing_key) in denied:
+            quoted = f"topic '{message.routing_key}' in exchange '{message.exchange}' in vhost '/'"
+            return Refusal(403, f"ACCESS_REFUSED - access to {quoted} refused for user 'guest'"[:255])
+        return judge(message)
+
+    patched.judge = judge_topics
+
+
+HOSTILE_LIMIT: Final = "PRECONDITION_FAILED - message size 1 is larger than max size 1"
+
+
+@pytest.mark.parametrize("words", ["message size 1 is larger than max size 1", HOSTILE_LIMIT])
+@pytest.mark.parametrize("code", [403, 404, 406])
+def test_no_text_of_a_stranger_sets_the_limit_of_bodies(broker: Broker, words: str, code: int) -> None:
+    """Quoted in a refusal, as a routing key or the name of an exchange."""
+    client = using(broker)
+    broker.peer.close_channel(code=code, text=f"SOMETHING - access to topic '{words}' in exchange 'events' refused")
+    broker.open()
+    assert settled(broker, client.publish("", "q", b"xx")) == [None]
+    broker.peer.close_channel(code=403 if code == 406 else code, text=words)
+    broker.open()
+    assert settled(broker, client.publish("", "q", b"xx")) == [None]
+
+
+def test_a_refused_topic_refuses_that_topic_alone(broker: Broker) -> None:
+    """It is first in line while the client is not ready: the messages behind it, to other topics, are confirmed."""
+    refuses(broker, ("events", "denied"))
+    client = broker.client(timeout=60)
+    broker.clock.turn()
+    bad = [client.publish("events", "denied", b"")]
+    good = [client.publish("events", f"key{number}", b"") for number in range(20)]
+    bad.append(client.publish("events", "denied", b""))
+    for _ in range(6):
+        broker.open().peer.confirm_all()
+    assert settled(broker, *good) == [None] * 20
+    assert settled(broker, *bad) == [ExchangeRefused] * 2
+    assert closes(client) == 0
+
+
+def test_a_refused_topic_sets_no_other_stored_message_aside(broker: Broker, tmp_path: Path) -> None:
+    """With an outbox, the one is set aside, and the others are delivered."""
+    refuses(broker, ("events", "denied"))
+    client = broker.client(outbox=tmp_path, timeout=0)
+    broker.clock.turn()
+    for key in ("denied", *(f"key{number}" for number in range(10))):
+        client.publish("events", key, b"")
+    broker.clock.advance(1)
+    for _ in range(10):
+        broker.open()
+        broker.every(lambda peer: peer.confirm_all())
+    assert (client.counters.set_aside, client.counters.stored, len(broker.messages)) == (1, 0, 10)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "x' in exchange 'other' in vhost '/' refused for user 'guest",
+        "q' in exchange 'other' in vhost '/' refused for user 'guest'",
+        "'other'",
+        "x" * 200,
+        "x" * 250,
+    ],
+)
+def test_a_refused_key_that_quotes_another_exchange_has_that_exchange_left_alone(broker: Broker, key: str) -> None:
+    """RabbitMQ's text is compared as a whole with the messages that were in flight."""
+    refuses(broker, ("events", key))
+    client = using(broker, "events", "other")
+    bad, good = client.publish("events", key, b""), client.publish("other", "q", b"")
+    broker.open()
+    assert settled(broker, bad, good) == [OutcomeUnknown] * 2
+    assert settled(broker, client.publish("other", "first", b"")) == [None]
+    assert not waits(broker, client, "other", "second")
+    assert waits(broker, client, "events", "third")
+
+
+def test_judging_topics_lapses(broker: Broker) -> None:
+    """After five minutes the exchange is used as any other, until RabbitMQ refuses a topic of it again."""
+    refuses(broker, ("events", "denied"))
+    client = using(broker, "events")
+    assert settled(broker, client.publish("events", "denied", b"")) == [OutcomeUnknown]
+    assert [waits(broker, client, "events", key) for key in ("a", "b", "a")] == [True, True, False]
+    broker.clock.advance(300)
+    assert [waits(broker, client, "events", key) for key in ("c", "d", "e")] == [True, False, False]
+    assert settled(broker, client.publish("events", "denied", b"")) == [OutcomeUnknown]
+    assert [waits(broker, client, "events", key) for key in ("f", "g")] == [True, True]
+
+
+LONG_NAME: Final = "é" * 110
+
+
+def test_a_long_name_stands_for_no_exchange_of_another_name(broker: Broker) -> None:
+    """After one publish to such an exchange, a long routing key or user refuses nobody at an exchange that exists."""
+    broker.costly = {LONG_NAME}
+    client = using(broker)
+    assert settled(broker, client.publish(LONG_NAME, "q", b"")) == [ExchangeRefused]
+    broker.clock.advance(2)
+    first = client.publish("events", LONG_NAME, b"", timeout=60)
+    behind = [client.publish("events", "q", b"", timeout=60) for _ in range(10)]
+    assert settled(broker, first, *behind) == [None] * 11
+    # All other exchanges with such names are taken for the same.
+    peers = len(broker.peers)
+    assert settled(broker, client.publish("ä" * 110, "q", b"")) == [ExchangeRefused]
+    assert len(broker.peers) == peers
+
+
+# What is limited
+
+
+@pytest.mark.parametrize(
+    ("routes", "problem"),
+    [
+        ({"CC": ["a"] * 100}, None),
+        ({"CC": ["a"] * 60, "BCC": ["b"] * 41}, "101 routes in CC and BCC, more than 100 (max_routes)"),
+        ({"CC": ["x" * 200] * 21}, "4200 octets of routes in CC and BCC, more than 4096 (max_routes_size)"),
+        ({"BCC": ["é" * 100] * 21}, "4200 octets of routes"),
+    ],
+)
+def test_a_message_has_a_limited_number_of_routes(broker: Broker, routes: dict[str, Any], problem: str | None) -> None:
+    """RabbitMQ looks up each of them; the settings allow more, or fewer."""
+    client = broker.ready()
+    future = client.publish("", "q", b"", {"headers": routes})
+    if problem is None:
+        assert settled(broker, future) == [None]
+    else:
+        assert (outcome(future), problem in str(future.exception())) == (InvalidMessage, True)
+        assert settled(
+            broker, broker.ready(max_routes=200, max_routes_size=10_000).publish("", "q", b"", {"headers": routes})
+        )
+
+
+def test_octets_on_the_wire_have_a_limit(broker: Broker) -> None:
+    """Besides the number of messages; one that is larger than the limit goes out all the same, alone."""
+    client = broker.ready(max_unconfirmed_size=1000)
+    futures = [client.publish("", "q", bytes(400)) for _ in range(6)]
+    broker.clock.turn()
+    assert (client.unconfirmed, client.waiting) == (3, 3)
+    broker.open().peer.confirm_all()
+    broker.clock.turn()
+    assert (client.unconfirmed, client.waiting) == (3, 0)
+    assert settled(broker, *futures) == [None] * 6
+    large = [client.publish("", "q", bytes(5000)) for _ in range(2)]
+    broker.clock.turn()
+    assert client.unconfirmed == 1
+    assert settled(broker, *large) == [None] * 2
+    # A lost connection takes them off the wire.
+    lost = client.publish("", "q", bytes(5000))
+    broker.clock.turn()
+    broker.peer.lose()
+    assert outcome(lost) is OutcomeUnknown
+    broker.clock.advance(2)
+    assert settled(broker, client.publish("", "q", b"")) == [None]
+
+
+def test_what_was_accepted_before_is_checked_first_and_has_room_in_line(broker: Broker) -> None:
+    """A stranger publishes to exchanges that do not exist while the client is away."""
+    client = broker.ready(max_waiting=100, timeout=60)
+    assert settled(broker, client.publish("events", "q", b"")) == [None]
+    broker.missing |= {f"none{number}" for number in range(300)}
+    broker.peer.lose()
+    strangers = [client.publish(f"none{number}", "q", b"") for number in range(300)]
+    good = [client.publish("events", "q", b"", {"message_id": f"good{number}"}) for number in range(40)]
+    for each in strangers:
+        each.add_done_callback(lambda ended: ended.exception())
+    assert (client.waiting, any(each.done() for each in good)) == (90, False)
+    assert "exchanges that RabbitMQ has not accepted before" in str(strangers[-1].exception())
+    broker.clock.advance(2)
+    peer = broker.peer
+    peer.accept()
+    for _ in range(30):
+        peer.deliver()
+        broker.clock.turn(2)
+        if len(broker.messages) > 40:
+            break
+    assert len(broker.messages) == 41
+    assert sum(not each.done() for each in strangers) > 40
+    assert settled(broker, *good) == [None] * 40
+    settled(broker, *strangers)
+
+
+def test_a_first_start_gives_all_of_the_line_to_whatever_comes(broker: Broker) -> None:
+    """Nothing has been accepted yet: nothing is a stranger."""
+    client = broker.client(max_waiting=10, timeout=60)
+    broker.clock.turn()
+    futures = [client.publish(f"e{number}", "q", b"") for number in range(10)]
+    assert client.waiting == 10
+    assert settled(broker, *futures) == [None] * 10
+
+
+# Returned messages
+
+
+def test_an_expiration_is_sent_as_it_comes_back(broker: Broker) -> None:
+    """RabbitMQ returns it without leading zeros: so it is sent."""
+    client = broker.ready(fail_on_return=True)
+    client.publish("", "q", b"", {"expiration": "007"}).add_done_callback(lambda ended: ended.exception())
+    client.publish("", "q", b"", {"expiration": "00"}).add_done_callback(lambda ended: ended.exception())
+    broker.open()
+    assert [message.properties.expiration for message in broker.published] == ["7", "0"]
+
+
+def returned(broker: Broker, client: Client, header: str) -> None:
+    """Return a message that RabbitMQ has changed: a header of it has another value."""
+    client.on_basic_return(
+        None,
+        spec.Basic.Return(312, "NO_ROUTE", "", "key"),
+        spec.BasicProperties(message_id="same", headers={"h": header}),
+        b"",
+    )
+
+
+def test_of_messages_that_cannot_be_told_apart_none_is_taken_for_confirmed(broker: Broker) -> None:
+    """Each that may have been returned ends so, with the doubt; one that differs in more is confirmed."""
+    client = broker.ready(fail_on_return=True, on_return_callback=lambda *_: None)
+    same = [client.publish("", "key", b"", {"message_id": "same", "headers": {"h": h}}) for h in ("a", "b", "c")]
+    other = client.publish("", "key", b"", {"message_id": "other"})
+    broker.clock.turn()
+    returned(broker, client, "changed")
+    assert settled(broker, *same, other) == [MessageReturned] * 3 + [None]
+    assert all("3 messages are alike, and it may have been another one" in str(each.exception()) for each in same)
+    alone = client.publish("", "key", b"", {"message_id": "same", "headers": {"h": "a"}})
+    broker.clock.turn()
+    returned(broker, client, "changed")
+    assert settled(broker, alone) == [MessageReturned]
+    assert "alike" not in str(alone.exception())
+
+
+def test_few_messages_are_decoded_for_a_returned_one(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many have the same id, address and body, and however large their headers are."""
+    decoded = 0
+    has = Message.has
+
+    def count(self: Message, properties: spec.BasicProperties) -> bool:
+        nonlocal decoded
+        decoded += 1
+        return has(self, properties)
+
+    monkeypatch.setattr(Message, "has", count)
+    client = broker.ready(fail_on_return=True, on_return_callback=lambda *_: None)
+    futures = [client.publish("", "key", b"", {"message_id": "same", "headers": {"h": str(n)}}) for n in range(100)]
+    broker.clock.turn()
+    returned(broker, client, "changed")
+    assert decoded <= 10
+    assert settled(broker, *futures) == [MessageReturned] * 100

@@ -30,6 +30,9 @@ SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
     "fail_on_return": ("FAIL_ON_RETURN", "Yes", True, False),
     "republish_unconfirmed": ("REPUBLISH_UNCONFIRMED", "1", True, False),
     "max_unconfirmed": ("MAX_UNCONFIRMED", "5", 5, 1000),
+    "max_unconfirmed_size": ("MAX_UNCONFIRMED_SIZE", "8", 8, 64 * 1024**2),
+    "max_routes": ("MAX_ROUTES", "9", 9, 100),
+    "max_routes_size": ("MAX_ROUTES_SIZE", "10", 10, 4096),
     "max_waiting": ("MAX_WAITING", "6", 6, 10000),
     "max_waiting_size": ("MAX_WAITING_SIZE", "7", 7, 64 * 1024**2),
     "max_message_size": ("MAX_MESSAGE_SIZE", "1024", 1024, None),
@@ -142,7 +145,15 @@ BAD: list[tuple[str, Any]] = [
     ],
     *[
         (name, value)
-        for name in ("connection_attempts", "max_unconfirmed", "max_waiting", "max_waiting_size")
+        for name in (
+            "connection_attempts",
+            "max_unconfirmed",
+            "max_unconfirmed_size",
+            "max_routes",
+            "max_routes_size",
+            "max_waiting",
+            "max_waiting_size",
+        )
         for value in [0, -3, 1.5, "1.5", "many", None, True, float("inf")]
     ],
     *[("max_message_size", value) for value in (0, -1, "big", 2.5)],

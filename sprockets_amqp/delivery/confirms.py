@@ -4,7 +4,7 @@ It follows https://www.rabbitmq.com/docs/confirms#publisher-confirms: in confirm
 from 1 in the order in which they are sent. The ledger knows neither pika nor states, and does no I/O.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -55,17 +55,16 @@ class Confirms(Generic[T]):
                 self._lowest += 1
         return settled
 
-    def find(self, is_wanted: Callable[[T], bool]) -> T | None:
-        """Return the first unconfirmed entry that is wanted, after the one found last; None if there is none.
-
-        However many are found in this way, each entry is looked at once.
-        """
+    def find(self, is_wanted: Callable[[T], bool]) -> Iterator[tuple[int, T]]:
+        """Iterate over the unconfirmed entries that are wanted, with their tags, after the one `found` last."""
         for tag in range(max(self._lowest, self._found + 1), self._last + 1):
             entry = self.entries.get(tag)
             if entry is not None and is_wanted(entry):
-                self._found = tag
-                return entry
-        return None
+                yield tag, entry
+
+    def found(self, delivery_tag: int) -> None:
+        """Have `find` go on after this entry: however many are found in this way, each entry is looked at once."""
+        self._found = delivery_tag
 
     def was_issued(self, delivery_tag: int) -> bool:
         """Return whether a message with this tag was sent on the channel, settled or not."""

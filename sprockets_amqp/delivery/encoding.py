@@ -58,8 +58,9 @@ def encode_properties(
     """
     if message_id is FILLED_IN:
         message_id = new_message_id()
-    elif isinstance(message_id, UUID):
-        message_id = str(message_id)
+    elif type(message_id) is not str:
+        # A class of the application's may override anything, and errors name the message.
+        message_id = str(message_id) if isinstance(message_id, UUID) else plain(message_id)
     has_id_alone = headers is None and correlation_id is None and message_id is not None
     own = _ID_ALONE if has_id_alone else (headers is not None, correlation_id is not None, message_id is not None)
     try:
@@ -252,7 +253,8 @@ def _encode_expiration(value: object) -> bytes:
         raise InvalidMessage(
             "expiration", f"must be a str of milliseconds from '0' to '{EXPIRATION_LIMIT}', not {quoted(value)}"
         )
-    return _encode_short_string("expiration", value)
+    # RabbitMQ returns it without leading zeros, and a returned message is recognised by its properties.
+    return _encode_short_string("expiration", str(number))
 
 
 def unusable(properties: object, **given: object) -> InvalidMessage | None:
@@ -262,9 +264,10 @@ def unusable(properties: object, **given: object) -> InvalidMessage | None:
     """
     if properties is not None and not isinstance(properties, Mapping):
         return InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
-    for name, value in {**(properties or {}), "headers": None, **given}.items():
-        if not isinstance(name, str):
+    for name in properties or ():
+        if name not in PROPERTY_NAMES:
             return _unknown(name)
+    for name, value in {**(properties or {}), "headers": None, **given}.items():
         try:
             hash(value)
         except TypeError:

@@ -4,20 +4,27 @@ A publish to an exchange that does not exist (404), or that the user may not wri
 every other message in flight. So before an exchange is first used on a channel, RabbitMQ is asked about it on another
 channel (see `Link.ask`); its answer holds until the publishing channel is lost.
 
-If RabbitMQ still closes the channel, over a topic that the user may not write to, it is asked about each routing key of
-that exchange from then on. A question that cost the connection is not asked again for a while.
+If RabbitMQ refuses a topic that the user may not write to, that says nothing about other topics: it is asked about each
+routing key of that exchange for a while. A question that cost the connection is asked again with nothing else in
+flight; if it costs the connection then, it is not asked again for a while.
+
+RabbitMQ's reply texts quote names and routing keys, which strangers have chosen. Only their beginning is RabbitMQ's
+own; what follows is compared as a whole with the texts about the messages that were in flight.
 """
 
 import asyncio
 import functools
 import logging
+import re
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from pika.exceptions import ConnectionClosedByBroker
 
-from sprockets_amqp.bounded_log import named
-from sprockets_amqp.link import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, Answer, Link
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.link import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, Link
+from sprockets_amqp.text import SENTENCE_LIMIT, shown
 from sprockets_amqp.wire.replies import reply
 
 from .message import Message
@@ -28,19 +35,29 @@ LOGGER = logging.getLogger(__name__)
 
 #: Seconds that RabbitMQ may take to answer; after that the question is asked again if it is still needed.
 QUESTION_LIMIT: Final = 5.0
-#: Seconds during which a question that cost the connection is not asked again.
+#: Seconds during which a question that cost the connection is not asked again, and a refused topic makes RabbitMQ be
+#: asked about each routing key of its exchange.
 COSTLY_LIMIT: Final = 300.0
 #: How many entries of each kind are remembered; about forgotten ones, RabbitMQ is asked again.
 MEMORY_LIMIT: Final = 10_000
 
 #: What an answer is about: exchange and user_id; where routing keys are checked one by one, those as well.
 Subject = str | tuple[str | int | None, ...]
+#: Called with RabbitMQ's refusal, or None, and a function that says whether it holds for a message.
+Verdict = Callable[[tuple[int, str] | None, Callable[[Message], bool]], None]
 #: The default exchange, which always exists and usually may be written to, and its name in permissions and refusals.
 DEFAULT_EXCHANGE: Final[Subject] = ""
 DEFAULT_NAME: Final = "amq.default"
-#: RabbitMQ 4.3 cannot refuse in more than 255 octets, and closes the connection with 541 instead. It limits its words
-#: to 255 characters: only a long name that is not ASCII makes more octets of them. One such name stands for all.
-LONG_NAME: Final[Subject] = ("long and not ASCII",)
+#: How RabbitMQ's refusals of a topic and of an exchange begin; what follows is quoted.
+_OF_TOPIC: Final = re.compile(r"ACCESS_REFUSED - (?:\w+ )?access to topic '")
+_OF_EXCHANGE: Final = re.compile(r"ACCESS_REFUSED - (?:\w+ )?access to exchange '")
+#: Characters after which RabbitMQ cuts a text.
+TEXT_LIMIT: Final = 250
+#: RabbitMQ 4.3 cannot refuse in more than 255 octets, and closes the connection with 541 instead. It limits its texts
+#: to 255 characters: only a long name that is not ASCII makes more octets of them. One such exchange stands for all,
+#: and so does one such user.
+LONG_EXCHANGE: Final[Subject] = ("long exchange, not ASCII",)
+LONG_USER: Final[Subject] = ("long user_id, not ASCII",)
 LONG: Final = 100
 
 
@@ -51,26 +68,34 @@ class Exchanges:
     """
 
     def __init__(self, link: Link, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self._log = named(LOGGER, name)
+        self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._link = link
         self._loop = loop
         self._known: OrderedDict[Subject, None] = OrderedDict.fromkeys([DEFAULT_EXCHANGE])
+        #: What RabbitMQ accepted on the last connection or channel, and may well accept again.
+        self._before: frozenset[Subject] = frozenset(self._known)
         #: Whether the default exchange is assumed to be accepted: RabbitMQ has never refused it.
         self._grants_default = True
-        #: The exchanges for which RabbitMQ refused a topic: it is asked about each of their routing keys.
-        self._judged: set[str] = set()
-        #: Questions that may have cost the connection, and how often; those that did, with the reply and until when it
-        #: holds.
-        self._suspected: OrderedDict[Subject, int] = OrderedDict()
+        #: The exchanges for which RabbitMQ refused a topic, each with the time until which it is asked about each of
+        #: their routing keys.
+        self._judged: dict[str, float] = {}
+        #: Questions that may have cost the connection, among others in flight; those that did, with the reply and until
+        #: when it holds.
+        self._suspected: OrderedDict[Subject, Message] = OrderedDict()
         self._costly: OrderedDict[Subject, tuple[float, tuple[int, str]]] = OrderedDict()
         self._question: Message | None = None
-        self._on_answer: Answer | None = None
+        self._verdict: Verdict | None = None
         self._limit: asyncio.TimerHandle | None = None
 
     @property
     def asking(self) -> Message | None:
         """The message that RabbitMQ is being asked about; the next question must wait."""
         return self._question
+
+    @property
+    def asking_alone(self) -> bool:
+        """Whether that is a suspect, with which nothing else may be in flight."""
+        return self._question is not None and self._costly_subject(self._question) in self._suspected
 
     def knows(self, message: Message) -> bool:
         """Return whether RabbitMQ accepted such a message before: to this exchange, with this user id."""
@@ -80,40 +105,62 @@ class Exchanges:
             or (message.exchange in self._judged and self.subject(message) in self._known)
         )
 
+    def knew(self, message: Message) -> bool:
+        """Return whether RabbitMQ accepts such a message, or did on the last connection or channel."""
+        return self.knows(message) or self.subject(message) in self._before or message.exchange in self._before
+
+    @property
+    def is_experienced(self) -> bool:
+        """Whether RabbitMQ has accepted anything but the default exchange yet."""
+        return len(self._before) > 1 or len(self._known) > 1
+
     def subject(self, message: Message) -> Subject:
         """Return what RabbitMQ's answer about this message is about: the answer is the same for all that share it."""
-        if message.exchange in self._judged:
+        until = self._judged.get(message.exchange)
+        if until is not None and self._loop.time() >= until:
+            del self._judged[message.exchange]
+        elif until is not None:
             # The copies may be long; their hash is not.
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
         return message.exchange if message.user_id is None else (message.exchange, message.user_id)
 
-    def ask(self, message: Message, on_answer: Answer) -> None:
+    def suspect(self) -> Message | None:
+        """Return a message whose question may have cost the connection, and still has to be asked; None if none."""
+        while self._suspected:
+            message = next(iter(self._suspected.values()))
+            if not message.future.done():
+                return message
+            self._suspected.popitem(last=False)
+        return None
+
+    def ask(self, message: Message, verdict: Verdict) -> None:
         """Ask RabbitMQ whether it accepts messages like this one, even if this one does not wait for the answer.
 
-        Without an answer within 5 seconds, ``on_answer`` is called as if there were no refusal, and nothing is
+        Without an answer within 5 seconds, ``verdict`` is called as if there were no refusal, and nothing is
         remembered. It is not called if the channel is lost first, unless the question itself caused the loss.
         """
         self._question = message
-        self._on_answer = on_answer
-        callback = functools.partial(self._answer, message)
+        self._verdict = verdict
         refusal = self._remembered(message)
         if refusal is not None:
-            self._loop.call_soon(callback, refusal)
+            self._loop.call_soon(self._refuse_again, message, refusal)
             return
         self._limit = self._loop.call_later(QUESTION_LIMIT, self._give_up)
-        self._link.ask(message, callback)
+        self._link.ask(message, functools.partial(self._answer, message))
 
-    def forget(self, cause: BaseException, *, alone: bool) -> None:
+    def forget(self, cause: BaseException, in_flight: Sequence[Message]) -> None:
         """Forget all answers: the publishing channel was lost, so something has changed.
 
         Args:
             cause: why it was lost.
-            alone: whether no message was in flight besides the question, if there is one.
+            in_flight: the messages that were unconfirmed.
         """
-        self._learn(*reply(cause))
+        self._learn(*reply(cause), in_flight)
+        if len(self._known) > 1:
+            self._before = frozenset(self._known)
         self._known = OrderedDict.fromkeys([DEFAULT_EXCHANGE] if self._grants_default else [])
         if isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in {*BLAMELESS, NOT_ALLOWED}:
-            self._suspect(reply(cause), alone=alone)
+            self._suspect(reply(cause), alone=not in_flight)
         self._end_question()
         self._link.drop_question()
 
@@ -121,62 +168,112 @@ class Exchanges:
         if message is not self._question:
             # The question was given up.
             return
+        self._suspected.pop(self._costly_subject(message), None)
+        if refusal is not None and refusal[0] == ACCESS_REFUSED and _OF_TOPIC.match(refusal[1]):
+            self._judge(message.exchange)
+        subject = self.subject(message)
         if refusal is None:
-            _remember(self._known, self.subject(message), None)
-        on_answer = self._end_question()
-        on_answer(refusal)
+            _remember(self._known, subject, None)
+        self._end_question()(refusal, lambda each: self.subject(each) == subject)
+
+    def _refuse_again(self, message: Message, refusal: tuple[int, str]) -> None:
+        if message is self._question:
+            subject = self._costly_subject(message)
+            self._end_question()(refusal, lambda each: self._costly_subject(each) == subject)
 
     def _give_up(self) -> None:
-        on_answer = self._end_question()
+        if self._question is not None:
+            # Nothing else waits for it once more.
+            self._suspected.pop(self._costly_subject(self._question), None)
+        verdict = self._end_question()
         self._link.drop_question()
-        on_answer(None)
+        verdict(None, lambda _each: False)
 
-    def _end_question(self) -> Answer:
-        on_answer, self._on_answer = self._on_answer, None
+    def _end_question(self) -> Verdict:
+        verdict, self._verdict = self._verdict, None
         self._question = None
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
-        return on_answer or _tell_nobody
+        return verdict or _tell_nobody
 
     # Learning from a loss
 
-    def _learn(self, reply_code: int, reply_text: str) -> None:
+    def _learn(self, reply_code: int, reply_text: str, in_flight: Sequence[Message]) -> None:
         if reply_code != ACCESS_REFUSED:
             return
-        used = {subject if isinstance(subject, str) else str(subject[0]) for subject in self._known}
-        # A long routing key leaves no room for the exchange's name: then it may be any of them.
-        named = {exchange for exchange in used if f"'{exchange or DEFAULT_NAME}'" in reply_text} or used
-        if " topic '" in reply_text:
-            self._judged |= named - {""}
-        elif "" in named:
-            self._grants_default = False
+        if start := _OF_TOPIC.match(reply_text):
+            end = f"in vhost '{self._link.vhost}' refused for user '{self._link.user}'"
+            exact = {each.exchange for each in in_flight if _is_about(each, start[0], end, reply_text)}
+            # A long routing key leaves no room for the exchange's name: then it may be any of them.
+            for exchange in exact or {each.exchange for each in in_flight}:
+                self._judge(exchange)
+        elif (start := _OF_EXCHANGE.match(reply_text)) and any(not each.exchange for each in in_flight):
+            self._grants_default = not reply_text.startswith(f"{start[0]}{DEFAULT_NAME}' in vhost ")
+
+    def _judge(self, exchange: str) -> None:
+        if exchange:
+            self._judged[exchange] = self._loop.time() + COSTLY_LIMIT
+            for known in [
+                each for each in self._known if each == exchange or (each[:1] == (exchange,) and len(each) == 2)
+            ]:
+                del self._known[known]
 
     def _suspect(self, refusal: tuple[int, str], *, alone: bool) -> None:
         message = self._question
         if message is None or not self._link.asked:
             return
         subject = self._costly_subject(message)
-        times = self._suspected.pop(subject, 0) + 1
-        if alone or times > 1:
+        self._suspected.pop(subject, None)
+        if alone:
             _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
-            self._log.warning(
+            self._log.log(
+                logging.WARNING,
                 "RabbitMQ closed the connection when asked about exchange %r; it is not asked again for %g s",
                 message.exchange,
                 COSTLY_LIMIT,
             )
             # Later, because the loss is still being handled.
-            self._loop.call_soon(self._end_question(), refusal)
+            holds = functools.partial(self._has_costly_subject, subject)
+            self._loop.call_soon(self._end_question(), refusal, holds)
         else:
-            _remember(self._suspected, subject, times)
+            _remember(self._suspected, subject, message)
 
     def _remembered(self, message: Message) -> tuple[int, str] | None:
         until, refusal = self._costly.get(self._costly_subject(message), (0.0, None))
         return refusal if self._loop.time() < until else None
 
+    def _has_costly_subject(self, subject: Subject, message: Message) -> bool:
+        return self._costly_subject(message) == subject
+
     def _costly_subject(self, message: Message) -> Subject:
-        words = f"{message.exchange}{message.routing_key}{message.user_id or ''}"
-        return LONG_NAME if len(words) > LONG and not words.isascii() else self.subject(message)
+        """Return what a question about this message that costs the connection is about."""
+        if _is_long(message.user_id or ""):
+            return LONG_USER
+        if _is_long(message.exchange):
+            return LONG_EXCHANGE
+        if _is_long(message.routing_key) or message.copies:
+            return message.exchange, message.user_id, message.routing_key, hash(message.copies)
+        return self.subject(message)
+
+
+def _is_long(name: str) -> bool:
+    return not name.isascii() and len(name.encode(errors="replace")) > LONG
+
+
+def _is_about(message: Message, start: str, end: str, reply_text: str) -> bool:
+    """Return whether RabbitMQ's text, or as much of it as it has not cut, is the refusal of the message's topic."""
+    keys = (message.routing_key, *(route for _, routes in message.copies for route in routes))
+    for key in keys:
+        # As the text was made safe to show.
+        said = shown(f"{start}{key}' in exchange '{message.exchange}' {end}", SENTENCE_LIMIT)
+        if (
+            said == reply_text
+            or reply_text.startswith(f"{said}, ")
+            or (len(reply_text) > TEXT_LIMIT and said.startswith(reply_text.removesuffix("...")))
+        ):
+            return True
+    return False
 
 
 def _remember(memory: "OrderedDict[Subject, Value]", subject: Subject, value: Value) -> None:
@@ -185,5 +282,5 @@ def _remember(memory: "OrderedDict[Subject, Value]", subject: Subject, value: Va
         memory.popitem(last=False)
 
 
-def _tell_nobody(_refusal: tuple[int, str] | None) -> None:
-    """Called instead of an answer's callback when a loss ended the question."""
+def _tell_nobody(_refusal: tuple[int, str] | None, _holds: Callable[[Message], bool]) -> None:
+    """Called instead of a verdict when a loss ended the question."""

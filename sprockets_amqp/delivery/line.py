@@ -93,11 +93,13 @@ class Line(dict[Message, int]):
             heapq.heapreplace(self._turns, (actual, name))
         return None
 
-    def hold(self, message: Message) -> None:
-        """Hold the lane of a message until RabbitMQ has answered about it, behind lanes already held."""
+    def hold(self, message: Message, *, first: bool = False) -> None:
+        """Hold the lane of a message until RabbitMQ has answered about it, behind or before lanes already held."""
         name = _name(message)
         self._lanes[name].entry = None
         self._held[name] = None
+        if first:
+            self._held.move_to_end(name, last=False)
 
     def next_held(self) -> Message | None:
         """Return the first message of the lane that has been held longest, or None."""

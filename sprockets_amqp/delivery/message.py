@@ -124,7 +124,7 @@ class Message:
         self.refusal = refusal.with_traceback(None)
         given = properties.get("message_id", FILLED_IN) if isinstance(properties, Mapping) else FILLED_IN
         # Anything that is not an id cannot name the message.
-        named = str(given) if isinstance(given, (str, UUID)) else None
+        named = str(given) if isinstance(given, UUID) else plain(given) if isinstance(given, str) else None
         self.message_id = new_message_id() if given is FILLED_IN else named
         self.user_id, self.copies, self.method, self.properties, self.body = None, (), b"", b"", b""
 

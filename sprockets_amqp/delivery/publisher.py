@@ -26,7 +26,7 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
 )
-from sprockets_amqp.link import BLAMELESS, Link
+from sprockets_amqp.link import BLAMELESS, NOT_ALLOWED, Link
 from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.topology import in_setup
@@ -34,7 +34,7 @@ from sprockets_amqp.wire.replies import describe
 
 from .confirms import Confirms
 from .counters import Counters
-from .exchanges import QUESTION_LIMIT, Exchanges, Subject
+from .exchanges import QUESTION_LIMIT, Exchanges
 from .line import Line
 from .message import STORED, Message, Options, Result
 from .reports import Reports
@@ -42,6 +42,10 @@ from .surroundings import Gate, Keeper
 
 LOGGER = logging.getLogger(__name__)
 
+#: With how many messages of the same id, address and body a returned one is compared.
+MOST_COMPARED: Final = 10
+#: The first of RabbitMQ's reply codes that close the connection over an error (AMQP 0-9-1, section 1.2).
+HARD_ERRORS: Final = 500
 #: Seconds between checks of a socket that is behind: without confirms, nothing else says when it has taken more.
 CONGESTION_INTERVAL: Final = 0.05
 
@@ -63,8 +67,14 @@ class Publisher:
         self._reports = Reports(loop, confirmed=settings.enable_confirmations)
         #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
         self._suspects = 0
-        #: How many messages may be unconfirmed: max_unconfirmed, or 1 as long as there are suspects.
+        #: How many messages may be unconfirmed: max_unconfirmed, or 1 as long as there are suspects, or none while
+        #: RabbitMQ is asked about a suspect.
         self._window = settings.max_unconfirmed
+        #: The octets of their bodies, which have a limit, too.
+        self._unconfirmed_size = 0
+        #: Waiting messages to exchanges that RabbitMQ has not accepted before, and their octets.
+        self._strangers: set[Message] = set()
+        self._strangers_size = 0
         self._confirm_timer: asyncio.TimerHandle | None = None
         self._congestion_timer: asyncio.TimerHandle | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -104,8 +114,9 @@ class Publisher:
         message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
         if watch is not None:
             self._reports.begin(message, watch)
-        if message.refusal is not None:
-            self.end(message, message.refusal)
+        refusal = message.refusal or (self._refuse_routes(message) if message.copies else None)
+        if refusal is not None:
+            self.end(message, refusal)
         elif (
             self._gate.goes_out
             and (not self._line or self._line.lets_pass(message))
@@ -117,16 +128,35 @@ class Publisher:
             self._wait(message)
         return future
 
+    def _refuse_routes(self, message: Message) -> InvalidMessage | None:
+        """Return what is wrong with the routes in CC and BCC: too many keep RabbitMQ busy for seconds."""
+        settings = self._settings
+        routes = [route for _, its_routes in message.copies for route in its_routes]
+        size = sum(len(route.encode()) for route in routes)
+        if len(routes) > settings.max_routes:
+            problem = f"have {len(routes)} routes in CC and BCC, more than {settings.max_routes} (max_routes)"
+        elif size > settings.max_routes_size:
+            limit = settings.max_routes_size
+            problem = f"have {size} octets of routes in CC and BCC, more than {limit} (max_routes_size)"
+        else:
+            return None
+        return InvalidMessage("headers", problem)
+
     # Called by the declared transitions
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
-        self._exchanges.forget(cause, alone=not self._confirms.entries)
+        self._exchanges.forget(cause, list(self._confirms.entries.values()))
         for timer in (self._confirm_timer, self._congestion_timer, self._drain_timer):
             if timer is not None:
                 timer.cancel()
         self._confirm_timer = self._congestion_timer = self._drain_timer = self._when_drained = None
+        self._set_window()
         unconfirmed = self._confirms.clear()
+        self._unconfirmed_size = 0
+        if len(unconfirmed) == 1 and not self._exchanges.asking and _is_broken(cause):
+            # Nothing else can be to blame: it is not sent again.
+            unconfirmed[0].refusals += 1
         self.keeper.unload()
         for message in unconfirmed:
             if message.key is not None:
@@ -148,6 +178,8 @@ class Publisher:
             self._loop.call_soon(self._send_after_hold)
             return
         self.keeper.fill_line()
+        if not self._confirms.entries and self._line and self._exchanges.asking is None and self._may_send():
+            self._ask_suspect()
         while self._line and self._may_send():
             message = self._line.next()
             if message is None:
@@ -158,7 +190,7 @@ class Publisher:
                 self._leave(message)
                 self._send(message)
             else:
-                self._line.hold(message)
+                self._line.hold(message, first=self._exchanges.knew(message))
         if self._line and self._exchanges.asking is None and self._may_send():
             self._ask_next()
         self.keeper.load_more()
@@ -255,6 +287,7 @@ class Publisher:
         else:
             self.counters.nacked += len(settled)
         for message in settled:
+            self._unconfirmed_size -= len(message.body)
             if not acked:
                 self.end(message, MessageNacked())
             elif message.returned is not None and self._settings.fail_on_return:
@@ -273,13 +306,22 @@ class Publisher:
         self.counters.returned += 1
         if not self._settings.fail_on_return and not self._reports:
             return
-        # Returns come in the order of sending, so of messages that are alike, the next is the one. Ids may repeat, and
-        # headers may decide where a message goes.
+        # Returns come in the order of sending, so of messages that are the same, the next is the one. Ids may repeat,
+        # and headers may decide where a message goes. Decoding them takes time, so only so many are compared.
         wanted = exchange, routing_key, body
         alike = functools.partial(_is_like, wanted, properties.message_id)
-        message = self._confirms.find(lambda each: alike(each) and each.has(properties)) or self._confirms.find(alike)
-        if message is not None:
-            message.returned = reply
+        found: list[Message] = []
+        for tag, message in self._confirms.find(alike):
+            if len(found) < MOST_COMPARED and message.has(properties):
+                self._confirms.found(tag)
+                message.returned = reply
+                return
+            found.append(message)
+        # RabbitMQ has changed something. Of several, none is taken for the one, nor for one that was routed.
+        code, text = reply
+        doubt = f"{text}; {len(found)} messages are alike, and it may have been another one of them"
+        for message in found:
+            message.returned = message.returned or (reply if len(found) == 1 else (code, doubt))
 
     # The line
 
@@ -294,6 +336,9 @@ class Publisher:
                 self.give_up(message, problem, storable=False)
         elif not self._gate.awaitable:
             self.give_up(message, self._gate.condition)
+        elif self._has_too_many_strangers(message):
+            half = "half of max_waiting and max_waiting_size"
+            self.give_up(message, f"messages to exchanges that RabbitMQ has not accepted before already take {half}")
         elif in_setup(self._link.connection) and not may_send:
             self.give_up(message, "nothing is published before setup has ended: use on_ready_callback")
         elif len(self._line) >= self._settings.max_waiting:
@@ -307,8 +352,19 @@ class Publisher:
             self._enter(message, max(timeout, QUESTION_LIMIT) if may_send else timeout)
             self.send_waiting()
 
+    def _has_too_many_strangers(self, message: Message) -> bool:
+        """Return whether the line keeps room for exchanges in use: names of exchanges may come from strangers."""
+        if not self._exchanges.is_experienced or self._exchanges.knew(message):
+            return False
+        settings = self._settings
+        is_full = len(self._strangers) >= settings.max_waiting // 2
+        return is_full or self._strangers_size + message.size > settings.max_waiting_size // 2
+
     def _enter(self, message: Message, timeout: float, *, first: bool = False) -> None:
         self._line.enter(message, first=first)
+        if not self._exchanges.knew(message):
+            self._strangers.add(message)
+            self._strangers_size += message.size
         message.timer = self._loop.call_later(timeout, self._expire, message)
         message.future.add_done_callback(lambda _future: self._on_ended(message))
 
@@ -319,6 +375,9 @@ class Publisher:
 
     def _leave(self, message: Message) -> None:
         self._line.leave(message)
+        if message in self._strangers:
+            self._strangers.discard(message)
+            self._strangers_size -= message.size
         if message.timer is not None:
             message.timer.cancel()
             message.timer = None
@@ -348,23 +407,35 @@ class Publisher:
         )
         self.end(message, error, storable=storable)
 
+    def _ask_suspect(self) -> None:
+        """Ask the question that may have cost the last connection, while nothing else is in flight."""
+        suspect = self._exchanges.suspect()
+        if suspect is not None and suspect in self._line:
+            self._line.hold(suspect)
+            self._ask(suspect)
+
     def _ask_next(self) -> None:
         message = self._line.next_held()
         while message is not None and message.future.done():
             self._leave(message)
             message = self._line.next_held()
         if message is not None:
-            # The answer may be outdated for messages published after the question: they get a question of their own.
-            subject, last = self._exchanges.subject(message), self._line.last
-            self._exchanges.ask(message, functools.partial(self._on_answer, message, subject, last))
+            self._ask(message)
 
-    def _on_answer(self, asked: Message, subject: Subject, last: int, refusal: tuple[int, str] | None) -> None:
+    def _ask(self, message: Message) -> None:
+        # The answer may be outdated for messages published after the question: they get a question of their own.
+        self._exchanges.ask(message, functools.partial(self._on_answer, message, self._line.last))
+        self._set_window()
+
+    def _on_answer(
+        self, asked: Message, last: int, refusal: tuple[int, str] | None, holds: Callable[[Message], bool]
+    ) -> None:
+        self._set_window()
         if refusal is not None:
             if self._gate.disowns(*refusal):
                 return
             of_lane = itertools.takewhile(lambda each: each[1] <= last, self._line.lane(asked))
-            alike = itertools.takewhile(lambda each: self._exchanges.subject(each[0]) == subject, of_lane)
-            for message in [message for message, _ in alike]:
+            for message in [message for message, _ in of_lane if holds(message)]:
                 self._leave(message)
                 self.end(message, _refused(message, *refusal))
         self._line.release(asked)
@@ -376,7 +447,11 @@ class Publisher:
         return self._gate.publishable and self._has_room()
 
     def _has_room(self) -> bool:
-        has_room = len(self._confirms.entries) < self._window and not self._link.held
+        has_room = (
+            len(self._confirms.entries) < self._window
+            and self._unconfirmed_size < self._settings.max_unconfirmed_size
+            and not self._link.held
+        )
         return has_room and (self._settings.enable_confirmations or not self._congested())
 
     def _congested(self) -> bool:
@@ -411,6 +486,7 @@ class Publisher:
             self.end(message)
             return
         self._confirms.add(message)
+        self._unconfirmed_size += len(message.body)
         if self._confirm_timer is None:
             self._confirm_timer = self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)
 
@@ -445,14 +521,16 @@ class Publisher:
 
     def _suspect(self, message: Message) -> None:
         self._suspects += 1
-        self._window = 1
+        self._set_window()
         message.future.add_done_callback(self._clear_suspect)
 
     def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
         self._suspects -= 1
-        if not self._suspects:
-            self._window = self._settings.max_unconfirmed
+        self._set_window()
         self.send_waiting()
+
+    def _set_window(self) -> None:
+        self._window = 0 if self._exchanges.asking_alone else 1 if self._suspects else self._settings.max_unconfirmed
 
     def end(
         self,
@@ -502,6 +580,15 @@ def blames(cause: BaseException | None, message: Message | None = None) -> bool:
         isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
     )
     return refused and (message is None or message.refusals > 0)
+
+
+def _is_broken(cause: BaseException) -> bool:
+    """Return whether RabbitMQ closed the connection over something that it could not handle (5xx)."""
+    return (
+        isinstance(cause, ConnectionClosedByBroker)
+        and cause.reply_code >= HARD_ERRORS
+        and cause.reply_code != NOT_ALLOWED
+    )
 
 
 def _is_like(wanted: tuple[str, str, bytes], message_id: str | None, message: Message) -> bool:

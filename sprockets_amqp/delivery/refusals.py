@@ -25,6 +25,10 @@ that it cannot decode, or of a node that is gone,            exists; only 4.3 re
 by routing key, CC or BCC
 has an ``x-death`` that RabbitMQ never wrote           -     refused here: dead-lettering it ends the queue's process
                                                              (seen on 3.10.8), which nacks messages on their way there
+has an ``x-stream-filter-value`` that is no short      541   refused here, though it is harmless to queues that are no
+str, and goes to a stream (seen on 4.3.6)                    stream
+has so many routes in CC and BCC that routing them     -     bounded: the settings max_routes and max_routes_size
+takes seconds
 has a `decimal.Decimal` as header, and goes to a       541   refused here, though it is harmless to other queues: what
 stream (seen on 3.10.8; 4.0 reads alike)                     is bound to an exchange is not known here
 has ``immediate``                                      540   not offered
@@ -42,6 +46,7 @@ Plugins may check more. Whatever else closes a channel, at most the messages in 
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -56,7 +61,20 @@ Copies = tuple[tuple[str, tuple[str, ...]], ...]
 #: pika encodes a key that is bytes like a str.
 _ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode() for name in ROUTING_HEADERS))
 _DEATHS: Final = ("x-death", b"x-death")
-_READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS))
+_FILTERS: Final = ("x-stream-filter-value", b"x-stream-filter-value")
+_READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS, *_FILTERS))
+#: Octets of the value by which streams filter.
+FILTER_LIMIT: Final = 4096
+#: What RabbitMQ itself writes into each entry of x-death: it relies on these types when it dead-letters a message.
+_DEATH_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
+    "count": int,
+    "exchange": str,
+    "queue": str,
+    "reason": str,
+    "routing-keys": list,
+    "original-expiration": str,
+    "time": (int, datetime),
+}
 #: How many levels headers may have: consumers often decode them by recursion.
 LEVEL_LIMIT: Final = 100
 #: Most headers hold only these types.
@@ -87,6 +105,9 @@ def check_names(headers: Mapping[Any, object]) -> None:
     for name in _DEATHS:
         if name in headers:
             _check_deaths(headers[name])
+    for name in _FILTERS:
+        if name in headers:
+            _check_filter(headers[name])
 
 
 def _check_routes(name: str, routes: object) -> None:
@@ -98,10 +119,29 @@ def _check_routes(name: str, routes: object) -> None:
 
 def _check_deaths(deaths: object) -> None:
     """Refuse an x-death that RabbitMQ did not write, because dead-lettering would fail over it."""
-    if isinstance(deaths, list) and not all(
-        isinstance(death, dict) and isinstance(death.get("count", 0), int) for death in deaths
-    ):
+    if isinstance(deaths, list) and not all(isinstance(death, dict) and _is_death(death) for death in deaths):
         raise InvalidMessage("headers", "must have a list of dict as x-death, each with an int as count")
+
+
+def _is_death(death: Mapping[Any, object]) -> bool:
+    for name, value in death.items():
+        expected = _DEATH_TYPES.get(_text(name) if isinstance(name, bytes) else name)
+        # A bool is an int in Python, and none in AMQP.
+        if expected is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, expected):
+            return False
+        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+            return False
+    return True
+
+
+def _check_filter(value: object) -> None:
+    """Refuse what a stream cannot filter by: RabbitMQ 4.3 closes the connection over it."""
+    if not isinstance(value, str) or len(value.encode(errors="replace")) > FILTER_LIMIT or "\0" in value:
+        raise InvalidMessage(
+            "headers", f"must have a str of at most {FILTER_LIMIT} octets without NUL as x-stream-filter-value"
+        )
 
 
 def check_values(table: Mapping[Any, object] | list[object], level: int = 1) -> None:

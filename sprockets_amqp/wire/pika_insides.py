@@ -98,13 +98,15 @@ RETOLD: Final = {
 #: The line of the layer that knows which step failed; some failures are logged by this one alone.
 STEP_FAILED: Final = "AMQPConnector - reporting failure: %r"
 
-#: What pika logs about each unexpected frame, by logger.
+#: What pika logs about each unexpected frame, and each channel that RabbitMQ closes, by logger.
 STRAY: Final = {
     "pika.connection": {
         "Received %s frame for unregistered channel %i on %s",
         "Received heartbeat frame without a heartbeat checker",
     },
     "pika.channel": {
+        # A stranger's names of exchanges can cause one for each.
+        "Received remote Channel.Close (%s): %r on %s",
         "Unexpected frame: %r",
         "Unexpected delivery: %r",
         "Basic.GetOk received with no active callback",

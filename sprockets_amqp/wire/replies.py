@@ -10,8 +10,12 @@ from sprockets_amqp.text import shown
 
 from .pika_insides import causes
 
-#: RabbitMQ's words for a body above max_message_size, if the operator lowered that.
-_SIZE_LIMIT: Final = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d{1,18})\b")
+#: RabbitMQ's code and whole text for a body above max_message_size, if the operator lowered that. Other texts may quote
+#: anything that a stranger has published.
+PRECONDITION_FAILED: Final = 406
+_SIZE_LIMIT: Final = re.compile(
+    r"PRECONDITION_FAILED - message size \d+ is larger than (?:configured )?max size (\d{1,18})"
+)
 
 
 def connection_lost(reply_code: int, reply_text: str) -> Exception:
@@ -47,7 +51,7 @@ def describe(error: BaseException) -> str:
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def told_limit(reply_text: str, known: int) -> int:
+def told_limit(reply_code: int, reply_text: str, known: int) -> int:
     """Return the largest body that RabbitMQ accepts, if its refusal of a larger one says so; else what was known."""
-    told = _SIZE_LIMIT.search(reply_text)
+    told = _SIZE_LIMIT.fullmatch(reply_text) if reply_code == PRECONDITION_FAILED else None
     return int(told[1]) if told else known

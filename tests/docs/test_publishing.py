@@ -178,6 +178,7 @@ def test_the_limits_are_those_of_the_settings() -> None:
     found = Settings(url="amqp://localhost")
     assert shown == {
         "max_unconfirmed": f"{found.max_unconfirmed:,}",
+        "max_unconfirmed_size": f"{found.max_unconfirmed_size // 1024**2} MiB",
         "max_waiting": f"{found.max_waiting:,}",
         "max_waiting_size": f"{found.max_waiting_size // 1024**2} MiB",
     }

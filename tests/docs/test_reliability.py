@@ -140,9 +140,13 @@ def test_the_limits_are_the_clients(amqp_broker: Broker) -> None:
     """Each number of the table is the setting's default, or the limit in the code."""
     defaults = amqp.Settings()
     rows = {row[0].replace("`", ""): re.sub("[`,]", "", row[1]) for row in PAGE.rows("Limits")}
+    unconfirmed = (
+        f"max_unconfirmed {defaults.max_unconfirmed}; "
+        f"max_unconfirmed_size {defaults.max_unconfirmed_size // 1024**2} MiB"
+    )
     lengths = f"max_waiting {defaults.max_waiting}; max_waiting_size {defaults.max_waiting_size // 1024**2} MiB"
     assert rows == {
-        "messages on the wire, unconfirmed": f"max_unconfirmed {defaults.max_unconfirmed}",
+        "messages on the wire, unconfirmed": unconfirmed,
         "messages in line": lengths,
         "waiting in line": f"timeout {defaults.timeout:g} seconds",
         "waiting for a confirm": f"confirm_timeout {defaults.confirm_timeout:g} seconds",

@@ -56,7 +56,9 @@ def test_times_and_sizes_are_given_in_larger_units_where_that_helps() -> None:
     settings = Settings(url="amqp://localhost")
     sizes = {row[0]: re.search(r"\((\d+) ([MG])iB\)", row[3]) for heading in GROUPS for row in SETTINGS.rows(heading)}
     told = {name: int(size[1]) * 1024 ** {"M": 2, "G": 3}[size[2]] for name, size in sizes.items() if size}
-    assert told == {name: getattr(settings, name) for name in ("max_waiting_size", "outbox_limit")}
+    assert told == {
+        name: getattr(settings, name) for name in ("max_unconfirmed_size", "max_waiting_size", "outbox_limit")
+    }
 
 
 @pytest.mark.usefixtures("amqp_broker")
