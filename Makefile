@@ -104,6 +104,7 @@ growth: $(VENV)/.bench
 soak: $(VENV)/.dev
 	@.ci/setup broker
 	@OUTBOX_PROCESS_KILLS=20 OUTBOX_BROKER_KILLS=5 $(PY) -m pytest -o timeout=1800 tests/test_outbox_real.py
+	@OUTBOX_FLIP_STEP=1 $(PY) -m pytest -o timeout=7200 tests/test_outbox_damaged.py
 	@$(PY) -m tests.soak --minutes $(MINUTES)
 
 dist: $(VENV)/.dev

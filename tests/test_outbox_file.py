@@ -1,15 +1,17 @@
 """The files of the outbox: what is in them after a crash, and when the disk has changed them."""
 
+import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sprockets_amqp.cli import main
-from sprockets_amqp.delivery.outbox_file import Locked, OutboxFile
+from sprockets_amqp.delivery.outbox_file import VERSION, Locked, OutboxFile, lock_path
 from sprockets_amqp.delivery.outbox_folder import SPOILT, Folder, files
 from sprockets_amqp.delivery.outbox_row import Batch, Row
 
@@ -229,6 +231,118 @@ def test_a_file_that_cannot_be_opened_keeps_none_from_being_stored(
     folder.run(Batch(close=True))
 
 
+# Files of others
+
+
+def _stored_in(path: Path) -> str:
+    """Store a message as a client does, and return the name of the file that has it."""
+    folder = Folder(str(path), "amqp")
+    for number in (1, 2):
+        assert folder.run(Batch(look=True, puts={number: row(number)})).problem is None
+    (file,) = folder._files.values()
+    name = file.path.name
+    folder.run(Batch(close=True))
+    return name
+
+
+def _link(path: Path) -> None:
+    filled(path.parent.parent / "elsewhere", 1).rename(path.parent.parent / "target")
+    path.symlink_to(path.parent.parent / "target")
+
+
+def _dangling_link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "created")
+
+
+def _writable(path: Path) -> None:
+    filled(path.parent, 1).chmod(0o666)
+
+
+def _of_another_user(path: Path) -> None:
+    filled(path.parent, 1)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12345)
+
+
+def _with_a_linked_log(path: Path) -> None:
+    filled(path.parent, 1)
+    Path(f"{path}-wal").symlink_to(path.parent.parent / "created")
+
+
+def _with_a_linked_lock(path: Path) -> None:
+    filled(path.parent, 1)
+    lock_path(path).unlink()
+    lock_path(path).symlink_to(path.parent.parent / "created")
+
+
+def _later(path: Path) -> None:
+    with closing(sqlite3.connect(filled(path.parent, 1), isolation_level=None)) as file:
+        file.execute(f"PRAGMA user_version={VERSION + 1}")
+
+
+def _with_a_trigger(path: Path) -> None:
+    with closing(sqlite3.connect(filled(path.parent, 1), isolation_level=None)) as file:
+        file.execute("CREATE TRIGGER t AFTER INSERT ON messages BEGIN DELETE FROM messages; END")
+
+
+def _with_a_view(path: Path) -> None:
+    with closing(sqlite3.connect(filled(path.parent, 1), isolation_level=None)) as file:
+        file.executescript("ALTER TABLE messages RENAME TO m; CREATE VIEW messages AS SELECT * FROM m")
+
+
+FOREIGN = [
+    Path.mkdir,
+    os.mkfifo,
+    _link,
+    _dangling_link,
+    _writable,
+    _of_another_user,
+    _with_a_linked_log,
+    _with_a_linked_lock,
+    _later,
+    _with_a_trigger,
+    _with_a_view,
+]
+
+
+@pytest.mark.parametrize("plant", FOREIGN)
+def test_a_file_of_somebody_else_is_refused_by_name_and_the_next_number_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None]
+) -> None:
+    """Nothing of it is changed, nor what a link leads to; the log says so once."""
+    (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    plant(folder / "amqp.1.outbox")
+    if plant is _of_another_user and (user := os.geteuid()):
+        # Only root can give a file away.
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    before = _picture(tmp_path)
+    assert _stored_in(folder) == "amqp.2.outbox"
+    assert caplog.text.count(f"outbox {folder}/amqp.1.outbox cannot be taken over: ") == 1
+    assert not (tmp_path / "created").exists()
+    assert {path: seen for path, seen in _picture(tmp_path).items() if path in before} == before
+
+
+def _picture(path: Path) -> dict[Path, object]:
+    return {
+        each: (each.lstat().st_mode, each.lstat().st_uid, each.is_file() and each.read_bytes())
+        for each in path.rglob("*")
+        if not each.name.endswith((".lock", "-shm")) and "amqp.2." not in each.name
+    }
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o660, 0o644, 0o400])
+def test_an_own_file_that_only_the_user_can_have_written_is_closed_and_sent(tmp_path: Path, mode: int) -> None:
+    """Kubernetes opens a volume to a group, and a backup comes back as its user's umask says."""
+    filled(tmp_path, 1).chmod(mode)
+    folder, found = opened(tmp_path)
+    assert found == ["m1"]
+    assert (tmp_path / "amqp.1.outbox").stat().st_mode & 0o777 & ~mode <= 0o600
+    assert {each.stat().st_mode & 0o077 for each in tmp_path.iterdir()} == {0}
+    folder.run(Batch(close=True))
+
+
 def test_files_are_those_of_one_client_in_order(tmp_path: Path) -> None:
     """Neither locks, logs, damaged files nor those of other names."""
     for name in ("amqp.10.outbox", "amqp.2.outbox", "amqp.2.outbox.lock", "audit.1.outbox", "amqp.1.outbox.damaged-1"):
@@ -336,6 +450,41 @@ def test_a_look_leaves_nothing_that_keeps_a_client_out(tmp_path: Path, capsys: p
     before = {each.name for each in tmp_path.iterdir()}
     assert "amqp.1.outbox: 1 to send, 0 set aside" in command(capsys, "list", tmp_path)[1]
     assert {each.name for each in tmp_path.iterdir()} == before
+
+
+def test_a_file_of_odd_types_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a stranger or the disk has put there moves no cursor, and blocks no command."""
+    values = {
+        "refusals": "\x1b[2J",
+        "stored_at": "soon",
+        "message_id": b"\xff\x1b",
+        "set_aside": b"\xff",
+        "body": "a str",
+        "properties": 1.5,
+        "exchange": "\x1b[31m",
+        "checksum": "x",
+    }
+    path = filled(tmp_path, len(values) + 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("UPDATE messages SET set_aside = 'no'")
+        for number, (column, value) in enumerate(values.items(), 1):
+            file.execute(f"UPDATE messages SET {column} = ? WHERE number = ?", (value, number))  # noqa: S608
+        file.execute("UPDATE messages SET stored_at = 9e999 WHERE number = ?", (len(values) + 1,))
+    for action in ("list", "show", "retry"):
+        status, printed = command(capsys, action, tmp_path)
+        assert status == 0
+        assert printed.isascii() and "\x1b" not in printed and printed.count("amqp.1.outbox") > len(values)
+    status, printed = command(capsys, "show", tmp_path, "amqp.1.outbox:5")
+    assert (status, "it is damaged on the disk" in printed, "body: a str" in printed) == (0, True, True)
+    assert "it is damaged" not in command(capsys, "show", tmp_path, "amqp.1.outbox:4")[1]
+
+
+def test_a_link_is_not_followed_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may lead to whatever its owner cannot read; files of others can be looked at."""
+    target = filled(tmp_path, 1).rename(tmp_path / "target")
+    (tmp_path / "amqp.1.outbox").symlink_to(target)
+    assert main(["outbox", "list", str(tmp_path)]) == 1
+    assert "amqp.1.outbox is no regular file" in capsys.readouterr().err
 
 
 def test_a_bad_file_keeps_none_of_the_others_from_being_listed(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from sprockets_amqp.delivery.outbox_file import SUFFIX, OutboxFile, is_locked
-from sprockets_amqp.delivery.outbox_folder import files
-from sprockets_amqp.delivery.outbox_row import Row
+from sprockets_amqp.delivery.outbox_folder import SPOILT, files
+from sprockets_amqp.delivery.outbox_row import OVERHEAD, Row
 from sprockets_amqp.names import PATTERN
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
@@ -148,11 +148,31 @@ def _show(file: OutboxFile, number: int) -> list[str]:
             _name(file.path, row),
             f"  message_id: {shown(row.message_id)}",
             f"  exchange: {shown(row.exchange)!r}, routing key: {shown(row.routing_key)!r}",
-            f"  stored: {iso(row.stored_at)}, {row.size} octets, RabbitMQ closed the channel {row.refusals} times",
+            f"  stored: {_time(row.stored_at)}, {_size(row)}, RabbitMQ closed the channel {shown(row.refusals)} times",
             f"  set aside: {shown(row.set_aside) if row.set_aside is not None else 'no'}",
-            f"  body: {shown(row.body.decode(errors='backslashreplace'), BODY_LIMIT)}",
+            f"  body: {shown(_text(row.body), BODY_LIMIT)}",
+            *([] if row.intact else [f"  it is {SPOILT}"]),
         )
     ]
+
+
+# What a disk has changed may be of any type, although Row declares one.
+
+
+def _time(seconds: object) -> str:
+    try:
+        return iso(float(str(seconds)))
+    except (ValueError, OverflowError, OSError):
+        return shown(seconds)
+
+
+def _size(row: Row) -> str:
+    values: tuple[object, ...] = (row.body, row.properties)
+    return f"{sum(len(each) for each in values if isinstance(each, bytes)) + OVERHEAD} octets"
+
+
+def _text(body: object) -> object:
+    return body[: 4 * BODY_LIMIT].decode(errors="backslashreplace") if isinstance(body, bytes) else body
 
 
 def _retry(file: OutboxFile, number: int) -> list[str]:

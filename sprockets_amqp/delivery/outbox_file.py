@@ -10,9 +10,11 @@ import itertools
 import logging
 import os
 import sqlite3
+import stat
+import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .outbox_row import OVERHEAD, Row, Totals
 
@@ -30,8 +32,19 @@ BUSY_LIMIT: Final = 5.0
 LARGE: Final = 1024**2
 #: How many messages are written at once to the file that replaces a damaged one.
 BATCH: Final = 1000
+#: No time is later than this, in seconds since 1970: the year 9999.
+LAST_TIME: Final = 253_370_764_800
 #: How many consecutive numbers are tried after one that cannot be read.
 STEPS: Final = 10_000
+#: Where a database's header says that it has a write-ahead log, and of how many pages it is
+#: (https://www.sqlite.org/fileformat.html#the_database_header).
+_FORMATS: Final = slice(18, 20)
+_WITH_LOG: Final = b"\x02\x02"
+_PAGES: Final = slice(28, 32)
+#: What else of the header changes with every transaction, or SQLite's version; and how many other octets may differ
+#: in a file that a disk has damaged.
+_CHANGING: Final = frozenset((*range(24, 48), *range(92, 100)))
+FEW: Final = 8
 CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _TABLE: Final = """\
@@ -43,6 +56,10 @@ CREATE TABLE messages (
 _INSERT: Final = "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
+class Foreign(ValueError):
+    """A file is no outbox."""
+
+
 class Locked(Exception):
     """A file belongs to another running client."""
 
@@ -52,10 +69,11 @@ class OutboxFile:
 
     Raises:
         sqlite3.Error: the disk or the file has failed.
-        ValueError: the file is an outbox of a later version, or something else.
+        ValueError: the file is an outbox of a later version, or something else, or not the process's own.
     """
 
     def __init__(self, path: Path, lock: int | None = None, *, create: bool = True) -> None:
+        _check_regular(path)
         self.path = path
         self._lock = lock
         self._database = _connect(path, create=create)
@@ -64,12 +82,13 @@ class OutboxFile:
     @classmethod
     def take(cls, path: Path) -> "OutboxFile":
         """Open the file as the one client that sends its messages; raises Locked if another client has it."""
+        _check_own(path)
         lock = take_lock(path)
         try:
             try:
                 return cls(path, lock)
-            except sqlite3.DatabaseError as error:
-                if not is_corrupt(error):
+            except (sqlite3.DatabaseError, Foreign) as error:
+                if not (_is_almost_ours(path) if isinstance(error, Foreign) else is_corrupt(error)):
                     raise
                 salvage(path, error)
                 return cls(path, lock)
@@ -124,7 +143,9 @@ class OutboxFile:
             " count(set_aside) FROM messages",
             (OVERHEAD,),
         ).fetchone()
-        return Totals(to_send, int(size), oldest if isinstance(oldest, float) else None, aside)
+        # What a disk has changed may be any number.
+        is_time = isinstance(oldest, float) and 0 <= oldest < LAST_TIME
+        return Totals(to_send, int(size), oldest if is_time else None, aside)
 
     def load(self, limit: int, size: int, without: Collection[int] = ()) -> list[Row]:
         """Return the first messages to be sent, up to ``limit`` of them and about ``size`` octets."""
@@ -135,9 +156,13 @@ class OutboxFile:
         first = next((number for (number,) in numbers if number not in without), None)
         if first is None:
             return found
+        last = first - 1
         for row in self.rows("set_aside IS NULL AND number >= ?", first):
             if len(found) == limit or size <= 0:
                 break
+            if row.number <= last:
+                raise _corrupt("messages are out of order")
+            last = row.number
             if row.number not in without:
                 found.append(row)
                 size -= row.size if row.intact else OVERHEAD
@@ -233,7 +258,7 @@ def lock_path(path: Path) -> Path:
 def is_locked(path: Path) -> bool:
     """Return whether a client has a file open; nothing is left behind that could keep one from opening it."""
     try:
-        lock = os.open(lock_path(path), os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(lock_path(path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -249,7 +274,7 @@ def take_lock(path: Path) -> int:
     """Lock a file for this process; return the lock's descriptor. Raises Locked if another process has it."""
     beside = lock_path(path)
     while True:
-        lock = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its previous owner may have deleted it in the meantime.
@@ -266,9 +291,42 @@ def take_lock(path: Path) -> int:
         os.close(lock)
 
 
+def _check_regular(path: Path) -> None:
+    for each, status in _parts(path):
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{each} is no regular file: move it elsewhere")
+
+
+def _check_own(path: Path) -> None:
+    """Close the files to others, as far as they exist; raise ValueError if others may have written them."""
+    _check_regular(path)
+    for each, status in _parts(path):
+        if status.st_uid != os.geteuid():
+            raise ValueError(f"{each} belongs to user {status.st_uid}, not to {os.geteuid()}: move it elsewhere")
+        if status.st_mode & stat.S_IWOTH:
+            mode = stat.S_IMODE(status.st_mode)
+            raise ValueError(f"all users may write to {each} (mode {mode:o}): check its content, then chmod 600 it")
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            # A backup was restored, or Kubernetes has opened the volume to a group (fsGroup), as whenever a pod starts.
+            each.chmod(0o600)
+
+
+def _parts(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Iterate over a database, the files beside it and its lock, as far as they exist, without following links."""
+    for each in (path, *(Path(f"{path}{companion}") for companion in COMPANIONS), lock_path(path)):
+        with contextlib.suppress(FileNotFoundError):
+            yield each, each.lstat()
+
+
 def is_corrupt(error: BaseException) -> bool:
     """Return whether an error says that a file is no longer what SQLite wrote."""
     return isinstance(error, sqlite3.DatabaseError) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in CORRUPT
+
+
+def _corrupt(problem: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(problem)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def is_full(error: BaseException) -> bool:
@@ -279,13 +337,17 @@ def is_full(error: BaseException) -> bool:
 def _connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
     if create and not path.exists():
         # What applications publish is private.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     address = f"{path.absolute().as_uri()}?mode=rw"
     database = sqlite3.connect(address, uri=True, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
     # Of what a disk has changed, some cannot be decoded.
     database.text_factory = bytes
     try:
         _prepare(path, database)
+    except UnicodeDecodeError:
+        database.close()
+        # SQLite's own error quotes what it could not understand.
+        raise _corrupt("the table's definition cannot be read") from None
     except BaseException:
         database.close()
         raise
@@ -304,14 +366,15 @@ def _prepare(path: Path, database: sqlite3.Connection) -> None:
         execute(f"PRAGMA application_id={APPLICATION_ID}")
         execute(f"PRAGMA user_version={VERSION}")
         execute(_TABLE)
-    elif found != APPLICATION_ID or version > VERSION:
-        what = f"of a later version ({version})" if found == APPLICATION_ID else "not an outbox"
-        raise ValueError(f"{path} is {what}: move it elsewhere, or upgrade sprockets_amqp")
-    elif schema != [_TABLE]:
-        # A view in its place could run for ever, and a trigger do anything.
-        raise ValueError(f"{path} is not an outbox: it has other tables, views or triggers; move it elsewhere")
+    elif found == APPLICATION_ID and version > VERSION:
+        raise ValueError(f"{path} is of a later version ({version}): move it elsewhere, or upgrade sprockets_amqp")
+    elif found != APPLICATION_ID or schema != [_TABLE]:
+        # A view in the table's place could run for ever, and a trigger do anything.
+        raise Foreign(f"{path} is not an outbox: move it elsewhere, or upgrade sprockets_amqp")
     else:
         execute("PRAGMA journal_mode=WAL")
+        # What cannot be read is found now, while it can be repaired.
+        execute("SELECT max(number) FROM messages").fetchone()
 
 
 # A damaged file
@@ -321,13 +384,12 @@ def salvage(path: Path, error: BaseException) -> None:
     """Put a damaged file aside under another name, and keep what can be read from it in a new one of its name."""
     fresh = path.with_name(f"{path.name}.new")
     _unlink(fresh)
-    kept = 0
     file = OutboxFile(fresh)
     try:
-        readable = (row for row in _readable(path) if row.intact)
-        while rows := list(itertools.islice(readable, BATCH)):
-            file.write(rows)
-            kept += len(rows)
+        with _first_page_repaired(path):
+            kept = _copy(path, file)
+        # Another SQLite may divide files differently.
+        kept = kept or _copy(path, file)
     finally:
         file.close()
     aside = next(each for number in itertools.count(1) if not (each := _damaged(path, number)).exists())
@@ -339,12 +401,62 @@ def salvage(path: Path, error: BaseException) -> None:
     LOGGER.error("outbox %s was damaged (%s): it is now %s; %d messages were read from it", path, error, aside, kept)
 
 
+def _copy(path: Path, file: OutboxFile) -> int:
+    """Copy what can be read, and return how many messages that are."""
+    kept = 0
+    readable = (row for row in _readable(path) if row.intact)
+    while rows := list(itertools.islice(readable, BATCH)):
+        file.write(rows)
+        kept += len(rows)
+    return kept
+
+
+@contextlib.contextmanager
+def _first_page_repaired(path: Path) -> Iterator[None]:
+    """Meanwhile give a file the first page of a new one, which holds the table's definition, and no messages."""
+    page = _first_page()
+    with path.open("r+b", buffering=0) as file:
+        was = file.read(len(page))
+        page[_PAGES] = struct.pack(">I", path.stat().st_size // len(page))
+        file.seek(0)
+        file.write(page)
+        try:
+            yield
+        finally:
+            file.seek(0)
+            file.write(was)
+            if len(was) < len(page):
+                file.truncate()
+
+
+def _is_almost_ours(path: Path) -> bool:
+    """Return whether a file's first page differs from an outbox's in a few octets, as if a disk had changed them."""
+    page = _first_page()
+    with path.open("rb") as file:
+        found = file.read(len(page))
+    differ = [place for place, (ours, its) in enumerate(zip(page, found, strict=False)) if ours != its]
+    return len(found) == len(page) and sum(place not in _CHANGING for place in differ) <= FEW
+
+
+def _first_page() -> bytearray:
+    with contextlib.closing(sqlite3.connect(":memory:")) as new:
+        new.text_factory = bytes
+        _prepare(Path(), new)
+        page = bytearray(new.serialize())[: new.execute("PRAGMA page_size").fetchone()[0]]
+    page[_FORMATS] = _WITH_LOG
+    return page
+
+
 def _damaged(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.damaged-{number}")
 
 
 def _readable(path: Path) -> Iterator[Row]:
     """Iterate over what can be read: from the start, skipping what cannot, and from the end."""
+    return (Row.read(found) for found in _found(path) if len(found) == len(Row._fields))
+
+
+def _found(path: Path) -> Iterator[tuple[Any, ...]]:
     database = sqlite3.connect(path, timeout=BUSY_LIMIT, isolation_level=None)
     database.text_factory = bytes
     try:
@@ -356,15 +468,12 @@ def _readable(path: Path) -> Iterator[Row]:
             try:
                 for found in database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number", (number,)):
                     number, failures = found[0], 0
-                    yield Row.read(found)
+                    yield found
                 break
-            except sqlite3.DatabaseError:
+            except (sqlite3.DatabaseError, UnicodeDecodeError):
                 number, failures = max(number, 0) + 1, failures + 1
-        with contextlib.suppress(sqlite3.DatabaseError):
-            yield from map(
-                Row.read,
-                database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number DESC", (number,)),
-            )
+        with contextlib.suppress(sqlite3.DatabaseError, UnicodeDecodeError):
+            yield from database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number DESC", (number,))
     finally:
         database.close()
 

@@ -7,6 +7,7 @@ loop: one `Batch` after another runs in a thread.
 import contextlib
 import itertools
 import logging
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -100,7 +101,13 @@ class Folder:
             path = self._path / f"{self._name}.{number}{SUFFIX}"
             if not (new and path.exists()):
                 with contextlib.suppress(Locked):
-                    return OutboxFile.take(path)
+                    try:
+                        return OutboxFile.take(path)
+                    except (PermissionError, ValueError) as error:
+                        # Somebody else's, unless the folder cannot be used at all.
+                        if not os.path.lexists(path):
+                            raise
+                        self._log_unusable(path, error)
 
     def _adopt_all(self) -> None:
         mine = {file.path for file in self._files.values()}
@@ -113,9 +120,7 @@ class Folder:
         try:
             file = OutboxFile.take(path)
         except (OSError, sqlite3.Error, ValueError) as error:
-            if path not in self._unusable:
-                self._unusable.add(path)
-                self._log.error("outbox %s cannot be taken over: %s", path, error)
+            self._log_unusable(path, error)
             return
         self._unusable.discard(path)
         number = next(self._ids)
@@ -126,6 +131,11 @@ class Folder:
             self._log.warning("outbox %s was left by a client that is gone: %d messages to send", path, totals.messages)
         else:
             self._files.pop(number).close(delete=True)
+
+    def _log_unusable(self, path: Path, error: Exception) -> None:
+        if path not in self._unusable:
+            self._unusable.add(path)
+            self._log.error("outbox %s cannot be taken over: %s", path, error)
 
     def _close(self) -> None:
         for number, file in self._files.items():
@@ -209,7 +219,7 @@ class Folder:
                     file.write(set_asides=[(SPOILT, row.number) for row in rows if not row.intact])
                     self._log.error("outbox %s: %d messages are %s", file.path, len(rows) - len(intact), SPOILT)
             found.extend(((number, row.number - shift), row) for row in intact)
-            size -= sum(row.size for row in rows)
+            size -= sum(row.size for row in intact)
             if len(found) >= limit or size <= 0:
                 break
         return found

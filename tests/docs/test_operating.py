@@ -201,10 +201,10 @@ def test_a_foreign_file_in_the_outbox_is_logged_as_shown(
         with sqlite3.connect(tmp_path / f"amqp.{number}.outbox") as other:
             other.execute("CREATE TABLE cats (name TEXT)")
         other.close()
-    (tmp_path / "amqp.1.outbox").unlink()
     client = amqp.Client("amqp://broker", outbox=str(tmp_path))
     amqp_broker.run(client.wait_for(amqp.State.READY))
     amqp_broker.run(client.flush())
+    assert (tmp_path / "amqp.2.outbox").exists()
     (sample,) = (row[1] for row in PAGE.rows("The outbox") if "amqp.3" in row[1])
     assert sample.replace("/var/lib/events", str(tmp_path)) in caplog.messages
 
