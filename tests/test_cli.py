@@ -110,6 +110,7 @@ async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
         (["publish", "--property", "priority=300"], "priority must be an int from 0 to 255"),
         (["publish", "--routing-key", "x" * 256], "routing_key has 256 octets"),
         (["publish", "--header", "n=0.5"], "headers hold a value that AMQP cannot encode"),
+        (["publish", "--header", f"n={'[' * 50_000}"], "argument --header: n has too many levels"),
         (["publish", "--timeout", "soon"], "timeout (argument timeout) must be a number"),
         (["publish", "--lines", "/nowhere/at/all"], "No such file"),
         (["check", "amqp://guest:hidden@host:port/"], "url (argument url) is not an AMQP URL"),

@@ -3,11 +3,13 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from sprockets_amqp import ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
-from sprockets_amqp.cli.lines import MAX_RANGES, READ_AHEAD, Account, Sender, read_lines
+from sprockets_amqp.cli import lines as lines_module
+from sprockets_amqp.cli.lines import CHUNK_SIZE, MAX_RANGES, READ_AHEAD, Account, Sender, read_lines
 
 
 class Broker:
@@ -122,6 +124,20 @@ def test_only_so_many_ranges_are_kept() -> None:
         account.settle(number, 1, MessageNacked())
     (line,) = account.listing()
     assert f", {2 * MAX_RANGES - 1} and {MAX_RANGES // 2} more; the first: " in line
+
+
+async def test_a_line_that_is_longer_than_any_body_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is not read to its end; the lines before it are there, and long ones are put together."""
+    monkeypatch.setattr(lines_module, "BODY_LIMIT", 3 * CHUNK_SIZE)
+    path = tmp_path / "lines"
+    long = b"x" * (2 * CHUNK_SIZE + 7) + b"\n"
+    path.write_bytes(b"one\n" + long + b"\nlast" + b"y" * 10 * CHUNK_SIZE + b"\n")
+    with path.open("rb") as file:
+        lines = read_lines(file.fileno())
+        assert [await anext(lines) for _ in range(3)] == [b"one\n", long, b"\n"]
+        with pytest.raises(OSError, match="a line is longer than 786432 octets, which is more than RabbitMQ accepts"):
+            await anext(lines)
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) < 10 * CHUNK_SIZE
 
 
 async def test_a_pipe_is_read_no_further_than_needed() -> None:

@@ -312,10 +312,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
             {"CC": ["created", 7]},
             {"x-death": ["x"]},
             {b"x-death": [{"queue": "q", "reason": "expired", "count": "x"}]},
+            {"x-death": [{"queue": "q", "reason": "expired", "exchange": "e", "count": True}]},
+            {"x-stream-filter-value": 5},
+            {"x-stream-filter-value": None},
+            {b"x-stream-filter-value": "a\0b"},
+            {"x-stream-filter-value": "é" * 2049},
+            {"x-amqp-1.0-footer": "x"},
+            {b"x-amqp-1.0-properties": b""},
+            {"x-basic-type": 5},
             {"BCC": [f"{REPLY_TO}.g2dkAA5y"]},
         )
     ],
     ({"properties": {"reply_to": REPLY_TO}}, "reply_to"),
+    ({"properties": {"type": "amqp-1.0"}}, "type"),
+    ({"properties": {"message_id": f"urn:uuid:{'z' * 36}"}}, "message_id"),
+    ({"properties": {"correlation_id": f"urn:uuid:{'-' * 36}"}}, "correlation_id"),
     ({"exchange": "", "routing_key": f"{REPLY_TO}.g2dkAA5yZXBseUAxMjM0NTY3OAAAC3EAAAAAX0mKUw==.x"}, "routing_key"),
 ]
 
@@ -362,6 +373,9 @@ def test_what_is_like_the_refused_and_harmless_passes(loop: asyncio.AbstractEven
     routes = {"CC": ["a", "b"], "BCC": [], "cc": "c", "nested": {"CC": "d"}, "x-death": [{"queue": "q", "count": 1}]}
     make(loop, b"", {"headers": routes, "reply_to": f"{REPLY_TO}.x"}, routing_key=f"{REPLY_TO}.x")
     make(loop, exchange="", routing_key=REPLY_TO)
+    make(loop, properties={"headers": {"a": "x-basic-type", "x-stream-filter-value": "é" * 2048}, "type": "amqp-1.0.1"})
+    make(loop, properties={"message_id": f"urn:uuid:{uuid.uuid4()}".upper().replace("URN:UUID", "urn:uuid")})
+    make(loop, properties={"message_id": "urn:uuid:z", "correlation_id": f"urn:uuid:{'z' * 37}"})
 
 
 def test_the_bad_property_is_named_beside_good_ones(loop: asyncio.AbstractEventLoop) -> None:

@@ -158,6 +158,22 @@ def test_every_outcome_is_recorded_in_a_span_that_ends(
     assert status.description == (str(error) if error else None)
 
 
+@pytest.mark.parametrize("hostile", ["a=b\nERROR forged", "a=1," + " " * 600, "\ud800", "a=é", 5, ["a=1"]])
+def test_a_context_that_a_stranger_wrote_reaches_no_parser(
+    in_hand: HandDriven, spans: Spans, caplog: pytest.LogCaptureFixture, hostile: object
+) -> None:
+    """Parsers log what they do not understand, and take long over blanks. The message is published all the same."""
+    client = in_hand.ready()
+    trace_publishes(client, spans.provider)
+    caplog.clear()
+    headers = {"traceparent": GIVEN, "tracestate": hostile}
+    client.publish("", "q", b"", {"headers": headers}).add_done_callback(lambda future: future.exception())
+    confirm(in_hand)
+    assert caplog.messages == []
+    (link,) = spans.only.links
+    assert dict(link.context.trace_state) == {}
+
+
 def test_what_was_published_with_is_text_that_can_be_exported(in_hand: HandDriven, spans: Spans) -> None:
     """Whatever it is: bounded, one line, and without the lone surrogates that would spoil a whole export."""
     client = in_hand.ready()

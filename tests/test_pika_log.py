@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pika
 import pytest
@@ -17,6 +18,7 @@ from sprockets_amqp import Client, State
 from sprockets_amqp.bounded_log import MOST, Quota
 from sprockets_amqp.wire import pika_log
 from sprockets_amqp.wire.pika_insides import RETOLD, STRAY
+from sprockets_amqp.wire.pika_log import tell_once
 from tests.support.scripted import ScriptedBroker
 from tools.rabbitmq import Node, free_port
 
@@ -142,6 +144,20 @@ async def test_stray_frames_cannot_fill_the_log(
         assert any(text in line and "(more of these in this second are not logged)" in line for line in lines)
     # However long it took, it was no line for each.
     assert len(lines) < 300
+
+
+def test_channels_that_rabbitmq_closes_cannot_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers can name exchanges that do not exist: RabbitMQ closes a channel over each."""
+    monkeypatch.setattr(pika_log._ONCE, "_quota", Quota(lambda: 0.0))
+    tell_once()
+    for number in range(3000):
+        closed = "Received remote Channel.Close (%s): %r on %s"
+        logging.getLogger("pika.channel").warning(closed, 404, f"no exchange '{number}'", number)
+    assert len(caplog.records) == MOST + 1
+    # That is what pika says.
+    assert "Received remote Channel.Close (%s): %r on %s" in Path(pika.channel.__file__).read_text()
 
 
 @pytest.mark.usefixtures("decided")

@@ -191,18 +191,21 @@ async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
 
     # The process does not wait for this thread: a pipe may stay silent indefinitely.
     threading.Thread(target=read, daemon=True).start()
-    rest = b""
+    # Long lines come in many chunks.
+    rest = bytearray()
     while chunk := await chunks.get():
         if isinstance(chunk, OSError):
             raise chunk
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
+        end, *others = chunk.split(b"\n")
+        rest += end
+        for other in others:
+            yield bytes(rest + b"\n")
+            rest = bytearray(other)
         if len(rest) > BODY_LIMIT:
             raise OSError(f"a line is longer than {BODY_LIMIT} octets, which is more than RabbitMQ accepts")
         room.release()
     if rest:
-        yield rest
+        yield bytes(rest)
 
 
 def _chunk(descriptor: int) -> bytes | OSError:

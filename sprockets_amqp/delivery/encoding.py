@@ -20,7 +20,17 @@ from sprockets_amqp.wire.pika_insides import encode_value
 from sprockets_amqp.wire.transport import FRAME_END
 
 from .message_ids import new_message_id
-from .refusals import Copies, check_address, check_names, check_reply_to, check_values, copies
+from .refusals import (
+    Copies,
+    check_address,
+    check_converted,
+    check_id,
+    check_names,
+    check_reply_to,
+    check_type,
+    check_values,
+    copies,
+)
 
 Encoder = Callable[[Any], bytes]
 
@@ -68,7 +78,7 @@ def encode_properties(
     except _NotRemembered as found:
         user_id, start, middle, end, after = found.args
     if has_id_alone:
-        return message_id, user_id, (), start + _encode_short_string("message_id", message_id) + after
+        return message_id, user_id, (), start + _encode_id("message_id", message_id) + after
     octets = b"".join(
         (
             start,
@@ -76,7 +86,7 @@ def encode_properties(
             middle,
             b"" if correlation_id is None else _encode_id("correlation_id", correlation_id),
             end,
-            b"" if message_id is None else _encode_short_string("message_id", message_id),
+            b"" if message_id is None else _encode_id("message_id", message_id),
             after,
         )
     )
@@ -163,7 +173,9 @@ def _encode_short_string(name: str, value: object) -> bytes:
 
 
 def _encode_id(name: str, value: object) -> bytes:
-    return _encode_short_string(name, str(value) if isinstance(value, UUID) else value)
+    encoded = _encode_short_string(name, str(value) if isinstance(value, UUID) else value)
+    check_id(name, encoded[1:])
+    return encoded
 
 
 def _encode_headers(value: object) -> bytes:
@@ -174,6 +186,7 @@ def _encode_headers(value: object) -> bytes:
     if encoded is None:
         # Without a cause, because pika quotes the values, which may be secret and of any size.
         raise InvalidMessage("headers", f"hold a value that AMQP cannot encode: {_at_fault(value)}")
+    check_converted(value, encoded)
     check_values(value)
     return encoded
 
@@ -230,6 +243,11 @@ def _kind(value: object) -> str:
 def _encode_reply_to(value: object) -> bytes:
     check_reply_to(value)
     return _encode_short_string("reply_to", value)
+
+
+def _encode_type(value: object) -> bytes:
+    check_type(value)
+    return _encode_short_string("type", value)
 
 
 def _encode_delivery_mode(value: object) -> bytes:
@@ -305,7 +323,7 @@ _ENCODERS: Final[dict[str, Encoder]] = {
     "expiration": _encode_expiration,
     "message_id": functools.partial(_encode_id, "message_id"),
     "timestamp": _encode_timestamp,
-    "type": _short_string("type"),
+    "type": _encode_type,
     "user_id": _short_string("user_id"),
     "app_id": _short_string("app_id"),
     "cluster_id": _short_string("cluster_id"),

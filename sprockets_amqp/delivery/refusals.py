@@ -27,6 +27,12 @@ has an ``x-death`` that RabbitMQ never wrote           -     refused here: dead-
                                                              (seen on 3.10.8), which nacks messages on their way there
 has an ``x-stream-filter-value`` that is no short      541   refused here, though it is harmless to queues that are no
 str, and goes to a stream (seen on 4.3.6)                    stream
+has an ``x-amqp-1.0-…`` header or the ``type``         541   refused here: RabbitMQ decodes them as AMQP 1.0. A classic
+amqp-1.0, and goes to a stream (seen on 4.3.6)               queue that dead-letters to a stream ends over them
+has an ``x-basic-…`` header, and goes to a stream      -     refused here: RabbitMQ makes properties of them, over which
+(seen on 3.10.8 and 4.3.6)                                   it closes the connection of whoever reads that message
+has an id of ``urn:uuid:`` and 36 octets that are no   541   refused here, though 4.3.6 takes it
+UUID, and goes to a stream (read in 3.13 to 4.3.5)
 has so many routes in CC and BCC that routing them     -     bounded: the settings max_routes and max_routes_size
 takes seconds
 has a `decimal.Decimal` as header, and goes to a       541   refused here, though it is harmless to other queues: what
@@ -45,6 +51,7 @@ of a long name that is not ASCII (from 4.3)                  again for a while (
 Plugins may check more. Whatever else closes a channel, at most the messages in flight are lost.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -63,6 +70,12 @@ _ROUTING_KEYS: Final[tuple[str | bytes, ...]] = (*ROUTING_HEADERS, *(name.encode
 _DEATHS: Final = ("x-death", b"x-death")
 _FILTERS: Final = ("x-stream-filter-value", b"x-stream-filter-value")
 _READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS, *_FILTERS))
+#: How the names of headers begin that RabbitMQ writes when it converts a message between protocols, and reads again.
+_CONVERTED: Final = (b"x-amqp-1.0-", b"x-basic-")
+#: The type with which RabbitMQ marks a body that is encoded as in AMQP 1.0.
+_AMQP_1: Final = "amqp-1.0"
+_UUID: Final = re.compile(rb"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_UUID_SIZE: Final = 45
 #: Octets of the value by which streams filter.
 FILTER_LIMIT: Final = 4096
 #: What RabbitMQ itself writes into each entry of x-death: it relies on these types when it dead-letters a message.
@@ -95,6 +108,18 @@ def check_address(exchange: str, routing_key: str) -> None:
         raise InvalidMessage("routing_key", _ABOUT_REPLY_QUEUES)
 
 
+def check_type(value: object) -> None:
+    """Raise InvalidMessage for a type that makes RabbitMQ decode the body."""
+    if value == _AMQP_1:
+        raise InvalidMessage("type", f"cannot be {_AMQP_1}: RabbitMQ would decode the body as AMQP 1.0")
+
+
+def check_id(name: str, encoded: bytes) -> None:
+    """Raise InvalidMessage for an id that RabbitMQ takes for a UUID, and is none."""
+    if len(encoded) == _UUID_SIZE and encoded.startswith(b"urn:uuid:") and not _UUID.fullmatch(encoded):
+        raise InvalidMessage(name, f"must have a UUID after urn:uuid:, not {encoded.decode()!r}")
+
+
 def check_names(headers: Mapping[Any, object]) -> None:
     """Raise InvalidMessage for headers that RabbitMQ itself reads, if it could not read their values."""
     if _READ.isdisjoint(headers):
@@ -108,6 +133,16 @@ def check_names(headers: Mapping[Any, object]) -> None:
     for name in _FILTERS:
         if name in headers:
             _check_filter(headers[name])
+
+
+def check_converted(headers: Mapping[Any, object], encoded: bytes) -> None:
+    """Raise InvalidMessage for headers that RabbitMQ writes itself, when it converts a message."""
+    if not any(prefix in encoded for prefix in _CONVERTED):
+        return
+    for name in headers:
+        octets = name if isinstance(name, bytes) else str.encode(name)
+        if octets.startswith(_CONVERTED):
+            raise InvalidMessage("headers", f"have {octets.decode(errors='replace')}, which RabbitMQ writes itself")
 
 
 def _check_routes(name: str, routes: object) -> None:

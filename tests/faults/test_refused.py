@@ -7,6 +7,7 @@ import pytest
 import sprockets_amqp as amqp
 from sprockets_amqp import State
 from tests.faults.stream import streaming
+from tests.support.consume import declare_queue
 from tools.rabbitmq import Node
 
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
@@ -57,3 +58,52 @@ async def test_what_rabbitmq_never_takes_is_refused_before_it_sees_it(broker: No
         # No queue is called so: it would be returned, did no queue take the copy.
         await publish("", "no such queue", b"", {"headers": {"CC": [stream.queue]}})
         assert stream.path == []
+
+
+#: Routing keys that read like RabbitMQ's refusals of something else.
+READS_LIKE_A_REFUSAL = (
+    "message size 1 is larger than configured max size 1",
+    "message size 1 is larger than max size 1",
+    "' in exchange 'amq.direct' in vhost '/' refused for user 'forger'",
+    "amq.direct",
+)
+
+
+async def test_a_refusal_decides_nothing_about_what_a_routing_key_quotes(broker: Node) -> None:
+    """Neither bodies nor other exchanges, of which RabbitMQ's text speaks in the sender's words."""
+    name = "forger"
+    url = await broker.add_user(name)
+    await broker.ctl("set_topic_permissions", name, "amq.topic", "^allowed", ".*")
+    client = amqp.Client(url)
+    for key in READS_LIKE_A_REFUSAL:
+        with pytest.raises((amqp.OutcomeUnknown, amqp.ExchangeRefused), match="403"):
+            await client.publish("amq.topic", key, b"")
+        await client.publish("amq.topic", "allowed", b"a body of more than one octet", mandatory=False)
+        await client.publish("amq.direct", key, b"a body of more than one octet", mandatory=False)
+    await client.shutdown()
+    # Before the client is ready, the refused one is the first that RabbitMQ is asked about.
+    client = amqp.Client(url)
+    bad = client.publish("amq.topic", "denied", b"")
+    good = [client.publish("amq.topic", f"allowed.{number}", b"", mandatory=False) for number in range(100)]
+    await asyncio.gather(*good)
+    with pytest.raises((amqp.OutcomeUnknown, amqp.ExchangeRefused), match="403"):
+        await bad
+    await client.shutdown()
+    await broker.ctl("delete_user", name)
+
+
+async def test_messages_that_end_the_queue_they_die_in_are_refused(broker: Node) -> None:
+    """A true count in x-death ended a queue's process when it dead-lettered the message: all later ones were nacked."""
+    arguments = {"x-message-ttl": 100, "x-dead-letter-exchange": "amq.fanout"}
+    queue = await declare_queue(broker.url, arguments=arguments)
+    death = {"queue": queue.name, "reason": "expired", "exchange": queue.exchange, "count": True}
+    async with amqp.Client(broker.url) as client:
+        for headers in ({"x-death": [death]}, {"x-stream-filter-value": 5}, {"x-amqp-1.0-footer": "x"}):
+            with pytest.raises(amqp.InvalidMessage):
+                await client.publish(queue.exchange, queue.routing_key, b"", {"headers": headers})
+        for _ in range(20):
+            await client.publish(
+                queue.exchange, queue.routing_key, b"", {"headers": {"x-death": [{**death, "count": 1}]}}
+            )
+            await asyncio.sleep(0)
+        assert client.counters.nacked == 0
