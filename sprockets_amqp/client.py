@@ -332,7 +332,7 @@ class Client(Bound):
         self,
         exchange: str,
         routing_key: str,
-        body: bytes | str,
+        body: bytes | bytearray | memoryview | str,
         properties: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> "asyncio.Future[Result]":

@@ -77,7 +77,7 @@ class PublishingMixin(_Handler):
         self,
         exchange: str,
         routing_key: str,
-        body: bytes | str,
+        body: bytes | bytearray | memoryview | str,
         properties: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> "asyncio.Future[Result]":

@@ -262,7 +262,7 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 
 #: What is wrong, and the argument that the error names.
 BAD: list[tuple[dict[str, Any], str]] = [
-    *[({"body": body}, "body") for body in (None, 1, bytearray(b"x"), memoryview(b"x"), {"a": 1}, "\ud800")],
+    *[({"body": body}, "body") for body in (None, 1, [98], {"a": 1}, "\ud800")],
     *[({"exchange": value}, "exchange") for value in (None, 1, b"x", "x" * 256, "\ud800", ["x"], {"x": 1})],
     *[({"routing_key": value}, "routing_key") for value in (None, 1, b"x", "ä" * 128, "\ud800", ["x"], {"x": 1})],
     *[({"properties": value}, "properties") for value in ([1], "app_id", 1, BasicProperties(), {"colour": 1}, {1: 2})],
@@ -391,6 +391,62 @@ def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEvent
         make(loop, options={"mandatory": []})
     with pytest.raises(InvalidMessage, match=r"^type "):
         make(loop, properties={"type": ("x", [])})
+
+
+@pytest.mark.parametrize("body", [bytearray(b"abc"), memoryview(b"abc"), memoryview(b"aXbXcX")[::2]])
+def test_what_may_change_later_is_copied(loop: asyncio.AbstractEventLoop, body: Any) -> None:
+    """As the old package took it."""
+    message = make(loop, body)
+    if isinstance(body, bytearray):
+        body[:] = b"xyz"
+    assert (type(message.body), message.body) == (bytes, b"abc")
+
+
+def test_a_body_that_was_released_is_refused(loop: asyncio.AbstractEventLoop) -> None:
+    """By name."""
+    body = memoryview(b"abc")
+    body.release()
+    with pytest.raises(InvalidMessage, match=r"^body cannot be read: "):
+        make(loop, body)
+
+
+@pytest.mark.parametrize("empty", [[], (), "", 0, False, types.MappingProxyType({})])
+def test_properties_that_are_empty_are_none(loop: asyncio.AbstractEventLoop, empty: Any) -> None:
+    """Whatever they are."""
+    assert make(loop, properties=empty).message_id is not None
+
+
+class Raising(collections.UserDict[str, Any]):
+    """A mapping that raises whatever is asked of it."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise LookupError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        raise OSError("s3cr3t")
+
+    def __bool__(self) -> bool:
+        raise ZeroDivisionError
+
+    def get(self, key: str, default: Any = None) -> Any:
+        raise LookupError(key)
+
+
+class Unhashable(str):
+    """A str that nothing can look up."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise OSError("s3cr3t")
+
+
+@pytest.mark.parametrize("properties", [Raising(), {"type": Unhashable("a")}, {"app_id": Unhashable("a")}, {1: "a"}])
+def test_what_raises_is_refused(loop: asyncio.AbstractEventLoop, properties: Any) -> None:
+    """publish() itself raises nothing, and the error has nothing of theirs."""
+    with pytest.raises(InvalidMessage) as caught:
+        make(loop, properties=properties)
+    assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize("timeout", ["soon", [1], float("nan"), b"1", 10**400, pytest.param(-(10**5000), id="endless")])

@@ -147,9 +147,12 @@ def encode_method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
 
 
 def encode_body(body: object) -> bytes:
-    """Return the body's octets, a str's as UTF-8."""
-    if isinstance(body, bytes):
-        return bytes(body)
+    """Return the body's octets, a str's as UTF-8; of what may change later, a copy."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        try:
+            return bytes(body)
+        except ValueError as error:
+            raise InvalidMessage("body", f"cannot be read: {error}") from None
     if not isinstance(body, str):
         raise InvalidMessage("body", f"must be bytes or str, not {type(body).__name__}: encode it first")
     try:
@@ -275,20 +278,33 @@ def _encode_expiration(value: object) -> bytes:
     return _encode_short_string("expiration", str(number))
 
 
-def unusable(properties: object, **given: object) -> InvalidMessage | None:
-    """Return the error about what made a call here fail with a TypeError, or None if it was none of this.
+def read_properties(properties: object) -> dict[str, Any]:
+    """Return what a mapping holds; anything empty, such as a list, holds nothing. Raises InvalidMessage."""
+    try:
+        if isinstance(properties, Mapping):
+            return dict(properties)
+        if not properties:
+            return {}
+    except Exception as error:
+        # It is the application's, and may raise anything.
+        problem = f"cannot be read: {type(error).__name__}"
+    else:
+        problem = f"must be a dict of AMQP properties, not {type(properties).__name__}"
+    raise InvalidMessage("properties", problem) from None
+
+
+def unusable(properties: Mapping[Any, Any] | None, **given: object) -> InvalidMessage | None:
+    """Return the error about what made a call here raise something else, or None if it was none of this.
 
     Properties are passed by name, and the caches cannot look up a value that is not hashable.
     """
-    if properties is not None and not isinstance(properties, Mapping):
-        return InvalidMessage("properties", f"must be a dict of AMQP properties, not {type(properties).__name__}")
     for name in properties or ():
         if name not in PROPERTY_NAMES:
             return _unknown(name)
     for name, value in {**(properties or {}), "headers": None, **given}.items():
         try:
             hash(value)
-        except TypeError:
+        except Exception:
             return InvalidMessage(name, f"cannot be {quoted(value)}")
     return None
 

@@ -14,7 +14,7 @@ from pika.spec import BasicProperties
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import plain, quoted, shown
 
-from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, unusable
+from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, read_properties, unusable
 from .message_ids import new_message_id
 from .refusals import Copies
 
@@ -72,7 +72,7 @@ class Message:
         future: "asyncio.Future[Result]",
         exchange: str,
         routing_key: str,
-        body: bytes | str,
+        body: bytes | bytearray | memoryview | str,
         properties: Mapping[str, Any] | None,
         app_id: str | None,
         options: Options,
@@ -97,6 +97,8 @@ class Message:
         self.timer: asyncio.TimerHandle | None = None
         mandatory = True
         try:
+            if type(properties) is not dict and properties is not None:
+                properties = read_properties(properties)
             if options:
                 self.timeout, mandatory = _checked(options)
             # Only RabbitMQ can check a user_id (https://www.rabbitmq.com/docs/validated-user-id), and the headers with
@@ -111,8 +113,8 @@ class Message:
             self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
             self._refuse(error, properties)
-        except TypeError:
-            # Any other TypeError is a defect of ours.
+        except Exception:
+            # Values may be of classes that raise anything. What is raised for another reason is a defect of ours.
             refusal = unusable(properties, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
             if refusal is None:
                 raise
@@ -122,7 +124,7 @@ class Message:
         # Without its traceback and its context, which hold what was given.
         refusal.__context__ = None
         self.refusal = refusal.with_traceback(None)
-        given = properties.get("message_id", FILLED_IN) if isinstance(properties, Mapping) else FILLED_IN
+        given = properties.get("message_id", FILLED_IN) if type(properties) is dict else FILLED_IN
         # Anything that is not an id cannot name the message.
         named = str(given) if isinstance(given, UUID) else plain(given) if isinstance(given, str) else None
         self.message_id = new_message_id() if given is FILLED_IN else named

@@ -344,12 +344,11 @@ def _connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
     database.text_factory = bytes
     try:
         _prepare(path, database)
-    except UnicodeDecodeError:
+    except BaseException as error:
         database.close()
-        # SQLite's own error quotes what it could not understand.
-        raise _corrupt("the table's definition cannot be read") from None
-    except BaseException:
-        database.close()
+        # SQLite's error quotes octets that it could not understand, or says that it knows no such format.
+        if isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+            raise _corrupt("the table's definition cannot be read") from None
         raise
     return database
 

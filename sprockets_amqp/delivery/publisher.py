@@ -104,7 +104,7 @@ class Publisher:
         self,
         exchange: str,
         routing_key: str,
-        body: bytes | str,
+        body: bytes | bytearray | memoryview | str,
         properties: Mapping[str, Any] | None,
         options: Options,
         watch: Watch | None = None,
