@@ -1,16 +1,26 @@
 """AMQP URLs: which nodes they name, what is wrong with them, and how to show them without a password."""
 
+import math
 import re
+import socket
+import warnings
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pika
+from pika import spec, tcp_socket_opts
 
+from .text import SHORT_STRING_LIMIT
 from .wire.pika_insides import url_options
 from .wire.tls import NO_TLS, TLS, contradiction, read_options, unreadable, verify
 
 #: pika's options; see `node_parameters`.
 URL_OPTIONS: Final = url_options()
+
+#: Options of pika 0.13 that have other names now, or none.
+OLD_OPTIONS: Final = {"heartbeat_interval": "heartbeat", "backpressure_detection": None}
+#: pika's times in seconds.
+_TIMES: Final = ("socket_timeout", "stack_timeout", "retry_delay", "blocked_connection_timeout")
 
 #: pika's names in ssl_options for trusted authorities; it requires one of them.
 CA_OPTIONS: Final = ("ca_certs", "cafile", "ca_path", "capath", "ca_data", "cadata")
@@ -29,6 +39,8 @@ def node_parameters(url: str, tls: TLS = NO_TLS) -> list[pika.URLParameters]:
     try:
         if not is_utf8(url):
             raise ValueError("has an octet that is not UTF-8: percent-encode it")
+        if url != url.strip() or _BLANK.search(url.partition("?")[0]):
+            raise ValueError("has a blank or a line end: remove it, or percent-encode it (a blank is %20)")
         return [_parameters(node, tls) for node in split(url)]
     except ValueError as error:
         problem = str(error)
@@ -57,6 +69,10 @@ def node_name(node: pika.URLParameters) -> str:
     return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
 
 
+_BLANK: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+#: What precedes a comma in a password: no node's port is that.
+_USER_AND_PASSWORD: Final = re.compile(r"[^:@\[\]]*:(?!\d*$)[^@]*")
+_ZONE: Final = re.compile(r"\[[^\]]*%")
 _URL: Final = re.compile(r"(?P<scheme>amqps?)://(?P<netloc>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 
 
@@ -65,10 +81,15 @@ def _nodes(url: str) -> list[str]:
     if match is None:
         raise ValueError("must begin with amqp:// or amqps://")
     credentials = ""
-    nodes = []
-    places = match["netloc"].split(",")
+    nodes: list[str] = []
+    places = _places(match["netloc"])
     for place in places:
         own, at, host = place.rpartition("@")
+        if at and nodes and not credentials:
+            raise ValueError(
+                "names a node without a user before one with a user: give user and password first, once for all nodes, "
+                "or for each, and percent-encode a comma in them (%2c)"
+            )
         if not host and len(places) > 1:
             raise ValueError("names a node without a host: nodes are separated by single commas")
         credentials = own + at or credentials
@@ -76,8 +97,21 @@ def _nodes(url: str) -> list[str]:
     return nodes
 
 
+def _places(netloc: str) -> list[str]:
+    """Return the nodes of a URL, each with its credentials; a comma in a password separates none."""
+    places: list[str] = []
+    for place in netloc.split(","):
+        if places and _USER_AND_PASSWORD.fullmatch(places[-1]):
+            places[-1] += f"%2c{place}"
+        else:
+            places.append(place)
+    return places
+
+
 def _parameters(url: str, tls: TLS) -> pika.URLParameters:
     node, _, query = url.partition("?")
+    query = _without_old_options(query)
+    url = f"{node}?{query}" if query else node
     try:
         parts = urlsplit(node)
         # An unescaped character in a password would silently change the URL's meaning.
@@ -96,18 +130,48 @@ def _parameters(url: str, tls: TLS) -> pika.URLParameters:
         raise ValueError("names a user without a password: write amqp://user:password@host")
     if parts.path.count("/") > 1:
         raise ValueError("has more than one / in its vhost: percent-encode it (/ is %2f)")
+    if len(parameters.virtual_host.encode()) > SHORT_STRING_LIMIT:
+        raise ValueError(f"has a vhost of more than {SHORT_STRING_LIMIT} octets")
+    if _ZONE.search(parts.netloc):
+        raise ValueError(
+            "has a zone in its IPv6 address, which pika cannot use: write a name that stands for the address"
+        )
     if query:
         _check_options(node, query)
         parameters = pika.URLParameters(url)
-        if parameters.ssl_options is not None:
-            verify(parameters.ssl_options.context, read_options(dict(parse_qsl(query)).get("ssl_options", "")))
+    _secure(parameters, dict(parse_qsl(query)).get("ssl_options"), tls)
+    return parameters
+
+
+def _secure(parameters: pika.URLParameters, ssl_options: str | None, tls: TLS) -> None:
+    """Complete the options for TLS, which is used if there are any."""
+    if ssl_options is not None and parameters.ssl_options is not None:
+        verify(parameters.ssl_options.context, read_options(ssl_options))
     if tls.given:
-        if not url.startswith("amqps:"):
+        if parameters.ssl_options is None:
             raise ValueError(f"the URL must begin with amqps:// if {tls.given} is given")
-        if "ssl_options" in dict(parse_qsl(query)):
+        if ssl_options is not None:
             raise ValueError(f"the URL has ssl_options, and {tls.given} is given as well: use one of them")
         parameters.ssl_options = tls.options(parameters.host)
-    return parameters
+    options = parameters.ssl_options
+    if options is not None and options.server_hostname in {None, parameters.host}:
+        # No certificate has the dot that ends an absolute name (RFC 6066, section 3).
+        options.server_hostname = parameters.host.rstrip(".") or None
+
+
+def _without_old_options(query: str) -> str:
+    kept = []
+    for option in query.split("&") if query else []:
+        name, equals, value = option.partition("=")
+        if name not in OLD_OPTIONS:
+            kept.append(option)
+            continue
+        new = OLD_OPTIONS[name]
+        hint = f"is called {new} now" if new else "has no effect any more"
+        warnings.warn(f"the option {name} in an AMQP URL {hint}", FutureWarning, stacklevel=2)
+        if new:
+            kept.append(f"{new}{equals}{value}")
+    return "&".join(kept)
 
 
 def _check_options(node: str, query: str) -> None:
@@ -124,13 +188,24 @@ def _check_options(node: str, query: str) -> None:
             raise ValueError(f"has the option {name} more than once")
         try:
             # pika ignores an empty value.
-            pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}")
+            _try(pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}"))
             problem = contradiction(read_options(value)) if name == "ssl_options" else ""
         except Exception as error:
             # ssl_options can hold the password of a key.
             problem = _tls_trouble(value, error) if name == "ssl_options" else f"{value!r:.80}"
         if problem:
             raise ValueError(f"has a bad option {name}: {problem}")
+
+
+def _try(parameters: pika.URLParameters) -> None:
+    """Raise what pika would raise when it uses the options of a URL: some it checks only then, or never."""
+    spec.Connection.StartOk(parameters.client_properties or {}, response="", locale=parameters.locale).encode()
+    spec.Connection.TuneOk(0, 0, parameters.heartbeat or 0).encode()  # type: ignore[arg-type] # a URL has no function
+    with socket.socket() as tried:
+        tcp_socket_opts.set_sock_opts(parameters.tcp_options, tried)
+    times = [getattr(parameters, name) for name in _TIMES]
+    if not all(math.isfinite(seconds) for seconds in times if seconds is not None):
+        raise ValueError("not finite")
 
 
 def _tls_trouble(value: str, error: Exception) -> str:
@@ -157,4 +232,4 @@ def _hide_option(match: re.Match[str]) -> str:
 
 
 def _hide(match: re.Match[str]) -> str:
-    return re.sub(r"([^,:@]*):[^,@]*@", r"\1:***@", match[0])
+    return re.sub(r"([^,:@]*):[^@]*@", r"\1:***@", match[0])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from sprockets_amqp import _install
 from sprockets_amqp.client import Client
 from sprockets_amqp.settings import DEFAULT_URL, PREFIXES, Settings, from_environment
 from sprockets_amqp.urls import hide_password, node_parameters
+from sprockets_amqp.wire.tls import TLS
+from tests.support.certificates import Authority
 
 FOLDER = str(Path(__file__).parent)
 #: Each setting: its variable, what is written there, what it becomes, and its default.
@@ -212,7 +215,20 @@ BAD_URLS = {
     "? after digits in the password": f"amqp://user:12?{SECRET}@host/v",
     "@ in the password": f"amqp://user:{SECRET}@1@host/v",
     ": in the password": f"amqp://user:{SECRET}@host:{SECRET}/v",
-    ", in the password": f"amqp://user:{SECRET},1@host/v",
+    ", after digits in the password": f"amqp://user:1,{SECRET}@host/v",
+    ", in the user": f"amqp://us,er:{SECRET}@host/v",
+    "blank at the end": f"amqp://user:{SECRET}@host/v ",
+    "line end": f"amqp://user:{SECRET}@host/v\n",
+    "blank in the middle": f"amqp://user:{SECRET}@one, two/v",
+    "zone": f"amqp://user:{SECRET}@[fe80::1%25eth0]/v",
+    "long vhost": f"amqp://user:{SECRET}@host/{'x' * 256}",
+    "time without end": f"amqp://user:{SECRET}@host/v?stack_timeout=inf",
+    "time that is no number": f"amqp://user:{SECRET}@host/v?blocked_connection_timeout=nan",
+    "heartbeat of a week": f"amqp://user:{SECRET}@host/v?heartbeat=600000",
+    "TCP option that is no int": f"amqp://user:{SECRET}@host/v?tcp_options={{'TCP_KEEPIDLE':'60'}}",
+    "TCP option that is too large": f"amqp://user:{SECRET}@host/v?tcp_options={{'TCP_KEEPIDLE':{2**40}}}",
+    "property that AMQP cannot encode": f"amqp://user:{SECRET}@host/v?client_properties={{'a':0.5}}",
+    "long locale": f"amqp://user:{SECRET}@host/v?locale={'x' * 256}",
     "? in the password, looking like an option": f"amqp://user:12?{SECRET}=1",
     "port 0": f"amqp://user:{SECRET}@host:0/v",
     "port too large": f"amqp://user:{SECRET}@host:65536/v",
@@ -301,6 +317,9 @@ def nodes(url: str) -> list[tuple[str, int, str, str, str]]:
         ("amqp://u:p@one,two:5673/v", [("one", 5672, "u", "p", "v"), ("two", 5673, "u", "p", "v")]),
         ("amqp://u:p@one,x:y@two/v", [("one", 5672, "u", "p", "v"), ("two", 5672, "x", "y", "v")]),
         ("amqp://u:p@one/v,amqp://x:y@two/w", [("one", 5672, "u", "p", "v"), ("two", 5672, "x", "y", "w")]),
+        ("amqp://u:p,w@one,two/v", [("one", 5672, "u", "p,w", "v"), ("two", 5672, "u", "p,w", "v")]),
+        ("amqp://u:p@one,x:q,r@two/v", [("one", 5672, "u", "p", "v"), ("two", 5672, "x", "q,r", "v")]),
+        ("amqp://u:p,w@[::1]:1,[::2]/v", [("::1", 1, "u", "p,w", "v"), ("::2", 5672, "u", "p,w", "v")]),
         ("amqp://u:p@one,two?heartbeat=7", [("one", 5672, "u", "p", "/"), ("two", 5672, "u", "p", "/")]),
     ],
 )
@@ -320,6 +339,7 @@ def test_options_are_every_nodes() -> None:
     [
         ("amqp://user:s3cr3t@host/v", "amqp://user:***@host/v"),
         ("amqp://user:s3cr3t@one,other:s3cr3t@two/v", "amqp://user:***@one,other:***@two/v"),
+        ("amqp://user:s3,cr3t@one,two/v", "amqp://user:***@one,two/v"),
         ("amqp://user:s3cr3t@one/v,amqps://other:s3cr3t@two/v", "amqp://user:***@one/v,amqps://other:***@two/v"),
         ("amqp://:s3cr3t@host", "amqp://:***@host"),
         ("amqp://host/v", "amqp://host/v"),
@@ -430,3 +450,32 @@ def test_what_could_not_be_made_can_be_shown() -> None:
     with pytest.raises(ValueError, match="has a bad option heartbeat"):
         client.__init__(BAD_URLS["bad option"])  # type: ignore[misc]
     assert repr(client) == "<Client Idle without settings>"
+
+
+@pytest.mark.parametrize(
+    ("option", "hint", "heartbeat"),
+    [
+        ("heartbeat_interval=7", "heartbeat_interval in an AMQP URL is called heartbeat now", 7),
+        ("backpressure_detection=t", "backpressure_detection in an AMQP URL has no effect any more", None),
+    ],
+)
+def test_an_option_of_an_old_pika_is_taken_with_a_warning(option: str, hint: str, heartbeat: int | None) -> None:
+    """Beside others."""
+    with pytest.warns(FutureWarning, match=hint):
+        (node,) = node_parameters(f"amqp://host?{option}&stack_timeout=3")
+    assert (node.heartbeat, node.stack_timeout) == (heartbeat, 3)
+
+
+def test_the_dot_that_ends_an_absolute_name_is_not_sent_to_the_server(tmp_path: Path) -> None:
+    """No certificate has it; a name that is given is kept."""
+    authority = Authority(tmp_path).certificate
+    names = {
+        "amqps://rabbit.test.": "rabbit.test",
+        "amqps://rabbit.test": "rabbit.test",
+        "amqps://rabbit.test.?ssl_options={'ca_certs':'%s','server_hostname':'other.'}": "other.",
+    }
+    for url, name in names.items():
+        (node,) = node_parameters(url.replace("%s", str(authority)))
+        assert node.ssl_options is not None and node.ssl_options.server_hostname == name
+    (node,) = node_parameters("amqps://rabbit.test.", TLS(context=ssl.create_default_context()))
+    assert (node.host, node.ssl_options and node.ssl_options.server_hostname) == ("rabbit.test.", "rabbit.test")
