@@ -24,7 +24,7 @@ from ._install import client_of, install
 from .access import Access
 from .client import Client
 from .delivery.counters import Counters
-from .delivery.message import STORED
+from .delivery.message import STORED, Properties
 from .errors import (
     AMQPException,
     ConnectionStateError,
@@ -75,6 +75,7 @@ __all__ = [
     "Observer",
     "Outcome",
     "OutcomeUnknown",
+    "Properties",
     "Publish",
     "PublishEnd",
     "PublishingFailure",

@@ -2,13 +2,13 @@
 
 import logging
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Unpack
 
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
 from .bounded_log import named
-from .client import Client
+from .client import Arguments, Client
 from .names import DEFAULT_NAME, check_name, missing
 from .names import client_of as present_client
 from .settings import DEFAULT_URL, from_environment
@@ -17,7 +17,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def install(
-    application: Application, io_loop: IOLoop | None = None, *, name: str = DEFAULT_NAME, **kwargs: Any
+    application: Application, io_loop: IOLoop | None = None, *, name: str = DEFAULT_NAME, **kwargs: Unpack[Arguments]
 ) -> bool:
     """Give the application a client, ``application.amqp``; return False, with a warning, if it has one already.
 

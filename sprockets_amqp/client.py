@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import pika
 from pika.channel import Channel
@@ -32,6 +32,7 @@ from .settings import (
     DEFAULT_RECONNECT_DELAY,
     DEFAULT_URL,
     URL,
+    MoreSettings,
     Settings,
     from_environment,
 )
@@ -43,6 +44,21 @@ from .wire.replies import channel_lost, connection_lost, describe
 from .wire.transport import Connection
 
 LOGGER = logging.getLogger(__name__)
+
+
+class Arguments(MoreSettings, total=False):
+    """The keyword arguments of `install` and `Client.from_environment`, as a type checker sees them."""
+
+    url: URL
+    enable_confirmations: bool
+    reconnect_delay: float
+    connection_attempts: int
+    default_app_id: str | None
+    on_ready_callback: Callable[["Client"], object] | None
+    on_unavailable_callback: Callable[["Client"], object] | None
+    on_return_callback: Callable[[Basic.Return, BasicProperties, bytes], object] | None
+    on_persistent_failure_callback: Callable[["Client"], object] | None
+    setup: SetupFunction | None
 
 
 class Client(Bound):
@@ -99,7 +115,7 @@ class Client(Bound):
         on_persistent_failure_callback: Callable[["Client"], object] | None = None,
         setup: SetupFunction | None = None,
         name: str = DEFAULT_NAME,
-        **settings: Any,
+        **settings: Unpack[MoreSettings],
     ) -> None:
         try:
             self.settings = Settings(
@@ -108,7 +124,8 @@ class Client(Bound):
                 reconnect_delay=reconnect_delay,
                 connection_attempts=connection_attempts,
                 default_app_id=default_app_id,
-                **settings,
+                # It makes a str of each path.
+                **cast("dict[str, Any]", settings),
             )
         finally:
             # Tracebacks may be shown with their frames' local variables.
@@ -132,7 +149,9 @@ class Client(Bound):
         self._bind(io_loop or IOLoop.current())
 
     @classmethod
-    def from_environment(cls, *, name: str = DEFAULT_NAME, **settings: Any) -> Self:
+    def from_environment(
+        cls, *, name: str = DEFAULT_NAME, io_loop: IOLoop | None = None, **settings: Unpack[Arguments]
+    ) -> Self:
         """Make a client with settings from the environment; keyword arguments take precedence.
 
         ``name`` is the prefix of the variables: ``AUDIT_URL`` for ``"audit"``.
@@ -141,11 +160,11 @@ class Client(Bound):
             ValueError: a setting or the name is invalid; the error names it and where it came from.
         """
         try:
-            settings = {"url": DEFAULT_URL, "name": name, **from_environment(name=name), **settings}
-            return cls(**settings)
+            values = {"url": DEFAULT_URL, "name": name, **from_environment(name=name), **settings}
+            return cls(io_loop=io_loop, **values)
         finally:
             # Tracebacks may be shown with their frames' local variables.
-            settings = {}
+            values, settings = {}, {}
 
     async def __aenter__(self) -> Self:
         self.bind()

@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from .names import DEFAULT_NAME, check_name
 from .text import SHORT_STRING_LIMIT, function_name, shown
@@ -35,6 +35,29 @@ _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
 T = TypeVar("T")
+
+
+class MoreSettings(TypedDict, total=False):
+    """The settings that `Client` takes by name alone, as a type checker sees them; `Settings` documents them."""
+
+    timeout: float
+    confirm_timeout: float
+    max_reconnect_delay: float
+    fail_on_return: bool
+    republish_unconfirmed: bool
+    max_unconfirmed: int
+    max_unconfirmed_size: int
+    max_routes: int
+    max_routes_size: int
+    max_waiting: int
+    max_waiting_size: int
+    max_message_size: int | None
+    outbox: str | os.PathLike[str] | None
+    outbox_limit: int
+    tls_ca: str | os.PathLike[str] | None
+    tls_certificate: str | os.PathLike[str] | None
+    tls_key: str | os.PathLike[str] | None
+    tls_context: ssl.SSLContext | None
 
 
 def _forgetting(cls: type[T]) -> type[T]:

@@ -444,7 +444,7 @@ BAD_URLS: Final = [
     "amqp://keeper:s3cret/x@127.0.0.1:5672/",
     "amqp://keeper:s3cret?x@127.0.0.1:5672/",
     "amqp://keeper:s3cret@x@127.0.0.1:5672/",
-    "amqp://keeper:s3cret,x@127.0.0.1:5672/",
+    "amqp://kee,per:s3cret@127.0.0.1:5672/",
     "amqp://keeper:s3cret@127.0.0.1:port/",
     "amqp://keeper:s3cret@127.0.0.1:0/",
     "amqp://keeper:s3cret@127.0.0.1:99999/",

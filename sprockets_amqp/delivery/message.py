@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Self, TypedDict
 from uuid import UUID
 
+from pika.delivery_mode import DeliveryMode
 from pika.spec import BasicProperties
 
 from sprockets_amqp.errors import InvalidMessage
@@ -26,6 +27,33 @@ class Options(TypedDict, total=False):
     timeout: float | None
     #: Whether RabbitMQ returns it if no queue takes it, rather than dropping it silently. True by default.
     mandatory: bool
+
+
+class Properties(TypedDict, total=False):
+    """The properties of a message, for annotations of your own (AMQP 0-9-1, section 1.8.3).
+
+    Those that are missing or None are left out, but for ``message_id``, ``timestamp`` and ``app_id``, which are filled
+    in where they are missing.
+    """
+
+    content_type: str | None
+    content_encoding: str | None
+    headers: dict[str, Any] | None
+    #: 1, transient, or 2, persistent.
+    delivery_mode: int | DeliveryMode | None
+    #: From 0 to 255.
+    priority: int | None
+    correlation_id: str | UUID | None
+    reply_to: str | None
+    #: Milliseconds.
+    expiration: str | None
+    message_id: str | UUID | None
+    #: Seconds since 1970.
+    timestamp: int | None
+    type: str | None
+    user_id: str | None
+    app_id: str | None
+    cluster_id: str | None
 
 
 #: What a publish ends with: None, or `STORED`. Existing code has ``Future[None]``, which is right without an outbox.
