@@ -1,5 +1,6 @@
 """What users install: the sdist and the wheel, far from the checkout."""
 
+import asyncio
 import configparser
 import re
 import shutil
@@ -7,13 +8,16 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.support.command import bare_environment
+from tests.support.consume import declare_queue
 from tools import matrix
+from tools.rabbitmq import Node
 
 #: What is built once is built by one of the workers.
 pytestmark = pytest.mark.xdist_group("package")
@@ -148,3 +152,88 @@ def test_the_classifiers_are_true() -> None:
     run = {str(row["python"]).rpartition(".")[0] for row in matrix.recorded()}
     assert set(re.findall(r"^Programming Language :: Python :: (3\.\d+)$", classifiers, re.MULTILINE)) == run
     assert re.findall(r"^Operating System :: (.*)$", classifiers, re.MULTILINE) == ["POSIX :: Linux"]
+
+
+# sprockets.mixins.amqp, for dependencies that ask for it
+
+#: Distributions that share the package `sprockets` with it, the first of which asks for it.
+NEIGHBOURS: Final = (
+    "sprockets.mixins.avro-publisher==3.0.1",
+    "sprockets.http>=2.5",
+    "sprockets.mixins.correlation>=3",
+    "sprockets.mixins.mediatype>=3",
+)
+AVRO: Final = """
+import asyncio, json, sys
+import sprockets.http, sprockets.mixins.amqp, sprockets.mixins.correlation, sprockets.mixins.mediatype, sprockets_amqp
+from sprockets.mixins import amqp, avro_publisher
+from sprockets.mixins.amqp import AMQPException, PublishingMixin, install
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application, RequestHandler
+
+assert amqp is sprockets.mixins.amqp is sys.modules["sprockets.mixins.amqp"] is sprockets_amqp
+assert PublishingMixin is sprockets_amqp.PublishingMixin
+
+FIELDS = [{"name": "id", "type": "int"}, {"name": "who", "type": "string"}]
+SCHEMA = {"type": "record", "name": "order", "fields": FIELDS}
+
+class Schema(RequestHandler):
+    def get(self) -> None:
+        self.write(json.dumps(SCHEMA))
+
+class Orders(avro_publisher.PublishingMixin, RequestHandler):
+    async def post(self) -> None:
+        await self.avro_amqp_publish(sys.argv[1], sys.argv[2], "order", {"id": 7, "who": "Ada"}, {"message_id": "o7"})
+
+async def main() -> None:
+    socket, port = bind_unused_port()
+    settings = {"avro_schema_uri_format": f"http://127.0.0.1:{port}/%(name)s.avsc"}
+    application = Application([(r"/order[.]avsc", Schema), ("/orders", Orders)], **settings)
+    avro_publisher.install(application)
+    server = HTTPServer(application)
+    server.add_socket(socket)
+    answer = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/orders", method="POST", body="")
+    print(answer.code, application.amqp.counters.confirmed)
+    await application.amqp.shutdown()
+    server.stop()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def beside(package: Path) -> Path:
+    """The Python of an environment with the distribution of the old name, and with its neighbours."""
+    folder = package.parent / "compat"
+    shutil.copytree(ROOT / "compat", folder / "source", ignore=LEFT_OUT)
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, folder / "source", cwd=package)
+    environment = folder / "environment"
+    run(sys.executable, "-m", "venv", environment, cwd=package)
+    python = environment / "bin" / "python"
+    wheels = [*package.glob("*.whl"), *folder.glob("*.whl")]
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wheels, *NEIGHBOURS, cwd=package)
+    return python
+
+
+def test_the_old_name_is_one_module_in_a_shared_package(beside: Path) -> None:
+    """It brings no __init__.py that would hide what others have there, and pip finds all requirements met."""
+    (wheel,) = beside.parents[2].glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if ".dist-info/" not in name] == ["sprockets/mixins/amqp.py"]
+    assert "No broken requirements found." in run(beside, "-m", "pip", "check", cwd=beside.parent)
+
+
+async def test_a_dependency_that_asks_for_the_old_name_publishes(beside: Path, broker: Node) -> None:
+    """sprockets.mixins.avro-publisher, unchanged: RabbitMQ has the datum, with its properties."""
+    queue = await declare_queue(broker.url)
+    program = (str(beside), "-c", AVRO, queue.exchange, queue.routing_key)
+    process = await asyncio.create_subprocess_exec(
+        *program, env={**bare_environment(), "AMQP_URL": broker.url}, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await process.communicate()
+    assert out.decode().strip() == "200 1", err.decode()
+    (message,) = await queue.messages()
+    assert message.body == b"\x0e\x06Ada"
+    assert (message.properties.type, message.properties.message_id) == ("order", "o7")

@@ -7,8 +7,10 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,11 +19,17 @@ import sprockets_amqp as amqp
 from sprockets_amqp import errors
 from tests.support.documents import Document
 from tests.support.http import fetch, served
+from tools.documents import ROOT
 from tools.rabbitmq import Node
 
 MIGRATING: Final = Document("docs/migrating.md")
 
-TESTED: Final = {("Change the import", "python"), ("Change the import", "sh")}
+TESTED: Final = {
+    ("Change the import", "python"),
+    ("Change the import", "sh"),
+    # tests/test_package.py installs what it builds.
+    ("Dependencies that ask for the old name", "sh"),
+}
 
 
 async def test_an_application_that_changed_its_import_publishes(broker: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +55,15 @@ def test_the_settings_are_checked(broker: Node) -> None:
             check=False,
         )
         assert (done.returncode, all(name in done.stderr for name in variables)) == (status, True), done.stderr
+
+
+def test_the_distribution_of_the_old_name_is_built_as_shown(tmp_path: Path) -> None:
+    """From the root of the project."""
+    (command,) = MIGRATING.commands("Dependencies that ask for the old name")
+    shutil.copytree(ROOT / "compat", tmp_path / "compat")
+    _, *arguments = shlex.split(command)
+    subprocess.run([sys.executable, *arguments], check=True, cwd=tmp_path, capture_output=True)
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == ["sprockets_mixins_amqp-3.1.0-py3-none-any.whl"]
 
 
 #: What the tables name besides: arguments of `install()`, and names of Tornado's, of AMQP's and of Python's.
