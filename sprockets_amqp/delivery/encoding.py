@@ -21,6 +21,7 @@ from sprockets_amqp.wire.transport import FRAME_END
 
 from .message_ids import new_message_id
 from .refusals import (
+    URN,
     Copies,
     check_address,
     check_converted,
@@ -68,9 +69,11 @@ def encode_properties(
     """
     if message_id is FILLED_IN:
         message_id = new_message_id()
-    elif type(message_id) is not str:
+    else:
         # A class of the application's may override anything, and errors name the message.
         message_id = str(message_id) if isinstance(message_id, UUID) else plain(message_id)
+        if isinstance(message_id, str) and message_id.startswith(URN):
+            check_id("message_id", message_id)
     has_id_alone = headers is None and correlation_id is None and message_id is not None
     own = _ID_ALONE if has_id_alone else (headers is not None, correlation_id is not None, message_id is not None)
     try:
@@ -78,7 +81,7 @@ def encode_properties(
     except _NotRemembered as found:
         user_id, start, middle, end, after = found.args
     if has_id_alone:
-        return message_id, user_id, (), start + _encode_id("message_id", message_id) + after
+        return message_id, user_id, (), start + _encode_short_string("message_id", message_id) + after
     octets = b"".join(
         (
             start,
@@ -86,7 +89,7 @@ def encode_properties(
             middle,
             b"" if correlation_id is None else _encode_id("correlation_id", correlation_id),
             end,
-            b"" if message_id is None else _encode_id("message_id", message_id),
+            b"" if message_id is None else _encode_short_string("message_id", message_id),
             after,
         )
     )
@@ -177,7 +180,8 @@ def _encode_short_string(name: str, value: object) -> bytes:
 
 def _encode_id(name: str, value: object) -> bytes:
     encoded = _encode_short_string(name, str(value) if isinstance(value, UUID) else value)
-    check_id(name, encoded[1:])
+    if encoded.startswith(URN.encode(), 1):
+        check_id(name, str(value))
     return encoded
 
 
@@ -189,7 +193,8 @@ def _encode_headers(value: object) -> bytes:
     if encoded is None:
         # Without a cause, because pika quotes the values, which may be secret and of any size.
         raise InvalidMessage("headers", f"hold a value that AMQP cannot encode: {_at_fault(value)}")
-    check_converted(value, encoded)
+    if b"x-" in encoded:
+        check_converted(value)
     check_values(value)
     return encoded
 

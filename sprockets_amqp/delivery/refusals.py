@@ -74,7 +74,8 @@ _READ: Final = frozenset((*_ROUTING_KEYS, *_DEATHS, *_FILTERS))
 _CONVERTED: Final = (b"x-amqp-1.0-", b"x-basic-")
 #: The type with which RabbitMQ marks a body that is encoded as in AMQP 1.0.
 _AMQP_1: Final = "amqp-1.0"
-_UUID: Final = re.compile(rb"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+URN: Final = "urn:uuid:"
+_UUID: Final = re.compile(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _UUID_SIZE: Final = 45
 #: Octets of the value by which streams filter.
 FILTER_LIMIT: Final = 4096
@@ -114,10 +115,10 @@ def check_type(value: object) -> None:
         raise InvalidMessage("type", f"cannot be {_AMQP_1}: RabbitMQ would decode the body as AMQP 1.0")
 
 
-def check_id(name: str, encoded: bytes) -> None:
-    """Raise InvalidMessage for an id that RabbitMQ takes for a UUID, and is none."""
-    if len(encoded) == _UUID_SIZE and encoded.startswith(b"urn:uuid:") and not _UUID.fullmatch(encoded):
-        raise InvalidMessage(name, f"must have a UUID after urn:uuid:, not {encoded.decode()!r}")
+def check_id(name: str, value: str) -> None:
+    """Raise InvalidMessage for an id after urn:uuid: that RabbitMQ takes for a UUID, and is none."""
+    if len(value.encode(errors="replace")) == _UUID_SIZE and not _UUID.fullmatch(value):
+        raise InvalidMessage(name, f"must have a UUID after urn:uuid:, not {value!r}")
 
 
 def check_names(headers: Mapping[Any, object]) -> None:
@@ -135,10 +136,8 @@ def check_names(headers: Mapping[Any, object]) -> None:
             _check_filter(headers[name])
 
 
-def check_converted(headers: Mapping[Any, object], encoded: bytes) -> None:
+def check_converted(headers: Mapping[Any, object]) -> None:
     """Raise InvalidMessage for headers that RabbitMQ writes itself, when it converts a message."""
-    if not any(prefix in encoded for prefix in _CONVERTED):
-        return
     for name in headers:
         octets = name if isinstance(name, bytes) else str.encode(name)
         if octets.startswith(_CONVERTED):
