@@ -13,7 +13,7 @@ import pytest
 from sprockets_amqp.cli import main
 from sprockets_amqp.delivery.outbox_file import VERSION, Locked, OutboxFile, lock_path
 from sprockets_amqp.delivery.outbox_folder import SPOILT, Folder, files
-from sprockets_amqp.delivery.outbox_row import Batch, Row
+from sprockets_amqp.delivery.outbox_row import Batch, Row, old_checksum
 
 PAGE = 4096
 
@@ -194,7 +194,7 @@ def test_a_file_is_moved_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     folder.run(Batch(close=True))
 
 
-def _full(*_: object) -> None:
+def _full(*_: object, **__: object) -> None:
     raise sqlite3.OperationalError("database or disk is full")
 
 
@@ -228,6 +228,76 @@ def test_a_file_that_cannot_be_opened_keeps_none_from_being_stored(
     assert totals is not None
     assert totals.messages == 3
     assert "amqp.2.outbox was left by a client that is gone: 1 messages to send" in caplog.text
+    folder.run(Batch(close=True))
+
+
+def torn(path: Path, page: int = 9) -> bytes:
+    """Make a file in which a page is zeroed; return its content."""
+    content = bytearray(filled(path).read_bytes())
+    content[PAGE * page : PAGE * (page + 1)] = bytes(PAGE)
+    (path / "amqp.1.outbox").write_bytes(content)
+    return bytes(content)
+
+
+def test_a_crash_while_a_file_is_being_replaced_loses_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no time is there no file of its name."""
+    content = torn(tmp_path)
+    folder = Folder(str(tmp_path), "amqp")
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "replace", _crash)
+        with pytest.raises(SystemExit):
+            folder.run(Batch(look=True, load=(10_000, 2**30)))
+    # The end of a process leaves its locks.
+    folder.abandon()
+    assert (tmp_path / "amqp.1.outbox").read_bytes() == content
+    folder, found = opened(tmp_path)
+    assert 180 < len(found) < 200
+    folder.run(Batch(close=True))
+
+
+def _crash(*_: object) -> None:
+    raise SystemExit
+
+
+def test_a_repair_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full, for once."""
+    torn(tmp_path)
+    folder = Folder(str(tmp_path), "amqp")
+    look = Batch(look=True, load=(10_000, 2**30))
+    with monkeypatch.context() as full:
+        full.setattr(OutboxFile, "write", _full)
+        for _ in range(3):
+            assert folder.run(look).problem is not None
+    done = [folder.run(look) for _ in range(3)][-1]
+    assert (done.problem, 180 < len(done.rows) < 200) == (None, True)
+    folder.run(Batch(close=True))
+
+
+def test_a_full_disk_keeps_no_good_message_behind_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delivering the others is what makes room."""
+    path = filled(tmp_path, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("UPDATE messages SET body = x'00' WHERE number = 2")
+    folder = Folder(str(tmp_path), "amqp")
+    monkeypatch.setattr(OutboxFile, "write", _full)
+    done = folder.run(Batch(look=True, load=(10, 10**6)))
+    assert [each.message_id for _, each in done.rows] == ["m1", "m3"]
+    folder.run(Batch(close=True))
+
+
+def test_a_checksum_of_version_1_1_spoils_no_type(tmp_path: Path) -> None:
+    """It takes 0 for None as a user_id."""
+    path = filled(tmp_path, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        for each in (row(number) for number in (1, 2, 3)):
+            file.execute("UPDATE messages SET checksum = ? WHERE number = ?", (old_checksum(each), each.number))
+        file.execute("UPDATE messages SET user_id = 0 WHERE number = 2")
+    folder, found = opened(tmp_path)
+    assert found == ["m1", "m3"]
     folder.run(Batch(close=True))
 
 
@@ -290,7 +360,13 @@ def _with_a_view(path: Path) -> None:
         file.executescript("ALTER TABLE messages RENAME TO m; CREATE VIEW messages AS SELECT * FROM m")
 
 
+def _with_a_journal(path: Path) -> None:
+    filled(path.parent, 1)
+    Path(f"{path}-journal").write_bytes(b"")
+
+
 FOREIGN = [
+    _with_a_journal,
     Path.mkdir,
     os.mkfifo,
     _link,
@@ -493,6 +569,8 @@ def test_a_bad_file_keeps_none_of_the_others_from_being_listed(
     """It is named."""
     filled(tmp_path, 1)
     (tmp_path / "a.1.outbox").write_bytes(b"no database" * 1000)
+    assert main(["outbox", "drop", str(tmp_path)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
     assert main(["outbox", "list", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert "amqp.1.outbox: 1 to send" in printed.out

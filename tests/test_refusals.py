@@ -359,6 +359,7 @@ def test_a_refused_topic_sets_no_other_stored_message_aside(broker: Broker, tmp_
     [
         "x' in exchange 'other' in vhost '/' refused for user 'guest",
         "q' in exchange 'other' in vhost '/' refused for user 'guest'",
+        "q' in exchange 'other' in vhost '/' refused for user 'guest', ",
         "'other'",
         "x" * 200,
         "x" * 250,
@@ -544,3 +545,73 @@ def test_few_messages_are_decoded_for_a_returned_one(broker: Broker, monkeypatch
     returned(broker, client, "changed")
     assert decoded <= 10
     assert settled(broker, *futures) == [MessageReturned] * 100
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_message_beside_a_question_that_cost_the_connection_is_not_blamed(
+    broker: Broker, tmp_path: Path, stored: bool
+) -> None:
+    """It was alone in flight, but RabbitMQ was reading something else; it is sent again."""
+    given: dict[str, Any] = {"outbox": tmp_path} if stored else {"republish_unconfirmed": True}
+    client = broker.ready(timeout=60, **given)
+    assert settled(broker, client.publish("events", "q", b"")) == [None]
+    broker.costly = {"bad"}
+    good = client.publish("events", "q", b"", {"message_id": "good"})
+    bad = client.publish("bad", "q", b"")
+    for _ in range(12):
+        broker.open()
+        broker.clock.advance(1)
+    assert settled(broker, good, bad) == [None, ExchangeRefused]
+    assert (broker.sent["good"], client.counters.set_aside) == (2, 0)
+
+
+def test_a_judged_exchange_delays_no_other(broker: Broker) -> None:
+    """However many routing keys a stranger has: each is asked about in its turn, also after a reconnect."""
+    client = using(broker, "events")
+    broker.peer.lose()
+    broker.clock.advance(2)
+    assert settled(broker, client.publish("events", "q", b"")) == [None]
+    broker.denied = {"denied"}
+    denied = client.publish("events", "denied", b"")
+    assert settled(broker, denied) == [OutcomeUnknown]
+    broker.denied = set()
+    for number in range(60):
+        client.publish("events", f"first {number}", b"").add_done_callback(lambda ended: ended.exception())
+    report = client.publish("reports", "q", b"")
+    for number in range(200):
+        client.publish("events", f"then {number}", b"", timeout=60).add_done_callback(lambda ended: ended.exception())
+        broker.open().peer.confirm_all()
+        broker.clock.advance(0.05)
+    assert outcome(report) is None
+
+
+def test_neither_user_ids_nor_routing_keys_take_the_room_of_known_exchanges(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are strangers like unknown exchanges, and push no exchange out of memory."""
+    client = broker.ready(max_waiting=100, timeout=60)
+    assert settled(broker, *(client.publish(each, "q", b"") for each in ("orders", "events"))) == [None, None]
+    broker.denied = {"denied"}
+    assert settled(broker, client.publish("events", "denied", b"")) == [OutcomeUnknown]
+    assert settled(broker, client.publish("orders", "q", b"")) == [None]
+    monkeypatch.setattr(exchanges, "MEMORY_LIMIT", 10)
+    for number in range(20):
+        assert settled(broker, client.publish("events", f"key {number}", b"")) == [None]
+    assert not waits(broker, client, "orders", "q")
+    broker.peer.lose()
+    broker.clock.turn()
+    for number in range(200):
+        strange: dict[str, Any] = {"user_id": f"user {number}"}
+        client.publish("orders", "q", b"", strange).add_done_callback(lambda ended: ended.exception())
+    good = client.publish("orders", "q", b"")
+    assert not good.done()
+    broker.clock.advance(2)
+    assert settled(broker, good) == [None]
+
+
+@pytest.mark.parametrize("settings", [{"max_waiting_size": 1000}, {"max_waiting": 1}])
+def test_an_empty_line_takes_one_message_of_any_size(broker: Broker, settings: dict[str, Any]) -> None:
+    """To an exchange that RabbitMQ has not accepted before, too."""
+    client = broker.ready(**settings)
+    assert settled(broker, client.publish("known", "q", b"")) == [None]
+    assert settled(broker, client.publish("new", "q", b"x" * 1500)) == [None]

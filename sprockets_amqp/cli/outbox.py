@@ -6,7 +6,7 @@ import re
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -91,7 +91,8 @@ def _ask_before_dropping(chosen: dict[Path, list[int]]) -> None:
     """Raise UsageError unless a person at a terminal agrees that everything that was set aside is deleted."""
     count = 0
     for path in chosen:
-        with closing(OutboxFile(path, create=False)) as file:
+        # What cannot be read is named when its turn comes.
+        with suppress(sqlite3.Error, ValueError, OSError), closing(OutboxFile(path, create=False)) as file:
             count += file.totals().set_aside
     what = "the message that was" if count == 1 else f"all {count} messages that were"
     if count and not sys.stdin.isatty():

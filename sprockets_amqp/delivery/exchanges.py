@@ -72,6 +72,8 @@ class Exchanges:
         self._link = link
         self._loop = loop
         self._known: OrderedDict[Subject, None] = OrderedDict.fromkeys([DEFAULT_EXCHANGE])
+        #: Of the exchanges that are judged: routing keys that RabbitMQ accepts, which push no exchange out.
+        self._known_keys: OrderedDict[Subject, None] = OrderedDict()
         #: What RabbitMQ accepted on the last connection or channel, and may well accept again.
         self._before: frozenset[Subject] = frozenset(self._known)
         #: Whether the default exchange is assumed to be accepted: RabbitMQ has never refused it.
@@ -102,12 +104,12 @@ class Exchanges:
         return (
             (message.exchange if message.user_id is None else (message.exchange, message.user_id)) in self._known
             or self._link.refuses_questions
-            or (message.exchange in self._judged and self.subject(message) in self._known)
+            or (message.exchange in self._judged and self.subject(message) in self._known_keys)
         )
 
     def knew(self, message: Message) -> bool:
         """Return whether RabbitMQ accepts such a message, or did on the last connection or channel."""
-        return self.knows(message) or self.subject(message) in self._before or message.exchange in self._before
+        return self.knows(message) or self.subject(message) in self._before
 
     @property
     def is_experienced(self) -> bool:
@@ -159,6 +161,7 @@ class Exchanges:
         if len(self._known) > 1:
             self._before = frozenset(self._known)
         self._known = OrderedDict.fromkeys([DEFAULT_EXCHANGE] if self._grants_default else [])
+        self._known_keys.clear()
         if isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in {*BLAMELESS, NOT_ALLOWED}:
             self._suspect(reply(cause), alone=not in_flight)
         self._end_question()
@@ -173,7 +176,7 @@ class Exchanges:
             self._judge(message.exchange)
         subject = self.subject(message)
         if refusal is None:
-            _remember(self._known, subject, None)
+            _remember(self._known_keys if message.exchange in self._judged else self._known, subject, None)
         self._end_question()(refusal, lambda each: self.subject(each) == subject)
 
     def _refuse_again(self, message: Message, refusal: tuple[int, str]) -> None:
@@ -204,9 +207,12 @@ class Exchanges:
             return
         if start := _OF_TOPIC.match(reply_text):
             end = f"in vhost '{self._link.vhost}' refused for user '{self._link.user}'"
-            exact = {each.exchange for each in in_flight if _is_about(each, start[0], end, reply_text)}
+            said = [(text, each.exchange) for each in in_flight for text in _refusals(each, start[0], end)]
+            exact = {exchange for text, exchange in said if text == reply_text}
+            # RabbitMQ may have cut it, or given a reason.
+            near = {exchange for text, exchange in said if _begins_like(text, reply_text)}
             # A long routing key leaves no room for the exchange's name: then it may be any of them.
-            for exchange in exact or {each.exchange for each in in_flight}:
+            for exchange in exact or near or {each.exchange for each in in_flight}:
                 self._judge(exchange)
         elif (start := _OF_EXCHANGE.match(reply_text)) and any(not each.exchange for each in in_flight):
             self._grants_default = not reply_text.startswith(f"{start[0]}{DEFAULT_NAME}' in vhost ")
@@ -261,19 +267,15 @@ def _is_long(name: str) -> bool:
     return not name.isascii() and len(name.encode(errors="replace")) > LONG
 
 
-def _is_about(message: Message, start: str, end: str, reply_text: str) -> bool:
-    """Return whether RabbitMQ's text, or as much of it as it has not cut, is the refusal of the message's topic."""
+def _refusals(message: Message, start: str, end: str) -> list[str]:
+    """Return what RabbitMQ says if it refuses one of the message's topics, as it is made safe to show."""
     keys = (message.routing_key, *(route for _, routes in message.copies for route in routes))
-    for key in keys:
-        # As the text was made safe to show.
-        said = shown(f"{start}{key}' in exchange '{message.exchange}' {end}", SENTENCE_LIMIT)
-        if (
-            said == reply_text
-            or reply_text.startswith(f"{said}, ")
-            or (len(reply_text) > TEXT_LIMIT and said.startswith(reply_text.removesuffix("...")))
-        ):
-            return True
-    return False
+    return [shown(f"{start}{key}' in exchange '{message.exchange}' {end}", SENTENCE_LIMIT) for key in keys]
+
+
+def _begins_like(text: str, reply_text: str) -> bool:
+    is_cut = len(reply_text) > TEXT_LIMIT and text.startswith(reply_text.removesuffix("..."))
+    return is_cut or reply_text.startswith(f"{text}, ")
 
 
 def _remember(memory: "OrderedDict[Subject, Value]", subject: Subject, value: Value) -> None:

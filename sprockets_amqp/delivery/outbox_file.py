@@ -23,6 +23,8 @@ LOGGER = logging.getLogger(__name__)
 SUFFIX: Final = ".outbox"
 #: The suffixes of files that SQLite keeps beside a database.
 COMPANIONS: Final = ("-wal", "-shm")
+#: A file that SQLite would play back into a database; an outbox has none, so this is somebody else's.
+JOURNAL: Final = "-journal"
 #: In the database's header, to recognise an outbox: "spAM" in octets, and the version of the table.
 APPLICATION_ID: Final = 0x7370414D
 VERSION: Final = 1
@@ -32,6 +34,7 @@ BUSY_LIMIT: Final = 5.0
 LARGE: Final = 1024**2
 #: How many messages are written at once to the file that replaces a damaged one.
 BATCH: Final = 1000
+BATCH_SIZE: Final = 8 * 1024**2
 #: No time is later than this, in seconds since 1970: the year 9999.
 LAST_TIME: Final = 253_370_764_800
 #: How many consecutive numbers are tried after one that cannot be read.
@@ -100,9 +103,14 @@ class OutboxFile:
         """Put the damaged file aside, and continue with what can be read from it."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
-        salvage(self.path, error)
-        self._database = _connect(self.path)
-        self._status = self.path.stat()
+        try:
+            salvage(self.path, error)
+            self._database = _connect(self.path)
+            self._status = self.path.stat()
+        except BaseException:
+            # The disk is full, perhaps: it is tried again when the damage is next met.
+            self._database = _open(self.path)
+            raise
 
     # Reading
 
@@ -300,6 +308,8 @@ def _check_regular(path: Path) -> None:
 def _check_own(path: Path) -> None:
     """Close the files to others, as far as they exist; raise ValueError if others may have written them."""
     _check_regular(path)
+    if os.path.lexists(f"{path}{JOURNAL}"):
+        raise ValueError(f"there is a {path.name}{JOURNAL}, which no client has made: move it elsewhere")
     for each, status in _parts(path):
         if status.st_uid != os.geteuid():
             raise ValueError(f"{each} belongs to user {status.st_uid}, not to {os.geteuid()}: move it elsewhere")
@@ -338,10 +348,7 @@ def _connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
     if create and not path.exists():
         # What applications publish is private.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    address = f"{path.absolute().as_uri()}?mode=rw"
-    database = sqlite3.connect(address, uri=True, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
-    # Of what a disk has changed, some cannot be decoded.
-    database.text_factory = bytes
+    database = _open(path)
     try:
         _prepare(path, database)
     except BaseException as error:
@@ -350,6 +357,14 @@ def _connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
         if isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
             raise _corrupt("the table's definition cannot be read") from None
         raise
+    return database
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    database = sqlite3.connect(address, uri=True, timeout=BUSY_LIMIT, isolation_level=None, check_same_thread=False)
+    # Of what a disk has changed, some cannot be decoded.
+    database.text_factory = bytes
     return database
 
 
@@ -395,8 +410,12 @@ def salvage(path: Path, error: BaseException) -> None:
     if Path(f"{path}-wal").exists():
         Path(f"{path}-wal").rename(f"{aside}-wal")
     Path(f"{path}-shm").unlink(missing_ok=True)
-    path.rename(aside)
-    fresh.rename(path)
+    try:
+        # At no time is there no file of this name, unless the file system knows no hard links.
+        os.link(path, aside)
+    except OSError:
+        path.rename(aside)
+    fresh.replace(path)
     LOGGER.error("outbox %s was damaged (%s): it is now %s; %d messages were read from it", path, error, aside, kept)
 
 
@@ -404,10 +423,24 @@ def _copy(path: Path, file: OutboxFile) -> int:
     """Copy what can be read, and return how many messages that are."""
     kept = 0
     readable = (row for row in _readable(path) if row.intact)
-    while rows := list(itertools.islice(readable, BATCH)):
+    for rows in batches(readable):
         file.write(rows)
         kept += len(rows)
     return kept
+
+
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Divide rows into lists that are not too large for memory."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += row.size
+        if len(batch) == BATCH or size > BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 @contextlib.contextmanager
@@ -469,14 +502,14 @@ def _found(path: Path) -> Iterator[tuple[Any, ...]]:
                     number, failures = found[0], 0
                     yield found
                 break
-            except (sqlite3.DatabaseError, UnicodeDecodeError):
+            except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError):
                 number, failures = max(number, 0) + 1, failures + 1
-        with contextlib.suppress(sqlite3.DatabaseError, UnicodeDecodeError):
+        with contextlib.suppress(sqlite3.DatabaseError, UnicodeDecodeError, OverflowError):
             yield from database.execute("SELECT * FROM messages WHERE number > ? ORDER BY number DESC", (number,))
     finally:
         database.close()
 
 
 def _unlink(path: Path) -> None:
-    for each in (path, *(Path(f"{path}{companion}") for companion in COMPANIONS)):
+    for each in (path, *(Path(f"{path}{companion}") for companion in (*COMPANIONS, JOURNAL))):
         each.unlink(missing_ok=True)

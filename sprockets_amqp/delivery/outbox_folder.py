@@ -16,7 +16,7 @@ from typing import Final
 
 from sprockets_amqp.bounded_log import named
 
-from .outbox_file import BATCH, SUFFIX, Locked, OutboxFile, is_corrupt, is_full
+from .outbox_file import SUFFIX, Locked, OutboxFile, batches, is_corrupt, is_full
 from .outbox_row import OWN, Batch, Done, Key, Row, Totals
 
 LOGGER = logging.getLogger(__name__)
@@ -82,9 +82,8 @@ class Folder:
         elif not old.is_in_place:
             # No other process would find what is written to it now. Its numbers stay, so the new file has to be empty.
             file = self._take_free(new=True)
-            rows = old.rows()
             try:
-                while chunk := list(itertools.islice(rows, BATCH)):
+                for chunk in batches(old.rows()):
                     file.write(chunk)
             except BaseException:
                 # The disk is full, perhaps: it is tried again each second.
@@ -215,14 +214,19 @@ class Folder:
             with self._repairing(number) as file:
                 rows = file.load(limit - len(found), size, set(_of(number, without, shift)))
                 intact = [row for row in rows if row.intact]
+                found.extend(((number, row.number - shift), row) for row in intact)
                 if len(intact) < len(rows):
-                    file.write(set_asides=[(SPOILT, row.number) for row in rows if not row.intact])
-                    self._log.error("outbox %s: %d messages are %s", file.path, len(rows) - len(intact), SPOILT)
-            found.extend(((number, row.number - shift), row) for row in intact)
+                    self._set_spoilt_aside(file, [row.number for row in rows if not row.intact])
             size -= sum(row.size for row in intact)
             if len(found) >= limit or size <= 0:
                 break
         return found
+
+    def _set_spoilt_aside(self, file: OutboxFile, numbers: list[int]) -> None:
+        # While the disk is full, delivering the others makes room.
+        with contextlib.suppress(sqlite3.OperationalError):
+            file.write(set_asides=[(SPOILT, number) for number in numbers])
+            self._log.error("outbox %s: %d messages are %s", file.path, len(numbers), SPOILT)
 
     def _totals(self) -> Totals:
         found = []

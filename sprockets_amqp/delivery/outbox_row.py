@@ -68,7 +68,10 @@ class Row(NamedTuple):
             is_whole = self.checksum in {checksum(self, self.number), old_checksum(self)}
         except (TypeError, AttributeError, ValueError, struct.error):
             return False
-        return is_whole and isinstance(self.refusals, int)
+        # The first may change, and the checksum of version 1.1 takes 0 for None in the second.
+        refusals: Any = self.refusals
+        user_id: Any = self.user_id
+        return is_whole and isinstance(refusals, int) and isinstance(user_id, str | None)
 
     def summed(self, shift: int = 0) -> "Row":
         """Return the row with its checksum, and its number shifted."""

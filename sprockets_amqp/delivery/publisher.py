@@ -146,6 +146,8 @@ class Publisher:
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
+        # It may be the question that RabbitMQ could not handle.
+        was_asked = self._exchanges.asking is not None
         self._exchanges.forget(cause, list(self._confirms.entries.values()))
         for timer in (self._confirm_timer, self._congestion_timer, self._drain_timer):
             if timer is not None:
@@ -154,7 +156,7 @@ class Publisher:
         self._set_window()
         unconfirmed = self._confirms.clear()
         self._unconfirmed_size = 0
-        if len(unconfirmed) == 1 and not self._exchanges.asking and _is_broken(cause):
+        if len(unconfirmed) == 1 and not was_asked and _is_broken(cause):
             # Nothing else can be to blame: it is not sent again.
             unconfirmed[0].refusals += 1
         self.keeper.unload()
@@ -358,7 +360,8 @@ class Publisher:
             return False
         settings = self._settings
         is_full = len(self._strangers) >= settings.max_waiting // 2
-        return is_full or self._strangers_size + message.size > settings.max_waiting_size // 2
+        is_large = self._strangers_size + message.size > settings.max_waiting_size // 2
+        return bool(self._strangers) and (is_full or is_large)
 
     def _enter(self, message: Message, timeout: float, *, first: bool = False) -> None:
         self._line.enter(message, first=first)
