@@ -401,10 +401,21 @@ def test_a_long_name_stands_for_no_exchange_of_another_name(broker: Broker) -> N
     first = client.publish("events", LONG_NAME, b"", timeout=60)
     behind = [client.publish("events", "q", b"", timeout=60) for _ in range(10)]
     assert settled(broker, first, *behind) == [None] * 11
-    # All other exchanges with such names are taken for the same.
+    # Other exchanges with such names are taken for the same, unless RabbitMQ has accepted them.
     peers = len(broker.peers)
     assert settled(broker, client.publish("ä" * 110, "q", b"")) == [ExchangeRefused]
     assert len(broker.peers) == peers
+
+
+def test_a_long_name_that_was_accepted_stays_so_beside_one_that_was_costly(broker: Broker) -> None:
+    """A stranger's name decides nothing about an exchange in use."""
+    client = using(broker, "ö" * 110)
+    broker.costly = {LONG_NAME}
+    assert settled(broker, client.publish(LONG_NAME, "q", b"")) == [ExchangeRefused]
+    assert settled(broker, client.publish("ö" * 110, "q", b""), client.publish(LONG_NAME, "q", b"")) == [
+        None,
+        ExchangeRefused,
+    ]
 
 
 # What is limited

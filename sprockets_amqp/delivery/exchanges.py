@@ -246,6 +246,9 @@ class Exchanges:
             _remember(self._suspected, subject, message)
 
     def _remembered(self, message: Message) -> tuple[int, str] | None:
+        if self.subject(message) in self._before:
+            # RabbitMQ has accepted this very one.
+            return None
         until, refusal = self._costly.get(self._costly_subject(message), (0.0, None))
         return refusal if self._loop.time() < until else None
 
