@@ -8,10 +8,10 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pika
-from pika import spec, tcp_socket_opts
+from pika import spec
 
 from .text import SHORT_STRING_LIMIT
-from .wire.pika_insides import url_options
+from .wire.pika_insides import set_socket_options, url_options
 from .wire.tls import NO_TLS, TLS, contradiction, read_options, unreadable, verify
 
 #: pika's options; see `node_parameters`.
@@ -202,7 +202,7 @@ def _try(parameters: pika.URLParameters) -> None:
     spec.Connection.StartOk(parameters.client_properties or {}, response="", locale=parameters.locale).encode()
     spec.Connection.TuneOk(0, 0, parameters.heartbeat or 0).encode()  # type: ignore[arg-type] # a URL has no function
     with socket.socket() as tried:
-        tcp_socket_opts.set_sock_opts(parameters.tcp_options, tried)
+        set_socket_options(parameters.tcp_options, tried)
     times = [getattr(parameters, name) for name in _TIMES]
     if not all(math.isfinite(seconds) for seconds in times if seconds is not None):
         raise ValueError("not finite")

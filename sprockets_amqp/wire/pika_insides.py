@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pika
-from pika import data
+from pika import data, tcp_socket_opts
 from pika.adapters.utils.connection_workflow import (
     AMQPConnectionWorkflowFailed,
     AMQPConnectorAMQPHandshakeError,
@@ -115,6 +115,8 @@ STRAY: Final = {
 
 #: Appends the octets of a header's value to a list; raises whatever packing them raises.
 encode_value: Final = data.encode_value
+#: Sets the options of a URL on a socket; raises whatever setting them raises.
+set_socket_options: Final = tcp_socket_opts.set_sock_opts
 
 URL_OPTION: Final = "_set_url_"
 

@@ -401,7 +401,7 @@ async def test_what_rabbitmq_would_refuse(node: Node) -> None:
         (b"", {"no_such": 1}, "properties"),
         (None, {}, "body"),
         (5, {}, "body"),
-        (bytearray(b"x"), {}, "body"),
+        ([120], {}, "body"),
         ({"a": 1}, {}, "body"),
         ("\ud800", {}, "body"),
     ]
