@@ -596,6 +596,26 @@ def test_a_judged_exchange_delays_no_other(broker: Broker) -> None:
     assert outcome(report) is None
 
 
+def test_an_exchange_that_was_deleted_holds_no_other_up(broker: Broker) -> None:
+    """However many messages to it keep coming: it is asked about first after a loss, but only once."""
+    client = using(broker, "deleted")
+    broker.missing = {"deleted"}
+    client.publish("deleted", "q", b"").add_done_callback(lambda ended: ended.exception())
+    broker.open()
+    broker.clock.advance(1)
+    other: asyncio.Future[None] | None = None
+    for number in range(20):
+        for _ in range(3):
+            client.publish("deleted", "q", b"").add_done_callback(lambda ended: ended.exception())
+        other = other or client.publish("other", "q", b"")
+        # One answer at a time.
+        broker.clock.turn(8)
+        broker.peer.deliver()
+        broker.peer.confirm_all()
+        assert number < 10 or other.done()
+    assert other is not None and outcome(other) is None
+
+
 def test_neither_user_ids_nor_routing_keys_take_the_room_of_known_exchanges(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,8 +74,9 @@ class Exchanges:
         self._known: OrderedDict[Subject, None] = OrderedDict.fromkeys([DEFAULT_EXCHANGE])
         #: Of the exchanges that are judged: routing keys that RabbitMQ accepts, which push no exchange out.
         self._known_keys: OrderedDict[Subject, None] = OrderedDict()
-        #: What RabbitMQ accepted on the last connection or channel, and may well accept again.
-        self._before: frozenset[Subject] = frozenset(self._known)
+        #: What RabbitMQ accepted on the last connection or channel, and may well accept again: each is asked about
+        #: first, but only once, or it would hold the others up.
+        self._before: set[Subject] = set(self._known)
         #: Whether the default exchange is assumed to be accepted: RabbitMQ has never refused it.
         self._grants_default = True
         #: The exchanges for which RabbitMQ refused a topic, each with the time until which it is asked about each of
@@ -159,7 +160,7 @@ class Exchanges:
         """
         self._learn(*reply(cause), in_flight)
         if len(self._known) > 1:
-            self._before = frozenset(self._known)
+            self._before = set(self._known)
         self._known = OrderedDict.fromkeys([DEFAULT_EXCHANGE] if self._grants_default else [])
         self._known_keys.clear()
         if isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in {*BLAMELESS, NOT_ALLOWED}:
@@ -175,6 +176,7 @@ class Exchanges:
         if refusal is not None and refusal[0] == ACCESS_REFUSED and _OF_TOPIC.match(refusal[1]):
             self._judge(message.exchange)
         subject = self.subject(message)
+        self._before.discard(subject)
         if refusal is None:
             _remember(self._known_keys if message.exchange in self._judged else self._known, subject, None)
         self._end_question()(refusal, lambda each: self.subject(each) == subject)
@@ -188,6 +190,7 @@ class Exchanges:
         if self._question is not None:
             # Nothing else waits for it once more.
             self._suspected.pop(self._costly_subject(self._question), None)
+            self._before.discard(self.subject(self._question))
         verdict = self._end_question()
         self._link.drop_question()
         verdict(None, lambda _each: False)
