@@ -39,7 +39,7 @@ def node_parameters(url: str, tls: TLS = NO_TLS) -> list[pika.URLParameters]:
     try:
         if not is_utf8(url):
             raise ValueError("has an octet that is not UTF-8: percent-encode it")
-        if url != url.strip() or _BLANK.search(url.partition("?")[0]):
+        if url != url.strip() or _BLANK.search(url.partition("?")[0]) or _CONTROL.search(url):
             raise ValueError("has a blank or a line end: remove it, or percent-encode it (a blank is %20)")
         return [_parameters(node, tls) for node in split(url)]
     except ValueError as error:
@@ -69,7 +69,8 @@ def node_name(node: pika.URLParameters) -> str:
     return f"[{node.host}]:{node.port}" if ":" in node.host else f"{node.host}:{node.port}"
 
 
-_BLANK: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_BLANK: Final = re.compile(r"\s")
 #: What precedes a comma in a password: no node's port is that.
 _USER_AND_PASSWORD: Final = re.compile(r"[^:@\[\]]*:(?!\d*$)[^@]*")
 _ZONE: Final = re.compile(r"\[[^\]]*%")
@@ -221,6 +222,16 @@ def _tls_trouble(value: str, error: Exception) -> str:
 
 def hide_password(url: str) -> str:
     """Return the URL with every password replaced by ``***``, for logs and people; ssl_options may hold one."""
+    parts = re.split(r",(?=amqps?://)", url, flags=re.IGNORECASE)
+    return ",".join(map(_hide_in_part, parts))
+
+
+#: An @ behind what ends credentials: they hold a character that should have been percent-encoded.
+_UNCLEAR: Final = re.compile(r"(\w*://)[^/?#]*[/?#].*@", re.DOTALL)
+
+
+def _hide_in_part(url: str) -> str:
+    url = _UNCLEAR.sub(r"\1***@", url)
     url = re.sub(r"(?<=[?&])([^=&]*=).*?(?=&|,amqps?://|$)", _hide_option, url, flags=re.DOTALL)
     return re.sub(r"(?<=//)[^/?#]*@|(?<=,)[^/?#,]*@", _hide, url)
 

@@ -13,7 +13,7 @@ import uuid
 import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -441,11 +441,57 @@ class Unhashable(str):
         raise OSError("s3cr3t")
 
 
-@pytest.mark.parametrize("properties", [Raising(), {"type": Unhashable("a")}, {"app_id": Unhashable("a")}, {1: "a"}])
-def test_what_raises_is_refused(loop: asyncio.AbstractEventLoop, properties: Any) -> None:
+class RaisingText(str):
+    """A str that cannot be encoded."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        raise OSError("s3cr3t")
+
+
+class RaisingNumber(int):
+    """An int that cannot be compared."""
+
+    def __le__(self, other: object) -> bool:
+        raise OSError("s3cr3t")
+
+    __ge__ = __lt__ = __le__
+
+
+class RaisingHeaders(dict[str, Any]):
+    """A dict that cannot be read."""
+
+    def items(self) -> Any:
+        raise OSError("s3cr3t")
+
+
+class RaisingBody(bytes):
+    """A body that cannot be copied."""
+
+    def __bytes__(self) -> bytes:
+        raise OSError("s3cr3t")
+
+
+RAISE: Final[list[dict[str, Any]]] = [
+    {"properties": Raising()},
+    {"properties": {"type": Unhashable("a")}},
+    {"properties": {"app_id": Unhashable("a")}},
+    {"properties": {1: "a"}},
+    {"properties": {"content_type": RaisingText("a")}},
+    {"properties": {"priority": RaisingNumber(1)}},
+    {"properties": {"timestamp": RaisingNumber(1)}},
+    {"properties": {"headers": RaisingHeaders(a=1)}},
+    {"body": RaisingBody(b"a")},
+    {"body": RaisingText("a")},
+]
+
+
+@pytest.mark.parametrize("given", RAISE, ids=[str(number) for number in range(len(RAISE))])
+def test_what_raises_is_refused(loop: asyncio.AbstractEventLoop, given: dict[str, Any]) -> None:
     """publish() itself raises nothing, and the error has nothing of theirs."""
     with pytest.raises(InvalidMessage) as caught:
-        make(loop, properties=properties)
+        make(loop, **given)
     assert "s3cr3t" not in str(caught.value)
 
 

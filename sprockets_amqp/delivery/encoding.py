@@ -311,7 +311,14 @@ def unusable(properties: Mapping[Any, Any] | None, **given: object) -> InvalidMe
             hash(value)
         except Exception:
             return InvalidMessage(name, f"cannot be {quoted(value)}")
+    for name, value in {**(properties or {}), **given}.items():
+        if type(value) not in _BUILT_IN:
+            # Its class may override anything, and raise in it.
+            return InvalidMessage(name, "cannot be used: its class raised an error")
     return None
+
+
+_BUILT_IN: Final = frozenset((str, bytes, bytearray, memoryview, int, float, bool, dict, list, tuple, type(None)))
 
 
 def _unknown(name: object) -> InvalidMessage:

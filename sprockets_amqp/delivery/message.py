@@ -143,7 +143,8 @@ class Message:
             self._refuse(error, properties)
         except Exception:
             # Values may be of classes that raise anything. What is raised for another reason is a defect of ours.
-            refusal = unusable(properties, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            address = {"exchange": exchange, "routing_key": routing_key}
+            refusal = unusable(properties, **address, mandatory=mandatory, body=body)
             if refusal is None:
                 raise
             self._refuse(refusal, properties)
