@@ -91,14 +91,28 @@ def test_a_refused_copy_is_asked_about_too(broker: Broker, name: str | bytes) ->
     assert closes(client) == 1
 
 
+DEFAULT_REFUSED: Final = "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'guest'"
+
+
 def test_the_default_exchange_is_asked_about_once_it_was_refused(broker: Broker) -> None:
     """A user may be denied amq.default: that closes the channel once, and is asked about from then on."""
     client = using(broker, "events")
     flight = client.publish("", "q", b"")
-    broker.peer.close_channel(1, 403, "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused")
+    broker.peer.close_channel(1, 403, DEFAULT_REFUSED)
     assert settled(broker, flight) == [OutcomeUnknown]
     broker.missing.add("")
     assert settled(broker, client.publish("", "q", b""), client.publish("events", "q", b"")) == [ExchangeRefused, None]
+
+
+def test_an_exchange_whose_name_reads_like_the_default_ones_does_not_have_that_asked_about(broker: Broker) -> None:
+    """RabbitMQ's text is compared as a whole, in which the name is quoted."""
+    client = using(broker, "events")
+    flight = client.publish("", "q", b"")
+    name = "amq.default' in vhost '/' refused"
+    text = f"ACCESS_REFUSED - access to exchange '{name}' in vhost '/' refused for user 'guest'"
+    broker.peer.close_channel(1, 403, text)
+    assert settled(broker, flight) == [OutcomeUnknown]
+    assert not waits(broker, client, "", "q")
 
 
 def test_a_revoked_permission_has_no_routing_key_asked_about(broker: Broker) -> None:

@@ -208,8 +208,8 @@ class Exchanges:
     def _learn(self, reply_code: int, reply_text: str, in_flight: Sequence[Message]) -> None:
         if reply_code != ACCESS_REFUSED:
             return
+        end = f"in vhost '{self._link.vhost}' refused for user '{self._link.user}'"
         if start := _OF_TOPIC.match(reply_text):
-            end = f"in vhost '{self._link.vhost}' refused for user '{self._link.user}'"
             said = [(text, each.exchange) for each in in_flight for text in _refusals(each, start[0], end)]
             exact = {exchange for text, exchange in said if text == reply_text}
             # RabbitMQ may have cut it, or given a reason.
@@ -218,7 +218,9 @@ class Exchanges:
             for exchange in exact or near or {each.exchange for each in in_flight}:
                 self._judge(exchange)
         elif (start := _OF_EXCHANGE.match(reply_text)) and any(not each.exchange for each in in_flight):
-            self._grants_default = not reply_text.startswith(f"{start[0]}{DEFAULT_NAME}' in vhost ")
+            of_default = f"{start[0]}{DEFAULT_NAME}' {end}"
+            if reply_text == of_default or _begins_like(of_default, reply_text):
+                self._grants_default = False
 
     def _judge(self, exchange: str) -> None:
         if exchange:
