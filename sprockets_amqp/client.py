@@ -361,10 +361,10 @@ class Client(Bound):
         message is on disk, and is sent when RabbitMQ accepts messages again.
 
         Messages to one exchange, and with one `user_id`, leave in the order of the calls; between exchanges there is no
-        order. While the client is not ready, the message waits up to ``timeout``
-        seconds (by default the client's ``timeout``; 0: not at all). When it is ready and an exchange is used for the
-        first time, the message waits up to 5 seconds for RabbitMQ to accept the exchange. ``properties`` are AMQP's, by
-        name; app_id, message_id and timestamp are filled in if missing.
+        order. While the client is not ready, the message waits up to ``timeout`` seconds (by default the client's
+        ``timeout``; 0: not at all). When it is ready and an exchange is used for the first time, the message waits up
+        to 5 seconds for RabbitMQ to accept the exchange. ``properties`` are AMQP's, by name; app_id, message_id and
+        timestamp are filled in if missing.
 
         The future raises:
             InvalidMessage: an argument or property is invalid; nothing was sent.

@@ -105,5 +105,4 @@ async def test_messages_that_end_the_queue_they_die_in_are_refused(broker: Node)
             await client.publish(
                 queue.exchange, queue.routing_key, b"", {"headers": {"x-death": [{**death, "count": 1}]}}
             )
-            await asyncio.sleep(0)
         assert client.counters.nacked == 0
