@@ -175,6 +175,12 @@ from tornado.web import Application, RequestHandler
 
 assert amqp is sprockets.mixins.amqp is sys.modules["sprockets.mixins.amqp"] is sprockets_amqp
 assert PublishingMixin is sprockets_amqp.PublishingMixin
+try:
+    import sprockets.mixins.amqp.errors
+except ModuleNotFoundError as error:
+    assert "import names from sprockets.mixins.amqp" in str(error)
+else:
+    raise AssertionError("a second copy, whose exceptions nothing raises")
 
 FIELDS = [{"name": "id", "type": "int"}, {"name": "who", "type": "string"}]
 SCHEMA = {"type": "record", "name": "order", "fields": FIELDS}
