@@ -289,6 +289,20 @@ def test_a_full_disk_keeps_no_good_message_behind_a_damaged_one(
     folder.run(Batch(close=True))
 
 
+def test_a_damaged_message_stops_no_move_to_a_new_file(tmp_path: Path) -> None:
+    """The file was deleted while it was in use; what is intact in it is kept, and new messages are stored."""
+    folder = Folder(str(tmp_path), "amqp")
+    assert folder.run(Batch(look=True, puts={number: row(number) for number in (1, 2, 3)})).written
+    with closing(sqlite3.connect(tmp_path / "amqp.1.outbox", isolation_level=None)) as file:
+        file.execute("UPDATE messages SET body = 7 WHERE number = 2")
+    for each in list(tmp_path.iterdir()):
+        each.rename(tmp_path.parent / f"{tmp_path.name}-{each.name}")
+    assert folder.run(Batch(puts={4: row(4)})).written
+    done = folder.run(Batch(look=True, load=(10, 10**6)))
+    assert [each.message_id for _, each in done.rows] == ["m1", "m3", "m4"]
+    folder.run(Batch(close=True))
+
+
 def test_a_checksum_of_version_1_1_spoils_no_type(tmp_path: Path) -> None:
     """It takes 0 for None as a user_id."""
     path = filled(tmp_path, 3)

@@ -12,7 +12,7 @@ from typing import Final
 
 from sprockets_amqp.delivery.outbox_file import SUFFIX, OutboxFile, is_locked
 from sprockets_amqp.delivery.outbox_folder import SPOILT, files
-from sprockets_amqp.delivery.outbox_row import OVERHEAD, Row
+from sprockets_amqp.delivery.outbox_row import Row
 from sprockets_amqp.names import PATTERN
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
@@ -142,6 +142,7 @@ def _on_messages(action: str, file: OutboxFile, numbers: list[int]) -> tuple[lis
 
 
 def _show(file: OutboxFile, number: int) -> list[str]:
+    closed = "RabbitMQ closed the channel {} times"
     return [
         line
         for row in file.rows("number = ?", number)
@@ -149,7 +150,7 @@ def _show(file: OutboxFile, number: int) -> list[str]:
             _name(file.path, row),
             f"  message_id: {shown(row.message_id)}",
             f"  exchange: {shown(row.exchange)!r}, routing key: {shown(row.routing_key)!r}",
-            f"  stored: {_time(row.stored_at)}, {_size(row)}, RabbitMQ closed the channel {shown(row.refusals)} times",
+            f"  stored: {_time(row.stored_at)}, {row.size} octets, {closed.format(shown(row.refusals))}",
             f"  set aside: {shown(row.set_aside) if row.set_aside is not None else 'no'}",
             f"  body: {shown(_text(row.body), BODY_LIMIT)}",
             *([] if row.intact else [f"  it is {SPOILT}"]),
@@ -165,11 +166,6 @@ def _time(seconds: object) -> str:
         return iso(float(str(seconds)))
     except (ValueError, OverflowError, OSError):
         return shown(seconds)
-
-
-def _size(row: Row) -> str:
-    values: tuple[object, ...] = (row.body, row.properties)
-    return f"{sum(len(each) for each in values if isinstance(each, bytes)) + OVERHEAD} octets"
 
 
 def _text(body: object) -> object:

@@ -173,7 +173,7 @@ class OutboxFile:
             last = row.number
             if row.number not in without:
                 found.append(row)
-                size -= row.size if row.intact else OVERHEAD
+                size -= row.size
         return found
 
     def rows(self, where: str = "true", *values: object) -> Iterator[Row]:

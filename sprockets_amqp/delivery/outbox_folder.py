@@ -83,7 +83,7 @@ class Folder:
             # No other process would find what is written to it now. Its numbers stay, so the new file has to be empty.
             file = self._take_free(new=True)
             try:
-                for chunk in batches(old.rows()):
+                for chunk in batches(row for row in old.rows() if row.intact):
                     file.write(chunk)
             except BaseException:
                 # The disk is full, perhaps: it is tried again each second.

@@ -53,8 +53,9 @@ class Row(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The octets that count towards the limit."""
-        return len(self.body) + len(self.properties) + OVERHEAD
+        """The octets that count towards the limit; what is not of the type that was stored counts as none."""
+        values: tuple[Any, ...] = (self.body, self.properties)
+        return sum(len(each) for each in values if isinstance(each, bytes)) + OVERHEAD
 
     @classmethod
     def read(cls, found: tuple[Any, ...]) -> "Row":
