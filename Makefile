@@ -14,6 +14,7 @@ help:
 	@echo "make test      run the tests, on RabbitMQ nodes that they start themselves"
 	@echo "make test-fast run, within a minute, those that need no RabbitMQ, Prometheus, browser or package index"
 	@echo "make matrix    run demo and tests on other systems, created empty, as root: SYSTEMS=\"debian-13 ...\""
+	@echo "               PIKA=path, a checkout of pika, for debian-13-pika-next"
 	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000; or replay one: SEED=..."
 	@echo "make lint      ruff, mypy --strict, lint-imports, codespell, and the public API against that of 1.0"
 	@echo "make docs      build the documentation into docs/_build"
@@ -65,7 +66,7 @@ test-fast: $(VENV)/.dev
 # All systems together take about an hour.
 matrix: $(VENV)/.dev
 	@.ci/setup systems
-	@$(PY) -m tools.matrix --record $(SYSTEMS); status=$$?; $(PY) -m tools.documents; exit $$status
+	@$(PY) -m tools.matrix --record $(if $(PIKA),--pika $(PIKA)) $(SYSTEMS); status=$$?; $(PY) -m tools.documents; exit $$status
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tools.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5000))

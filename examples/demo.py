@@ -25,7 +25,6 @@ from examples.application import EventsApplication
 from sprockets_amqp import AMQPException, State, StateChange
 from sprockets_amqp.settings import from_environment
 from sprockets_amqp.urls import hide_password, node_parameters
-from sprockets_amqp.wire.replies import describe
 from tools.rabbitmq import Node, NodeFailed, scripts
 
 #: Seconds within which RabbitMQ, the application and the message must be there.
@@ -197,7 +196,7 @@ def run() -> int:
     except (DemoFailed, NodeFailed, AMQPException, ValueError, TimeoutError, HTTPClientError) as error:
         reason = str(error)
     except AMQPError as error:
-        reason = f"RabbitMQ cannot be used: {describe(error)}; is AMQP_URL correct, and is the broker running?"
+        reason = f"RabbitMQ cannot be used: {error!r}; is AMQP_URL correct, and is the broker running?"
     except OSError as error:
         reason = f"the operating system refused something: {error}"
     else:

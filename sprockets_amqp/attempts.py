@@ -54,6 +54,8 @@ class Attempts(Generic[Node]):
         self._nodes = deque(nodes)
         self._untried = len(self._nodes) - 1
         self._due = True
+        #: How often the node was tried since its turn began.
+        self._tries = 0
         self._lasting = reconnect_delay
         self._connections = Backoff(reconnect_delay, max_reconnect_delay)
         self._channels = Backoff(CHANNEL_DELAY, reconnect_delay, at_once=True)
@@ -76,6 +78,15 @@ class Attempts(Generic[Node]):
         self._untried = len(self._nodes) - 1
         self._due = False
 
+    @property
+    def tries(self) -> int:
+        """How often the node was tried since its turn began."""
+        return self._tries
+
+    def count(self) -> None:
+        """Record that the node is tried."""
+        self._tries += 1
+
     def next(self) -> float:
         """Go on to the next node; return the seconds to wait before trying it."""
         self._nodes.rotate(-1)
@@ -91,7 +102,8 @@ class Attempts(Generic[Node]):
         return self._channels.next()
 
     def lost(self, lasted: float) -> None:
-        """Record the loss of a channel that was open for ``lasted`` seconds; 0 if there was none."""
+        """Record the loss of a channel that was open for ``lasted`` seconds, or of an attempt to open one (0)."""
+        self._tries = 0
         self._due = self._due or lasted > 0
         if lasted >= self._lasting:
             self._untried = len(self._nodes) - 1

@@ -40,8 +40,8 @@ from .states import DESCRIPTIONS, PublishOutcome, State, Substate
 from .text import shown
 from .topology import SetupFunction
 from .urls import hide_password
+from .wire.connection import Connection
 from .wire.replies import channel_lost, connection_lost, describe
-from .wire.transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 
@@ -287,6 +287,11 @@ class Client(Bound):
     def condition(self) -> str:
         """The state and the reason for it in one line, for people."""
         return self._lifecycle.condition
+
+    @property
+    def reason(self) -> str:
+        """The last problem since the client was ready, or was asked to connect, in one line; empty if there is none."""
+        return self._lifecycle.reason
 
     @property
     def state_since(self) -> float:

@@ -27,18 +27,11 @@ def after_fork(callback: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=callback)
 
 
-def close_copy(sock: socket.socket, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Close this process's descriptor of a socket, TLS or not; nothing is sent, and the parent's stays open.
-
-    A loop that has parted from the parent's forgets the descriptor first: its number will be another file's.
-    """
+def close_copy(sock: socket.socket) -> None:
+    """Close this process's descriptor of a socket; nothing is sent, and the parent's stays open."""
     descriptor = sock.detach()
-    if descriptor < 0:
-        return
-    if loop is not None and not loop.is_closed():
-        loop.remove_reader(descriptor)
-        loop.remove_writer(descriptor)
-    os.close(descriptor)
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def part_from_parent(loop: Any) -> bool:

@@ -5,6 +5,7 @@ names: the actions that drive pika, the guards and the timeouts. Nothing here de
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -63,6 +64,7 @@ class Lifecycle(Model):
     connect: Trigger
     address_given: Trigger
     connection_opened: Trigger
+    node_due: Trigger
     setup_done: Trigger
     channel_opened: Trigger
     connection_blocked: Trigger
@@ -177,6 +179,12 @@ class Lifecycle(Model):
     def asks(self) -> bool:
         """Whether to call a function for the address before the next attempt."""
         return self.address.asks
+
+    @property
+    def retries_node(self) -> bool:
+        """Whether to try the same node again: it was not reached, and has attempts left."""
+        node = self.address.parameters
+        return node is not None and not self._link.reached_broker and self.attempts.tries < node.connection_attempts
 
     @property
     def sets_up(self) -> bool:
@@ -310,6 +318,7 @@ class Lifecycle(Model):
     def open_connection(self, _event: EventData) -> None:
         """Open a connection to the next node."""
         self._logger.debug("connecting to %s", self.address.node_name)
+        self.attempts.count()
         self._attempt(lambda: self._link.open_connection(self.address.prepare()))
 
     def set_up(self, _event: EventData) -> None:
@@ -330,12 +339,30 @@ class Lifecycle(Model):
         self._attempt(self._link.open_channel)
 
     def attempt_limit(self, _event: EventData) -> Timeout:
-        """Return how long pika's attempts on one node may take: if DNS hangs, for example, it never calls back."""
+        """Return how long an attempt on one node may take, and what names the step that took too long."""
+        limit = self._stack_timeout
+        return limit, functools.partial(self._link.expired, limit)
+
+    def channel_limit(self, _event: EventData) -> Timeout:
+        """Return how long opening the channel may take: as long as the connection."""
+        limit = self._stack_timeout
+        return limit, f"{self.address.node_name} has not opened a channel within {limit:g} s"
+
+    @property
+    def _stack_timeout(self) -> float:
         node = self.address.parameters
         assert node is not None
-        attempts = node.connection_attempts
-        limit = attempts * float(node.stack_timeout or 0) + (attempts - 1) * node.retry_delay + 1
-        return limit, f"no answer from {self.address.node_name} within {limit:g} s"
+        return float(node.stack_timeout or 0)
+
+    def drop_attempt(self, _event: EventData) -> None:
+        """Drop the connection that could not be opened."""
+        self._link.drop_connection()
+
+    def node_delay(self, _event: EventData) -> Timeout:
+        """Log the failed attempt, and return the delay before the next."""
+        node = self.address.parameters
+        assert node is not None
+        return self._tell_delay(float(node.retry_delay)), ""
 
     def channel_delay(self, _event: EventData) -> Timeout:
         """Count the lost channel, and return the delay before the next: none at first, then longer ones."""
@@ -343,10 +370,12 @@ class Lifecycle(Model):
 
     def attempt_delay(self, _event: EventData) -> Timeout:
         """Go on to the next node, log it, and return the delay before it is tried."""
-        delay = self.attempts.next()
-        self._logger.warning("%s; %s again in %.1f s", self.condition, self.address.next_step, delay)
+        return self._tell_delay(self.attempts.next()), ""
+
+    def _tell_delay(self, delay: float) -> float:
+        self._logger.warning("%s; %s in %.1f s", self.condition, self.address.next_step, delay)
         self.next_attempt = time.time() + delay
-        return delay, ""
+        return delay
 
     def _tell_end(self, done: Trigger) -> Callable[[AMQPException | None], object]:
         """Return the callback for the end of something that the application does while connecting."""

@@ -23,11 +23,14 @@ from tornado.ioloop import IOLoop
 from .bounded_log import BoundedLog, named
 from .names import DEFAULT_NAME
 from .text import shown
+from .wire.connection import BODY_LIMIT, Connection
+from .wire.failed import AttemptFailed
+from .wire.network import SocketAddress, other_network
 from .wire.pika_insides import send_flow_ok
 from .wire.pika_log import tell_once
 from .wire.replies import reply, told_limit
+from .wire.tcp import INTERNET
 from .wire.tls import unverified
-from .wire.transport import BODY_LIMIT, Connection
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ FLOW: Final = "flow"
 BLAMELESS: Final = frozenset({200, 320})
 #: RabbitMQ's reply code for what the user may not do.
 ACCESS_REFUSED: Final = 403
+#: Nodes whose failed addresses are remembered: a function may return ever new ones.
+MANY_NODES: Final = 100
 #: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
 NOT_ALLOWED: Final = 530
 
@@ -108,6 +113,7 @@ class Link:
         confirm: whether to put the channel into confirm mode as soon as it is open.
         max_message_size: octets of the largest body, if RabbitMQ's own limit was changed.
         name: the client's name, for the log.
+        on_step: called with each step of connecting that is done, up to AMQP's handshake, and what it has found.
 
     Attributes:
         connection: pika's connection, or None.
@@ -134,6 +140,7 @@ class Link:
         confirm: bool = True,
         max_message_size: int | None = None,
         name: str = DEFAULT_NAME,
+        on_step: Callable[[str, str], object] | None = None,
     ) -> None:
         tell_once()
         self._name = name
@@ -154,6 +161,9 @@ class Link:
         #: The largest body that RabbitMQ accepts on this connection, from its refusal of a larger one; 0: unknown.
         self._told_limit = 0
         self._io_loop = io_loop
+        self._on_step = on_step
+        #: The address at which the last attempt on a node failed, by host and port.
+        self._failed_at: dict[tuple[str, int], SocketAddress] = {}
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._blocking: dict[str, str] = {}
         self._channel_since: float | None = None
@@ -182,6 +192,11 @@ class Link:
         return getattr(self.error, "reply_code", 0) == ACCESS_REFUSED
 
     @property
+    def reached_broker(self) -> bool:
+        """Whether the last attempt to connect got as far as AMQP."""
+        return not isinstance(self.error, AttemptFailed) or self.error.final
+
+    @property
     def unsent(self) -> int:
         """How many octets wait for the socket, approximately."""
         return self.connection.unsent if self.connection is not None else 0
@@ -197,8 +212,14 @@ class Link:
 
     # AMQP's actions
 
+    def call_when_sent(self, callback: Callable[[], object]) -> None:
+        """Call back once, when the socket has taken everything; never if the connection is lost before."""
+        assert self.connection is not None
+        self.connection.call_when_sent(callback)
+
     def open_connection(self, parameters: pika.URLParameters) -> None:
         """Start to connect to a node; `Events` receives the outcome. Raises what pika raises if it cannot start."""
+        node = (parameters.host, parameters.port)
         self.connection = Connection(
             parameters,
             on_open_callback=self._on_connection_open,
@@ -207,8 +228,17 @@ class Link:
             on_back_pressure=self._on_back_pressure,
             on_hold=self._on_hold,
             io_loop=self._io_loop,
+            network=other_network(*node) or INTERNET,
+            behind=self._failed_at.get(node),
+            on_step=self._on_step,
             client_name=self._name,
         )
+
+    def expired(self, limit: float) -> Exception:
+        """Take note that opening the connection has taken too long; return the error that names the step."""
+        assert self.connection is not None
+        self.error = error = self.connection.failure(TimeoutError(f"no answer within {limit:g} s"))
+        return error
 
     def open_channel(self) -> None:
         """Open the channel to publish on, in confirm mode if confirms are used. Raises what pika raises."""
@@ -312,8 +342,16 @@ class Link:
         self.body_limit = self._max_message_size or BODY_LIMIT
         self._blocking.clear()
         if connection is not None:
+            self._note_address(connection)
             connection.abort()
         return self.drop_channel()
+
+    def _note_address(self, connection: Connection) -> None:
+        """If the connection was not opened, begin the next attempt on its node at the address behind the one tried."""
+        if connection.reached is not None and not connection.was_open:
+            if len(self._failed_at) >= MANY_NODES:
+                self._failed_at.clear()
+            self._failed_at[connection.params.host, connection.params.port] = connection.reached
 
     def abandon(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """In a forked child, close its descriptors: the connection is the parent's."""

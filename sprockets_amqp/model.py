@@ -9,7 +9,7 @@ import asyncio
 import enum
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from transitions import EventData, Machine, MachineError
@@ -29,8 +29,9 @@ class Trigger(Protocol):
         """Pull it. Raises `transitions.MachineError` in a state that has no row for it."""
 
 
-#: What a declared timeout returns: how many seconds the state may last, and the reason to give when they are over.
-Timeout = tuple[float, str]
+#: What a declared timeout returns: how many seconds the state may last, and the reason to give when they are over; or
+#: what returns the error to give then.
+Timeout = tuple[float, str | Callable[[], Exception]]
 
 
 class _State(NestedState):
@@ -51,8 +52,13 @@ class Model:
         #: What will happen unless the state is left first.
         self._scheduled: dict[enum.Enum, list[asyncio.Handle]] = {}
 
-    def feed(self, trigger: Trigger, reason: str = "", cause: BaseException | None = None) -> bool:
+    def feed(
+        self, trigger: Trigger, reason: str | Callable[[], Exception] = "", cause: BaseException | None = None
+    ) -> bool:
         """Pull the trigger for something that happened; return False if this state has no row for it."""
+        if not isinstance(reason, str):
+            cause = reason()
+            reason = str(cause)
         try:
             return trigger(reason=reason, cause=cause)
         except MachineError as error:

@@ -16,8 +16,8 @@ from pika.spec import Exchange, Queue
 from .bounded_log import named
 from .errors import AMQPException
 from .text import function_name
+from .wire.connection import Connection
 from .wire.replies import describe
-from .wire.transport import Connection
 
 LOGGER = logging.getLogger(__name__)
 

@@ -44,6 +44,7 @@ class Connecting(enum.Enum):
 
     ASKING = "asking for the address"
     OPENING_CONNECTION = "opening the connection"
+    RETRYING_NODE = "retrying the node"
     SETTING_UP = "setting up"
     OPENING_CHANNEL = "opening the channel"
     RETRYING_CHANNEL = "retrying the channel"
@@ -93,6 +94,13 @@ STATES: Final = (
                 on_timeout="connection_failed",
             ),
             Declared(
+                Connecting.RETRYING_NODE,
+                "The node could not be reached; trying the same one again is scheduled.",
+                on_enter=("drop_attempt",),
+                timeout="node_delay",
+                on_timeout="node_due",
+            ),
+            Declared(
                 Connecting.SETTING_UP,
                 "The connection is open; `setup` declares exchanges, queues and bindings. Skipped without `setup`.",
                 on_enter=("set_up",),
@@ -104,7 +112,7 @@ STATES: Final = (
                 Connecting.OPENING_CHANNEL,
                 "The connection is open; a channel is being opened and put into confirm mode.",
                 on_enter=("open_channel",),
-                timeout="attempt_limit",
+                timeout="channel_limit",
                 on_timeout="connection_failed",
             ),
             Declared(
@@ -205,7 +213,9 @@ TRANSITIONS: Final = (
     Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
     Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
     Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
+    Row("connection_failed", (Connecting.OPENING_CONNECTION,), Connecting.RETRYING_NODE, conditions="retries_node"),
     Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
+    Row("node_due", (Connecting.RETRYING_NODE,), Connecting.OPENING_CONNECTION),
     Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),
     # RabbitMQ refuses access to everything once the credentials have expired: that says nothing about a message.
     Row("access_expired", (_S.READY, _S.BLOCKED), Closed.RETRYING),

@@ -57,6 +57,7 @@ PUBLISH_OUTCOMES: Final[dict[Substate, dict[Outage, PublishOutcome]]] = {
     State.IDLE: _outcomes("waits", "waits"),
     Connecting.ASKING: _outcomes("waits", "is refused"),
     Connecting.OPENING_CONNECTION: _outcomes("waits", "is refused"),
+    Connecting.RETRYING_NODE: _outcomes("waits", "is refused"),
     Connecting.SETTING_UP: _outcomes("waits", "is refused"),
     Connecting.OPENING_CHANNEL: _outcomes("waits", "is refused"),
     Connecting.RETRYING_CHANNEL: _outcomes("waits", "is refused"),

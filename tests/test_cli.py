@@ -87,7 +87,9 @@ async def test_a_message_that_is_not_sent_in_time_is_told_with_the_reason() -> N
     url = f"amqp://guest:guest@127.0.0.1:{free_port()}"
     result = await run("publish", "--url", url, "--timeout", "1", "--body", "")
     assert (result.status, result.out) == (1, "")
-    assert re.match(r"unfinished: connection is Closed \(ConnectionRefusedError: .* was not sent$", result.err)
+    assert re.match(
+        r"unfinished: connection is Closed \(TCP to .*: Connection refused\); message .* was not sent$", result.err
+    )
 
 
 async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
@@ -95,7 +97,7 @@ async def test_ctrl_c_ends_a_message_that_waits_for_a_broker() -> None:
     node = f"127.0.0.1:{free_port()}"
     url = f"amqp://guest:guest@{node}?retry_delay=0"
     async with Terminal(COMMAND, "publish", "--url", url, "--timeout", "600", "--body", "x", "-v") as terminal:
-        await terminal.shows(f"trying {node} again")
+        await terminal.shows(f"trying {node} in ")
         terminal.press("C-c")
         assert "unfinished: " in await terminal.shows("exit status 130")
 

@@ -10,7 +10,7 @@ import pytest
 from pika import spec
 from pika.exceptions import AMQPError
 
-from sprockets_amqp import State
+from sprockets_amqp.states import Closed, Connecting, State
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -106,6 +106,68 @@ def test_connection_attempts_are_those_on_a_single_node(broker: Broker, url: str
     assert client.connection_attempts == 7
 
 
+def test_a_single_node_that_is_not_reached_is_tried_again(broker: Broker) -> None:
+    """As often as the setting says, retry_delay apart; then there is the delay of a round, and a round begins anew."""
+    client = broker.client(connection_attempts=3, reconnect_delay=100, max_reconnect_delay=100)
+    for first in (0, 3):
+        for number in (1, 2):
+            broker.clock.turn()
+            assert (len(broker.peers), client.substate) == (first + number, Connecting.OPENING_CONNECTION)
+            broker.peer.refuse()
+            broker.clock.turn()
+            assert (client.substate, client.connection) == (Connecting.RETRYING_NODE, None)
+            assert client.condition == "connection is Connecting (TCP to broker:5672 (127.0.0.1): Connection refused)"
+            assert client.next_attempt == pytest.approx(time.time() + 2, abs=1)
+            broker.clock.advance(1.9)
+            assert len(broker.peers) == first + number
+            broker.clock.advance(0.2)
+        broker.peer.refuse()
+        broker.clock.advance(49)
+        assert (client.closed, len(broker.peers)) == (True, first + 3)
+        while client.closed:
+            broker.clock.advance(1)
+
+
+def test_a_node_that_stays_silent_is_not_reached(broker: Broker) -> None:
+    """Each attempt has its limit, and drops what it has begun; the reason names the step."""
+    client = broker.client("amqp://broker/?stack_timeout=4&retry_delay=3", connection_attempts=2)
+    broker.clock.advance(3.9)
+    assert (client.substate, broker.peer.lost) == (Connecting.OPENING_CONNECTION, False)
+    broker.clock.advance(0.2)
+    assert (client.substate, broker.peer.lost) == (Connecting.RETRYING_NODE, True)
+    assert client.reason == "TCP to broker:5672 (127.0.0.1): no answer within 4 s"
+    broker.clock.advance(3)
+    assert (client.substate, len(broker.peers)) == (Connecting.OPENING_CONNECTION, 2)
+    broker.open()
+    assert (client.ready, client.reason) == (True, "")
+
+
+@pytest.mark.parametrize("how", ["refuses the login", "hangs up", "says nothing"])
+def test_a_node_that_was_reached_is_not_tried_again_at_once(broker: Broker, how: str) -> None:
+    """What it says of the login, or that it hangs up or says nothing, will be the same in two seconds."""
+    client = broker.client("amqp://broker/?stack_timeout=4", connection_attempts=3)
+    broker.clock.turn()
+    broker.peer.accept()
+    broker.clock.turn()
+    if how == "refuses the login":
+        broker.peer.deliver()
+        broker.clock.turn()
+        broker.peer.outbox.clear()
+        broker.peer.close_connection(403, "ACCESS_REFUSED - Login was refused")
+        broker.peer.deliver()
+        why = "(403) ACCESS_REFUSED - Login was refused"
+    elif how == "hangs up":
+        broker.peer.connection.hung_up()
+        broker.peer.lose()
+        why = "the other side closed the connection"
+    else:
+        broker.clock.advance(4)
+        why = "no answer within 4 s"
+    broker.clock.turn()
+    assert (client.substate, client.reason) == (Closed.RETRYING, f"login at broker:5672 (127.0.0.1): {why}")
+    assert len(broker.peers) == 1
+
+
 # As whom
 
 
@@ -177,7 +239,7 @@ def test_reconnects_are_connections_not_channels(broker: Broker) -> None:
 def test_one_channel_is_enough(broker: Broker, who: str, caplog: pytest.LogCaptureFixture) -> None:
     """Where no second channel is allowed, exchanges are used unchecked, and a lost channel is opened again."""
     if who == "the broker":
-        broker.tune = spec.Connection.Tune(1, 4096, 0)
+        broker.tune = spec.Connection.Tune(1, 8192, 0)
     client = broker.ready("amqp://broker/?channel_max=1" if who == "the URL" else "amqp://broker")
     futures = [client.publish(exchange, "q", b"", timeout=0) for exchange in ("events", "", "other", "events")]
     assert confirm_until_done(broker, *futures) == [None] * 4

@@ -4,11 +4,6 @@ import doctest
 import pickle
 
 import pytest
-from pika.adapters.utils.connection_workflow import (
-    AMQPConnectionWorkflowFailed,
-    AMQPConnectorSocketConnectError,
-    AMQPConnectorStackTimeout,
-)
 from pika.exceptions import (
     AMQPConnectionError,
     ChannelClosedByBroker,
@@ -31,6 +26,7 @@ from sprockets_amqp.errors import (
     OutcomeUnknown,
     PublishingFailure,
 )
+from sprockets_amqp.wire.failed import AttemptFailed
 from sprockets_amqp.wire.replies import channel_lost, connection_lost, describe, reply
 
 ALL: list[type[AMQPException]] = [
@@ -181,18 +177,10 @@ def test_an_error_may_have_a_sentence_and_the_arguments_of_version_3() -> None:
         (ConnectionClosedByBroker(320, "CONNECTION_FORCED - bye"), "(320) CONNECTION_FORCED - bye"),
         (StreamLostError("Transport indicated EOF"), "StreamLostError: Transport indicated EOF"),
         (
-            AMQPConnectionError(
-                AMQPConnectionWorkflowFailed(
-                    [
-                        AMQPConnectorStackTimeout("first"),
-                        AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused")),
-                    ]
-                )
-            ),
-            "ConnectionRefusedError: [Errno 111] Connection refused",
+            AttemptFailed("TCP", "one", 5672, "10.0.0.1", ConnectionRefusedError(111, "Connection refused")),
+            "TCP to one:5672 (10.0.0.1): Connection refused",
         ),
-        (AMQPConnectionWorkflowFailed([OSError("one\ntwo")]), "OSError: one two"),
-        (AMQPConnectionWorkflowFailed([]), "AMQPConnectionWorkflowFailed"),
+        (OSError("one\ntwo"), "OSError: one two"),
         (AMQPConnectionError(), "AMQPConnectionError"),
         (ValueError(), "ValueError"),
     ],

@@ -130,7 +130,7 @@ def test_a_question_goes_on_without_the_message_that_asked_it(broker: Broker, ho
 
 def test_a_question_given_up_leaves_room_for_the_next(broker: Broker) -> None:
     """With room for two channels, a cancelled publish costs no exchange its question, and nobody the channel."""
-    broker.tune = spec.Connection.Tune(2, 4096, 0)
+    broker.tune = spec.Connection.Tune(2, 8192, 0)
     client = broker.ready()
     flight, asked = client.publish("", "q", b""), client.publish("events", "q", b"")
     broker.clock.turn()
@@ -142,7 +142,7 @@ def test_a_question_given_up_leaves_room_for_the_next(broker: Broker) -> None:
 
 def test_refused_exchanges_in_a_row_leave_room_for_each_others_question(broker: Broker) -> None:
     """pika holds the number of a channel for a moment after RabbitMQ has closed it."""
-    broker.tune = spec.Connection.Tune(2, 4096, 0)
+    broker.tune = spec.Connection.Tune(2, 8192, 0)
     broker.missing.add("gone")
     client = broker.ready()
     futures = [client.publish(exchange, "q", b"") for exchange in ("missing", "gone", "")]

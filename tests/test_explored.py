@@ -116,7 +116,7 @@ class Exploration(RuleBasedStateMachine):
             )
             self.publishes.append(Publish(message_id, exchange, future, self.broker))
 
-    @rule(bad=st.sampled_from([{"priority": 300}, {"headers": {"a": 1.5}}, {"headers": {"a": "x" * 5000}}]))
+    @rule(bad=st.sampled_from([{"priority": 300}, {"headers": {"a": 1.5}}, {"headers": {"a": "x" * 9000}}]))
     def publish_nonsense(self, bad: dict[str, Any]) -> None:
         """Publish what cannot be sent."""
         message_id = f"m{len(self.publishes)}"

@@ -58,6 +58,7 @@ async def check_parent(child: str, queue: Queue, url: str = "", **environment: s
     assert process.returncode == 0, err.decode()
     sent = 2 * MESSAGES + 1
     assert (told["confirmed"], told["reconnects"], told["same connection"]) == (sent, 0, True), err.decode()
+    assert "Bad file descriptor" not in err.decode()
     names = [str(message.message_id) for message in await queue.messages()]
     children = [name for name in names if name.startswith("child")]
     assert len(children) == CHILDREN[child]

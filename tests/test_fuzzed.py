@@ -19,7 +19,7 @@ def _greeting() -> list[bytes]:
     capabilities = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
     methods = [
         (0, spec.Connection.Start(0, 9, {"capabilities": capabilities}, "PLAIN", "en_US")),
-        (0, spec.Connection.Tune(10, 4096, 0)),
+        (0, spec.Connection.Tune(10, 8192, 0)),
         (0, spec.Connection.OpenOk()),
         (1, spec.Channel.OpenOk()),
         (1, spec.Confirm.SelectOk()),

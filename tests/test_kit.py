@@ -1,6 +1,7 @@
 """The test kit: a broker in memory that does what its users call for, and leaves nothing."""
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -20,11 +21,10 @@ from sprockets_amqp import (
     NotReadyError,
     OutcomeUnknown,
     State,
-    link,
 )
 from sprockets_amqp.testing import AMQPTestCase, Broker
 from sprockets_amqp.testing.routing import Routing
-from sprockets_amqp.wire.transport import Connection
+from sprockets_amqp.wire import network
 
 URL = "amqp://rabbit.example.com"
 
@@ -73,11 +73,53 @@ def test_a_body_of_many_frames_arrives_whole(amqp_broker: Broker, client: Client
     assert amqp_broker.published[0].body == body
 
 
+@pytest.mark.parametrize(
+    ("address", "served", "others"),
+    [
+        (None, [("anywhere", 5672), ("::1", 1)], []),
+        ("one", [("one", 5672), ("one", 5673)], [("two", 5672)]),
+        ("one:5673", [("one", 5673)], [("one", 5672), ("two", 5673)]),
+        ("[::1]:5673", [("::1", 5673)], [("::1", 5672)]),
+        ("[::1]", [("::1", 5672)], [("one", 5672)]),
+    ],
+)
+def test_a_broker_takes_the_place_of_its_node(
+    address: str | None, served: list[tuple[str, int]], others: list[tuple[str, int]]
+) -> None:
+    """Of every node, or of one host, or of one of its ports; another broker may take the place of the rest."""
+    with Broker() as rest, Broker(address) as broker:
+        assert [network.other_network(*node) for node in served] == [broker] * len(served)
+        assert [network.other_network(*node) for node in others] == [rest] * len(others)
+    assert [network.other_network(*node) for node in served + others] == [None] * len(served + others)
+
+
+@pytest.mark.parametrize("address", ["", "amqp://one", "one/vhost", "guest@one", "one:x", "one:70000", "one two"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    """With what it has to be, and what it was."""
+    with pytest.raises(ValueError, match=f"address must be a host or host:port, not {re.escape(repr(address))}"):
+        Broker(address)
+
+
+def test_several_brokers_are_stopped_each_by_itself(amqp_broker: Broker) -> None:
+    """Also within a test that has a loop of the broker's own; a client of several nodes goes on to the next."""
+    with Broker("one") as one, Broker("two") as two:
+        client = Client("amqp://one,two", republish_unconfirmed=True)
+        amqp_broker.run(client.wait_for(State.READY))
+        for _ in range(4):
+            used, other = (one, two) if one.connections else (two, one)
+            used.stop()
+            amqp_broker.run(asyncio.wait_for(client.publish("amq.topic", "key", b"", mandatory=False), 100))
+            assert (len(used.connections), len(other.connections)) == (0, 1)
+            used.start()
+        assert (len(one.published), len(two.published)) == (2, 2)
+        assert amqp_broker.peers == []
+
+
 def test_it_is_not_there_without_being_asked_for() -> None:
     """Other tests get the real connection."""
-    with Broker():
-        assert link.Connection is not Connection  # type: ignore[attr-defined]
-    assert link.Connection is Connection  # type: ignore[attr-defined]
+    with Broker() as broker:
+        assert network.other_network("anywhere", 5672) is broker
+    assert network.other_network("anywhere", 5672) is None
 
 
 # Exchanges, queues and bindings
@@ -463,7 +505,7 @@ def test_brokers_are_closed_in_any_order(order: tuple[int, ...]) -> None:
             assert publish(left[-1], Client(URL)) is None
             assert len(left[-1].published) == taken + 1
     assert asyncio.get_event_loop() is before
-    assert vars(link)["Connection"] is Connection
+    assert network.other_network("anywhere", 5672) is None
     asyncio.set_event_loop(None)
     before.close()
 

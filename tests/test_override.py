@@ -24,17 +24,23 @@ class Counting(Client):
         return super().connect() if self.before() else None
 
 
-def made(broker: Broker, before: Any = lambda: True) -> Counting:
+def made(broker: Broker, before: Any = lambda: True, attempts: int = 3) -> Counting:
     """Make such a client."""
     kind = type("Kind", (Counting,), {"before": staticmethod(before)})
-    client: Counting = kind("amqp://broker", io_loop=broker.clock.io_loop, reconnect_delay=1, max_reconnect_delay=4)
+    client: Counting = kind(
+        "amqp://broker",
+        io_loop=broker.clock.io_loop,
+        connection_attempts=attempts,
+        reconnect_delay=1,
+        max_reconnect_delay=4,
+    )
     broker.clients.append(client)
     return client
 
 
 def test_each_attempt_goes_through_the_override(broker: Broker) -> None:
     """The first, those that follow a refusal, and those that follow a loss."""
-    client = made(broker)
+    client = made(broker, attempts=1)
     assert (client.calls, client.idle) == (0, True)
     broker.clock.turn()
     assert (client.calls, len(broker.peers), client.connecting) == (1, 1, True)

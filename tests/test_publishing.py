@@ -297,12 +297,12 @@ def test_a_lost_connection_is_the_cause_of_what_is_unknown(broker: Broker) -> No
     assert "may have arrived: (406) PRECONDITION_FAILED - no" in str(error)
     (future,) = published(client, 1)
     broker.clock.turn()
-    broker.peer.lose(ConnectionResetError(104, "reset by the test"))
+    broker.peer.lose(ConnectionResetError(104, "Connection reset by peer"))
     error = future.exception()
     assert isinstance(error, OutcomeUnknown)
     assert isinstance(error.__cause__, StreamLostError)
-    assert "reset by the test" in str(error.__cause__)
-    assert "reset by the test" in str(error)
+    assert "the connection was lost: Connection reset by peer" in str(error.__cause__)
+    assert "the connection was lost: Connection reset by peer" in str(error)
 
 
 def test_not_ready_names_the_state_and_the_trouble(broker: Broker) -> None:
@@ -319,9 +319,9 @@ def test_not_ready_names_the_state_and_the_trouble(broker: Broker) -> None:
     broker.clock.turn()
     refusal("Connecting")
     broker.peer.refuse()
-    refusal("Closed (ConnectionRefusedError: [Errno 111] Connection refused)")
+    refusal("Closed (TCP to broker:5672 (127.0.0.1): Connection refused)")
     broker.clock.advance(1)
-    refusal("Connecting (ConnectionRefusedError: [Errno 111] Connection refused)")
+    refusal("Connecting (TCP to broker:5672 (127.0.0.1): Connection refused)")
     broker.open().peer.say(0, spec.Connection.Blocked("low on memory"))
     broker.peer.deliver()
     refusal("Blocked (low on memory)")

@@ -1,21 +1,23 @@
 """What goes over a real socket: at once, in one write a turn, and all of it, however slow the other end."""
 
 import asyncio
-import inspect
 import socket
-import ssl
+from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 from pika import frame, spec
-from pika.adapters import base_connection
-from pika.adapters.utils import io_services_utils
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp import Client, State
 from sprockets_amqp.delivery.encoding import encode_method
-from sprockets_amqp.wire.transport import BACK_PRESSURE_MARK, READ_SIZE
-from tests.support.wire import Unconnected, encoded, open_connection
+from sprockets_amqp.link import Events, Link
+from sprockets_amqp.wire.connection import BACK_PRESSURE_MARK, WRITE_SIZE
+from sprockets_amqp.wire.stream import READ_SIZE, Stream
+from tests.support.certificates import Authority
+from tests.support.waiting import until
+from tests.support.wire import Unconnected, encoded, shake_hands
 from tools.rabbitmq import Node
 
 
@@ -27,9 +29,10 @@ async def line() -> Any:
     far.setblocking(False)
     told: list[object] = []
     connection: Any = Unconnected(IOLoop.current(), told.append)
-    shim = base_connection._StreamingProtocolShim(connection)
-    transport = io_services_utils._AsyncPlaintextTransport(near, shim, connection._nbio)
-    open_connection(connection, transport)
+    loop = asyncio.get_running_loop()
+    stream = Stream(connection, near, loop)
+    await loop.create_connection(lambda: stream, sock=near)
+    shake_hands(connection)
     await asyncio.sleep(0)
     far.recv(1 << 16)
     yield connection, far, told
@@ -49,21 +52,27 @@ async def test_the_connection_has_its_socket_while_there_is_one(broker: Node) ->
     assert connection.socket is None
 
 
-async def test_with_tls_the_socket_is_the_one_that_encrypts() -> None:
-    """So that its certificate can be asked for, too; before anything is connected there is none."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    connection: Any = Unconnected(IOLoop.current())
-    sockets = [connection.socket]
-    context = ssl.create_default_context()
-    secure = context.wrap_socket(near, do_handshake_on_connect=False, server_hostname="localhost")
-    shim = base_connection._StreamingProtocolShim(connection)
-    connection._proto_connection_made(io_services_utils._AsyncSSLTransport(secure, shim, connection._nbio))
-    sockets.append(connection.socket)
-    connection.abort()
+async def test_with_tls_the_socket_can_be_asked_for_the_certificate(tmp_path: Path) -> None:
+    """As pika's could; before anything is connected there is no socket, and afterwards there is none."""
+    authority = Authority(tmp_path)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=authority.server_context())
+    port = server.sockets[0].getsockname()[1]
+    link = Link(Events(), IOLoop.current())
+    parameters = pika.URLParameters(f"amqps://localhost:{port}")
+    parameters.ssl_options = pika.SSLOptions(authority.context(), "localhost")
+    link.open_connection(parameters)
+    connection = link.connection
+    assert connection is not None and connection.socket is None
+    await until(lambda: connection.socket is not None)
+    sock: Any = connection.socket
+    assert issubclass(type(sock), socket.socket) and sock.getpeername() == ("127.0.0.1", port)
+    assert ("DNS", "localhost") in sock.getpeercert()["subjectAltName"]
+    assert sock.version() == "TLSv1.3" and sock.cipher() is not None
+    assert isinstance(sock.getpeercert(binary_form=True), bytes)
+    link.drop_connection()
     await connection.wait_closed()
-    assert [*sockets, connection.socket] == [None, secure, None]
-    far.close()
+    assert connection.socket is None
+    server.close()
 
 
 async def test_a_lone_publish_leaves_in_the_same_turn(line: Any) -> None:
@@ -78,7 +87,7 @@ async def test_one_turn_is_one_write(line: Any, monkeypatch: pytest.MonkeyPatch)
     """All that a turn publishes leaves in one write, and the next turn's in another."""
     connection, _, _ = line
     writes: list[int] = []
-    monkeypatch.setattr(connection, "_send_now", lambda data: [len(data), writes.append(len(data))][0])
+    monkeypatch.setattr(connection._transport, "write", lambda data: writes.append(len(data)))
     for _ in range(2):
         for _ in range(100):
             connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"x")
@@ -91,7 +100,7 @@ async def _drain(connection: Any, far: socket.socket) -> int:
     """Read all that was sent; returns how many octets."""
     loop = asyncio.get_running_loop()
     read = 0
-    while connection._transport.get_write_buffer_size() or connection._pieces:
+    while connection.unsent:
         read += len(await loop.sock_recv(far, 1 << 20))
     while True:
         try:
@@ -167,14 +176,14 @@ def fill(near: socket.socket) -> int:
 async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
     """It takes nothing or a part of what is sent, with nothing else waiting: the rest follows in order, and once."""
     connection, far, _ = line
-    filled = fill(connection._transport._sock)
-    filled -= len(far.recv(room))
-    assert connection._transport.get_write_buffer_size() == 0
+    filled = fill(connection.socket)
+    filled -= len(far.recv(room)) if room else 0
+    assert connection.unsent == 0
     bodies = [bytes([number]) * 100_000 for number in range(1, 4)]
     for body in bodies:
         connection.publish(encode_method("", "q", mandatory=True), encoded({}), body)
         await asyncio.sleep(0)
-        assert connection._transport.get_write_buffer_size() > 0
+        assert connection.unsent > 0
         # Room for the next one, which has to let the rest of this one go first.
         filled -= len(far.recv(min(filled, 1 << 14)))
     while filled:
@@ -182,34 +191,62 @@ async def test_a_full_socket_loses_nothing(line: Any, room: int) -> None:
     assert await arrived(far, 300_000) == b"".join(bodies)
 
 
+async def test_what_waits_for_the_socket_is_told_when_it_has_taken_everything(line: Any) -> None:
+    """Once, after the last octet; at once if nothing waits."""
+    connection, far, _ = line
+    sent: list[int] = []
+    connection.call_when_sent(lambda: sent.append(connection.unsent))
+    await asyncio.sleep(0)
+    assert sent == [0]
+    connection.publish(encode_method("", "q", mandatory=True), encoded({}), bytes(3 * WRITE_SIZE))
+    connection.call_when_sent(lambda: sent.append(connection.unsent))
+    await asyncio.sleep(0)
+    assert (sent, connection.unsent > 0) == ([0], True)
+    assert await _drain(connection, far) > 3 * WRITE_SIZE
+    assert sent == [0, 0]
+
+
+async def test_the_transport_is_given_a_mebibyte_at_a_time(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that no frame limits, too: before Python 3.12, asyncio moves all that it holds with each write."""
+    connection, far, _ = line
+    write, writes = connection._transport.write, []
+
+    def counting(data: bytes) -> None:
+        writes.append(len(data))
+        write(data)
+
+    monkeypatch.setattr(connection._transport, "write", counting)
+    bodies = [bytes([number]) * (700_000 * number) for number in range(1, 5)]
+    for body in bodies:
+        connection.publish(encode_method("", "q", mandatory=True), encoded({}), body)
+    connection._adapter_emit_data(bytes(3 * WRITE_SIZE))
+    size = sum(map(len, bodies)) + 3 * WRITE_SIZE
+    assert await _drain(connection, far) > size
+    assert max(writes) <= 2 * WRITE_SIZE
+    assert len(writes) >= size // (2 * WRITE_SIZE)
+
+
 def acks(first: int, last: int) -> bytes:
     """Confirm each of these delivery tags on channel 1."""
     return b"".join(frame.Method(1, spec.Basic.Ack(tag)).marshal() for tag in range(first, last + 1))
 
 
-async def test_the_socket_is_read_once_each_time_it_has_something(line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few confirms take one system call. Many come in several turns of the loop, and none is lost."""
+async def test_many_confirms_come_in_several_turns(line: Any) -> None:
+    """No more than a buffer holds at a time, and none is lost."""
     connection, far, _ = line
     tags: asyncio.Queue[int] = asyncio.Queue()
     connection.use_channel(1, lambda confirm: tags.put_nowait(confirm.method.delivery_tag))
-    read = connection._transport._sigint_safe_recv
     reads: list[int] = []
-
-    def counting(sock: socket.socket, limit: int) -> bytes:
-        reads.append(0)
-        data: bytes = read(sock, limit)
-        reads[-1] = len(data)
-        return data
-
-    monkeypatch.setattr(connection._transport, "_sigint_safe_recv", counting)
+    received = connection.received
+    connection.received = lambda data: [reads.append(len(data)), received(data)]
     far.send(acks(1, 100))
     assert [await tags.get() for _ in range(100)] == [*range(1, 101)]
     assert reads == [len(acks(1, 100))]
     reads.clear()
-    await asyncio.get_running_loop().sock_sendall(far, acks(101, 5000))
-    assert [await tags.get() for _ in range(4900)] == [*range(101, 5001)]
+    await asyncio.get_running_loop().sock_sendall(far, acks(101, 9000))
+    assert [await tags.get() for _ in range(8900)] == [*range(101, 9001)]
     assert max(reads) <= READ_SIZE
-    assert sum(reads) == len(acks(101, 5000))
+    assert sum(reads) == len(acks(101, 9000))
 
 
 async def test_what_waited_for_a_confirm_leaves_in_the_turn_in_which_it_goes_on(line: Any) -> None:
@@ -233,18 +270,9 @@ async def test_what_waited_for_a_confirm_leaves_in_the_turn_in_which_it_goes_on(
 
 
 async def test_the_end_of_the_line_is_awaited(line: Any) -> None:
-    """wait_closed() returns when pika let go of the socket."""
+    """wait_closed() returns when the socket is closed."""
     connection, far, _ = line
     far.close()
     await connection.wait_closed()
     assert connection.is_closed
     assert connection._transport is None
-
-
-async def test_pikas_plain_transport_holds_a_socket(line: Any) -> None:
-    """The transport of a plain connection has the socket, a write buffer that can be asked, and abort()."""
-    transport = line[0]._transport
-    assert type(transport._sock) is socket.socket
-    assert transport.get_write_buffer_size() == 0
-    assert list(inspect.signature(transport.write).parameters) == ["data"]
-    assert callable(transport.abort)

@@ -25,6 +25,7 @@ async def never(*_: object) -> str:
 OUTAGES: dict[Substate, dict[str, Any]] = {
     Connecting.ASKING: {"timeout": 3, "url": never},
     Connecting.OPENING_CONNECTION: {"timeout": 3},
+    Connecting.RETRYING_NODE: {"timeout": 3, "connection_attempts": 3, "url": "amqp://broker/?retry_delay=60"},
     Connecting.SETTING_UP: {"timeout": 3, "setup": never},
     Connecting.OPENING_CHANNEL: {"timeout": 3},
     # The second time that a channel did not last, the next one is opened after at least 0.05 s.
@@ -39,6 +40,8 @@ def enter(broker: Broker, substate: Substate, **settings: Any) -> Client:
     if isinstance(substate, Connecting) and substate is not Connecting.RETRYING_CHANNEL:
         client = broker.client(**settings)
         broker.clock.turn()
+        if substate is Connecting.RETRYING_NODE:
+            broker.peer.refuse()
         if substate in {Connecting.OPENING_CHANNEL, Connecting.SETTING_UP}:
             broker.peer.accept()
             while client.substate is not substate:
@@ -201,11 +204,15 @@ def test_a_connection_that_is_closed_while_the_channel_is_opened_is_a_failed_att
 def test_a_step_that_never_ends_ends_the_attempt(broker: Broker, substate: Substate) -> None:
     """Each has the limit of an attempt for itself, and the next attempt follows."""
     client = enter(broker, substate, timeout=1000)
-    broker.clock.advance(49)
+    broker.clock.advance(14)
     assert client.substate is substate
     broker.clock.advance(10)
     assert client.history[-1].trigger in {"connection_failed", "connect"}
-    assert "no answer from broker:5672 within 50 s" in [change.reason for change in client.history]
+    reasons: dict[Substate, str] = {
+        Connecting.OPENING_CONNECTION: "TCP to broker:5672 (127.0.0.1): no answer within 15 s",
+        Connecting.OPENING_CHANNEL: "broker:5672 has not opened a channel within 15 s",
+    }
+    assert reasons[substate] in [change.reason for change in client.history]
     broker.open()
     assert client.ready
 

@@ -204,12 +204,12 @@ async def test_the_scripted_broker_sends_byte_by_byte() -> None:
 
 async def test_the_scripted_broker_answers_what_it_is_told_to() -> None:
     """An answer can be changed, to a refusal or to silence, and the client's frames are recorded all the same."""
-    async with ScriptedBroker(tune=commands.Connection.Tune(channel_max=7, frame_max=4096, heartbeat=0)) as broker:
+    async with ScriptedBroker(tune=commands.Connection.Tune(channel_max=7, frame_max=8192, heartbeat=0)) as broker:
         broker.answers["Connection.Open"] = commands.Connection.Close(530, "no such vhost", 10, 40)
         client = Opened(broker.url())
         peer = await broker.peer()
         tuned = await asyncio.wait_for(peer.received(commands.Connection.TuneOk), LIMIT)
-        assert (tuned.channel_max, tuned.frame_max) == (7, 4096)
+        assert (tuned.channel_max, tuned.frame_max) == (7, 8192)
         what, error = await client.event()
         assert what == "failed"
         assert "no such vhost" in repr(error)

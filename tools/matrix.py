@@ -1,8 +1,11 @@
-"""Run the tests on other systems, each created empty: `make matrix`, or `python3 -m tools.matrix [--record] [SYSTEM ...]`.
+"""Run the tests on other systems, each created empty: `make matrix`, or `python3 -m tools.matrix [SYSTEM ...]`.
 
 A system is a folder that debootstrap fills from this machine's apt mirror with nothing but python3, make and git. Each
 run uses a copy of it, in namespaces of its own, and leaves nothing behind: the last commit is cloned into it, and
 `make demo` and `make test` do the rest, as on a new machine. Needs root, and nothing beyond the standard library.
+
+The system debian-13-pika-next has pika's coming version: `make matrix SYSTEMS=debian-13-pika-next PIKA=path`, with the
+path of a checkout of pika's main branch outside of this project.
 """
 
 from __future__ import annotations
@@ -74,6 +77,10 @@ def lowest() -> str:
     return " ".join(f"{name}=={version}" for name, version in found)
 
 
+#: The folder of pika's checkout in a system. Last and without dependencies: it may call itself an earlier version.
+PIKA = "pika"
+PIKA_NEXT = f".venv/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall /{PIKA}"
+
 #: Makes every Python of the environment use uvloop's loops.
 UVLOOP = (
     ".venv/bin/pip install --quiet --disable-pip-version-check uvloop && "
@@ -91,6 +98,7 @@ def systems() -> dict[str, System]:
         System("debian-unstable", "unstable"),
         System("debian-12-lowest", "bookworm", pinned),
         System("debian-12-uvloop", "bookworm", UVLOOP),
+        System("debian-13-pika-next", "trixie", PIKA_NEXT),
     )
     return {each.name: each for each in every}
 
@@ -190,9 +198,11 @@ def made(system: System) -> Iterator[Path]:
         yield folder
 
 
-def test(system: System) -> dict[str, object]:
+def test(system: System, pika: Path | None) -> dict[str, object]:
     """Run demo and tests on a copy of the system; return its row of the table."""
     with made(system) as folder:
+        if pika is not None:
+            run("git", "clone", "--quiet", "--no-hardlinks", str(pika), str(folder / PIKA))
         say(f"{system.name}: make demo")
         demo = inside(folder, "make demo").returncode
         if system.before:
@@ -265,13 +275,17 @@ def main() -> int:
     parser.add_argument(
         "systems", nargs="*", metavar="SYSTEM", choices=[[], *known], help=f"default: all of {', '.join(known)}"
     )
+    parser.add_argument("--pika", type=Path, help="a checkout of pika's main branch, for debian-13-pika-next")
     parser.add_argument("--record", action="store_true", help=f"keep the results in {RECORD.relative_to(ROOT)}")
     options = parser.parse_args()
+    chosen = options.systems or [name for name in known if options.pika or known[name].before != PIKA_NEXT]
     try:
         check_machine()
+        if options.pika is None and any(known[name].before == PIKA_NEXT for name in chosen):
+            raise CannotRun("debian-13-pika-next needs a checkout of pika: make matrix SYSTEMS=... PIKA=path")
         if printed("git", "-C", str(ROOT), "status", "--porcelain"):
             say("testing the last commit, without uncommitted changes")
-        rows = [test(known[name]) for name in options.systems or known]
+        rows = [test(known[name], options.pika) for name in chosen]
     except CannotRun as error:
         print(f"make matrix: {error}", file=sys.stderr)
         return 2

@@ -13,8 +13,7 @@ from sprockets_amqp.delivery import disk
 from sprockets_amqp.delivery.outbox_row import Batch
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
-from sprockets_amqp.testing.peer import Peer, Published, Refusal
-from sprockets_amqp.wire.memory import MemoryConnection
+from sprockets_amqp.testing.peer import Attempt, Peer, Published, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     from sprockets_amqp.settings import URL
-
-
-class _Connection(MemoryConnection):
-    def channel(self, *args: Any, **kwargs: Any) -> Channel:
-        end: Any = self._end
-        if end.broker.channel_error is not None:
-            raise end.broker.channel_error
-        return super().channel(*args, **kwargs)
 
 
 class Disk(Executor):
@@ -57,11 +48,10 @@ class Broker(testing.Broker):
     """All that connects, in order, and what came of it; every exchange exists, and has a queue, unless it is named."""
 
     automatic = False
-    connection_class = _Connection
 
     def __init__(self) -> None:
         super().__init__()
-        self.tune.channel_max, self.tune.frame_max = 5, 4096
+        self.tune.channel_max, self.tune.frame_max = 5, 8192
         self._clock = Clock()
         self.clients: list[Client] = []
         #: Exchanges that do not exist, those that questions about are never answered, and routing keys of no queue.
@@ -113,6 +103,19 @@ class Broker(testing.Broker):
 
     # The rules
 
+    def reach(self, parameters: object, line: Any, loop: object, behind: object) -> Attempt:
+        """Let the test decide whether pika opens channels."""
+        channel = line.channel
+
+        def open_channel(*args: Any, **kwargs: Any) -> Channel:
+            if self.channel_error is not None:
+                raise self.channel_error
+            opened: Channel = channel(*args, **kwargs)
+            return opened
+
+        line.channel = open_channel
+        return super().reach(parameters, line, loop, behind)
+
     def attempted(self, peer: Peer) -> None:
         """Leave it to the test what becomes of a connection."""
 
@@ -155,7 +158,7 @@ class Broker(testing.Broker):
 
     def client(self, url: URL = "amqp://broker", **settings: Any) -> Client:
         """Make a client of this broker; it connects when the loop turns."""
-        settings = {"reconnect_delay": 1, "max_reconnect_delay": 4, **settings}
+        settings = {"connection_attempts": 1, "reconnect_delay": 1, "max_reconnect_delay": 4, **settings}
         client = Client(url, io_loop=self.clock.io_loop, **settings)
         self.clients.append(client)
         return client

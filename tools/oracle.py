@@ -24,15 +24,15 @@ from sprockets_amqp.testing.peer import Peer, decode
 
 if TYPE_CHECKING:
     from sprockets_amqp.testing.clock import Clock
-    from sprockets_amqp.wire.memory import MemoryConnection
+    from sprockets_amqp.wire.connection import Connection
 
 
 #: Seconds that a ready client may wait for RabbitMQ's word on an exchange, and what a limit may be late by.
 QUESTION_LIMIT: Final = 5.0
 SLACK: Final = 1.0
-#: Seconds that closing and connecting may take at the most: draining and its answer; asking for the address, pika's
-#: attempts on one node, setting up, and opening the channel.
-LONGEST: Final = {"closing": 10 + 2 + SLACK, "connecting": 10 + 50 + 30 + 50 + SLACK}
+#: Seconds that closing and connecting may take at the most: draining and its answer; asking for the address, three
+#: attempts on one node and the delays between them, setting up, and opening the channel.
+LONGEST: Final = {"closing": 10 + 2 + SLACK, "connecting": 10 + 3 * 16 + 2 * 2 + 30 + 16 + SLACK}
 
 
 class Violation(Exception):
@@ -96,10 +96,13 @@ class Reader:
 class WatchedPeer(Peer):
     """A broker's end of a connection whose frames are seen, both ways, as they leave and as they arrive."""
 
-    def __init__(self, broker: Any, connection: MemoryConnection) -> None:
+    def __init__(self, broker: Any, connection: Connection) -> None:
         super().__init__(broker, connection)
         self._oracle: Oracle = broker.oracle
         self._from_client, self._from_broker = Reader(), Reader()
+        #: How many octets the line has taken from the client, and how many were seen.
+        self._taken = self._seen = 0
+        self._oracle.peers.append(self)
         #: The channels in confirm mode, as the client knows, with what is unconfirmed on each, by tag.
         self.ledgers: dict[int, dict[int, Sending]] = {}
         self._tags: dict[int, int] = {}
@@ -117,10 +120,21 @@ class WatchedPeer(Peer):
 
     def receive(self, data: bytes) -> None:
         """See what is sent, and read it."""
-        for each in self._from_client.feed(data):
-            self._see_sent(each)
+        self._see_octets(data)
+        self._taken += len(data)
         self._grace = False
         super().receive(data)
+
+    def see_waiting(self) -> None:
+        """See what was handed over, and waits because the line is slow: it is sent as well as what is on the line."""
+        self._see_octets(b"".join(self.connection._backlog))  # noqa: SLF001
+
+    def _see_octets(self, following: bytes) -> None:
+        """See what follows the octets that were taken, and was not seen before."""
+        unseen = following[self._seen - self._taken :]
+        self._seen += len(unseen)
+        for each in self._from_client.feed(unseen):
+            self._see_sent(each)
 
     def _see_sent(self, sent: Any) -> None:
         number = getattr(sent, "channel_number", 0)
@@ -186,6 +200,7 @@ class WatchedPeer(Peer):
         elif isinstance(method, spec.Connection.Close):
             # A question may cost the connection: the client blames the one that it has handed over.
             self._oracle.costs.add(method.reply_code)
+            self._oracle.suspects_until = self._oracle.clock.now + QUESTION_LIMIT
         elif isinstance(method, spec.Connection.Blocked | spec.Connection.Unblocked):
             self.blocked = isinstance(method, spec.Connection.Blocked)
         elif isinstance(method, spec.Channel.Flow):
@@ -206,14 +221,14 @@ class WatchedPeer(Peer):
 
     # The end of the line
 
-    def lose(self, error: BaseException | None = None) -> None:
+    def lose(self, error: Exception | None = None) -> None:
         """Cut the line."""
         self._oracle.poll()
         if not self.lost:
             self.end_ledgers()
         super().lose(error)
 
-    def drop_later(self, error: BaseException | None) -> None:
+    def drop_later(self, error: Exception | None) -> None:
         """Cut the line in a later turn."""
         self.end_ledgers()
         super().drop_later(error)
@@ -261,6 +276,10 @@ class Oracle:
         self.refused: set[str] = set()
         #: The reply codes with which connections were closed.
         self.costs: set[int | None] = set()
+        #: Until when the client may ask alone about what cost the connection, with nothing else in flight.
+        self.suspects_until = 0.0
+        #: The broker's ends of all connections.
+        self.peers: list[WatchedPeer] = []
         self._publishes: dict[str, Publish] = {}
         #: In which of its lives the process is: each ends with a kill.
         self._life = 0
@@ -385,7 +404,7 @@ class Oracle:
 
     def see_idle(self, peers: list[WatchedPeer]) -> None:
         """Nothing is left to do but to wait: what goes to the default exchange, which is known, has gone out."""
-        if self.republish or not self.confirms:
+        if self.republish or not self.confirms or self.clock.now <= self.suspects_until:
             return
         waits = [each for each in self.pending if each.exchange == "" and each.valid and not each.sendings]
         for peer in peers:
@@ -413,6 +432,9 @@ class Oracle:
 
     def poll(self) -> None:
         """Judge what has ended since the last look, with what has arrived until now."""
+        for peer in self.peers:
+            if not peer.lost:
+                peer.see_waiting()
         for publish in self._publishes.values():
             if publish.judged:
                 continue

@@ -37,7 +37,7 @@ EXCHANGES: Final = ("", "", "events", "events", "other")
 NONSENSE: Final[tuple[dict[str, Any], ...]] = (
     {"priority": 300},
     {"headers": {"a": 1.5}},
-    {"headers": {"a": "x" * 5000}},
+    {"headers": {"a": "x" * 9000}},
 )
 #: Seconds within which a client that recovers is ready once nothing is wrong any more: the longest attempt and delay.
 READY_LIMIT: Final = 200.0

@@ -1,30 +1,27 @@
 """Connecting step by step, to find which step fails and what to do: from DNS to a message that is rolled back.
 
-The first three steps are done here; the others are pika's, on the link that a client would open.
+Everything goes over the link that a client would open, address by address.
 """
 
 import asyncio
-import os
-import socket
 import ssl
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pika
-from pika.exceptions import ConnectionClosedByBroker, ProbableAccessDeniedError, ProbableAuthenticationError
+from pika.exceptions import ConnectionClosedByBroker, ProbableAuthenticationError
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.link import Events, Link
 from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.topology import SetupFunction, declare
-from sprockets_amqp.wire.pika_insides import broker_words
+from sprockets_amqp.wire.connection import VERSION_LIMIT
+from sprockets_amqp.wire.failed import AttemptFailed
+from sprockets_amqp.wire.network import DNS, LOGIN, TCP, TLS, VHOST
 from sprockets_amqp.wire.replies import describe
-from sprockets_amqp.wire.tls import unverified
-from sprockets_amqp.wire.transport import VERSION_LIMIT
 
 #: RabbitMQ's reply codes for what the user may not do, and for what exists with other arguments.
 ACCESS_REFUSED: Final = 403
@@ -40,12 +37,16 @@ OTHER_NAME: Final = frozenset({62, 64})
 
 @dataclass(frozen=True)
 class Step:
-    """One step: whether it worked, what was found, and what to do if it failed."""
+    """One step: whether it worked, what was found, and what to do if it failed.
+
+    ``passed_over``: it failed at one address of the node, and the next address is tried, as a client does.
+    """
 
     name: str
     ok: bool
     detail: str
     advice: str = ""
+    passed_over: bool = False
 
 
 class Blocked(AMQPException):
@@ -65,47 +66,82 @@ class _Probe:
 async def check_node(
     parameters: pika.URLParameters, limit: float, setup: SetupFunction | None = None
 ) -> AsyncIterator[Step]:
-    """Yield each step as soon as it is done, up to the first that fails; each may take ``limit`` seconds."""
-    attempt = _Attempt(parameters, setup)
+    """Yield each step as soon as it is done, up to the first that fails; each may take ``limit`` seconds.
+
+    If another address of the node may pass the step that failed, the step is ``passed_over``, and that address follows.
+    """
+    attempt = _Attempt(parameters, setup, limit)
     try:
-        for name, take in attempt.steps():
-            try:
-                async with asyncio.timeout(limit):
-                    detail = await take()
-            except Exception as error:
-                yield Step(name, False, _detail(error, limit), _ADVICE[name](error, parameters))
+        while True:
+            async for step in _steps(attempt, parameters, limit):
+                yield step
+            if not step.passed_over:
                 return
-            yield Step(name, True, detail)
     finally:
         await attempt.end()
 
 
-class _Attempt(Events):
-    """One attempt to get as far as a client that publishes."""
+async def _steps(attempt: "_Attempt", parameters: pika.URLParameters, limit: float) -> AsyncIterator[Step]:
+    for name, take in attempt.steps():
+        try:
+            async with asyncio.timeout(limit):
+                detail = await take()
+        except Exception as error:
+            passed_over = attempt.may_pass_over(name, error)
+            yield Step(name, False, attempt.detail(error, limit), _advise(name, error, parameters), passed_over)
+            return
+        yield Step(name, True, detail)
 
-    def __init__(self, parameters: pika.URLParameters, setup: SetupFunction | None) -> None:
+
+class _Attempt(Events):
+    """Attempts to get as far as a client that publishes."""
+
+    def __init__(self, parameters: pika.URLParameters, setup: SetupFunction | None, limit: float) -> None:
         self._setup = setup
         self._parameters = parameters
-        self._parameters.connection_attempts = 1
+        # Each step has its own limit.
+        parameters.socket_timeout, parameters.stack_timeout = limit, None
         self._loop = asyncio.get_running_loop()
-        self._addresses: list[tuple[Any, ...]] = []
-        self._socket: socket.socket | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._link = Link(self, IOLoop.current(), confirm=False)
-        self._denied: BaseException | None = None
+        self._link = Link(self, IOLoop.current(), confirm=False, on_step=self._on_step)
+        #: What each step of connecting has found, or the error of the first that failed.
+        self._found: dict[str, asyncio.Future[str]] = {}
+        self._addresses: set[str] = set()
+        self._tried: set[str] = set()
         self._answer: asyncio.Future[None] = self._loop.create_future()
 
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
-        """Return the steps in order; TLS only if the URL asks for it."""
-        tls = [("TLS", self._start_tls)] if self._parameters.ssl_options else []
-        amqp = [("login", self._log_in), ("vhost", self._open_vhost)]
+        """Return the steps in order, beginning with another attempt to connect; TLS only if the URL asks for it."""
+        names = [DNS, TCP, *([TLS] if self._parameters.ssl_options else []), LOGIN, VHOST]
+        self._link.drop_connection()
+        self._found = {name: self._loop.create_future() for name in names}
+        self._link.open_connection(self._parameters)
+        connecting = [(name, _waiting(self._found[name])) for name in names]
         setup = [("setup", self._set_up)] if self._setup is not None else []
         channel = [("channel", self._open_channel), ("confirms", self._select_confirms), ("publish", self._publish)]
-        return [("DNS", self._look_up), ("TCP", self._connect), *tls, *amqp, *setup, *channel]
+        return [*connecting, *setup, *channel]
+
+    def may_pass_over(self, name: str, error: Exception) -> bool:
+        """Return whether the client would get further at another address, which is tried next."""
+        connection = self._link.connection
+        if name not in {TLS, LOGIN, VHOST} or connection is None or connection.reached is None:
+            return False
+        self._tried.add(str(connection.reached[0]))
+        refused = isinstance(error, AttemptFailed) and error.refused
+        return not refused and not self._addresses <= self._tried
+
+    def detail(self, error: Exception, limit: float) -> str:
+        """Say what went wrong, and at which address if the node has several."""
+        if isinstance(error, TimeoutError) and not error.args:
+            detail = f"no answer within {limit:g} s"
+        else:
+            detail = error.detail if isinstance(error, AttemptFailed) else describe(error)
+        connection = self._link.connection
+        reached = connection.reached if connection is not None else None
+        several = len(self._addresses) > 1 and getattr(error, "step", "") != TCP
+        return f"{reached[0]}: {detail}" if several and reached is not None else detail
 
     async def end(self) -> None:
         """Close what was opened."""
-        await self._close_probe()
         connection = self._link.connection
         if connection is not None and connection.is_open:
             self._link.close_connection()
@@ -113,48 +149,8 @@ class _Attempt(Events):
                 async with asyncio.timeout(CLOSE_LIMIT):
                     await connection.wait_closed()
         self._link.drop_connection()
-
-    async def _look_up(self) -> str:
-        records = await _resolve(self._parameters.host, self._parameters.port)
-        self._addresses = list(dict.fromkeys((record[0], record[4]) for record in records))
-        return ", ".join(address[0] for _, address in self._addresses)
-
-    async def _connect(self) -> str:
-        problem: OSError = OSError("no address")
-        for family, address in self._addresses:
-            self._socket = socket.socket(family, socket.SOCK_STREAM)
-            self._socket.setblocking(False)
-            try:
-                await self._loop.sock_connect(self._socket, address)
-            except OSError as error:
-                problem = error
-                self._socket.close()
-            else:
-                return f"{address[0]} port {address[1]} accepts connections"
-        raise problem
-
-    async def _start_tls(self) -> str:
-        options = self._parameters.ssl_options
-        assert options is not None
-        name = options.server_hostname or self._parameters.host
-        _, self._writer = await asyncio.open_connection(sock=self._socket, ssl=options.context, server_hostname=name)
-        found = unverified(self._parameters) or f"the certificate is valid for {name}"
-        return f"{self._writer.get_extra_info('ssl_object').version()}, {found}"
-
-    async def _log_in(self) -> str:
-        await self._close_probe()
-        self._link.open_connection(self._parameters)
-        try:
-            await self._answer
-        except ProbableAccessDeniedError as error:
-            # RabbitMQ checks the vhost only once it has accepted the user.
-            self._denied = error
-        return f"as {getattr(self._parameters.credentials, 'username', 'the client certificate')}"
-
-    async def _open_vhost(self) -> str:
-        if self._denied is not None:
-            raise self._denied
-        return repr(self._parameters.virtual_host)
+        if connection is not None:
+            await connection.wait_closed()
 
     async def _set_up(self) -> str:
         assert self._setup is not None and self._link.connection is not None
@@ -189,19 +185,17 @@ class _Attempt(Events):
             raise
         return "RabbitMQ takes messages (one was rolled back)" if self._link.asked else "not tried: only one channel"
 
-    async def _close_probe(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        if self._writer is not None:
-            # Close it without waiting.
-            self._writer.transport.abort()
-        self._socket = self._writer = None
-
     # Events of the link
+
+    def _on_step(self, name: str, found: str) -> None:
+        if name == DNS:
+            self._addresses = set(found.split(", "))
+        self._find(name, found)
 
     def on_connection_open(self, _connection: object) -> None:
         """Take the next step."""
-        self._succeed()
+        self._find(LOGIN, f"as {getattr(self._parameters.credentials, 'username', 'the client certificate')}")
+        self._find(VHOST, repr(self._parameters.virtual_host))
 
     def on_channel_open(self, _channel: object) -> None:
         """Take the next step."""
@@ -209,7 +203,13 @@ class _Attempt(Events):
 
     def on_connection_open_error(self, _connection: object, error: BaseException) -> None:
         """Fail the step."""
-        self._fail(error)
+        if isinstance(error, AttemptFailed) and error.step == VHOST:
+            # RabbitMQ checks the vhost only once it has accepted the user.
+            self._find(LOGIN, f"as {getattr(self._parameters.credentials, 'username', 'the client certificate')}")
+        for found in self._found.values():
+            if not found.done():
+                found.set_exception(error)
+                found.exception()
 
     def on_connection_closed(self, _connection: object, _reply_code: int, _reply_text: str) -> None:
         """Fail the step."""
@@ -224,6 +224,10 @@ class _Attempt(Events):
         """Fail the step."""
         self._fail(self._link.error)
 
+    def _find(self, name: str, found: str) -> None:
+        if not self._found[name].done():
+            self._found[name].set_result(found)
+
     def _succeed(self) -> None:
         if not self._answer.done():
             self._answer.set_result(None)
@@ -233,50 +237,23 @@ class _Attempt(Events):
             self._answer.set_exception(error or ConnectionError())
 
 
-async def _resolve(host: str, port: int) -> list[Any]:
-    """Look up a host in a thread that cannot delay the end of the process, however long DNS hangs."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Any]] = loop.create_future()
+def _waiting(found: "asyncio.Future[str]") -> Callable[[], Awaitable[str]]:
+    async def wait() -> str:
+        return await asyncio.shield(found)
 
-    def report(result: "list[Any] | OSError") -> None:
-        if found.done():
-            return
-        if isinstance(result, OSError):
-            found.set_exception(result)
-        else:
-            found.set_result(result)
-
-    def look_up() -> None:
-        result: list[Any] | OSError
-        try:
-            result = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            result = error
-        # The loop is closed once the result is no longer wanted.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(report, result)
-
-    threading.Thread(target=look_up, daemon=True).start()
-    return await found
+    return wait
 
 
-def _detail(error: Exception, limit: float) -> str:
-    if isinstance(error, TimeoutError) and not error.args:
-        return f"no answer within {limit:g} s"
-    if (words := broker_words(error)) is not None:
-        return words
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror)
-    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
-        return os.strerror(error.errno)
-    return describe(error)
+def _advise(name: str, error: Exception, parameters: pika.URLParameters) -> str:
+    cause = error.__cause__ if isinstance(error, AttemptFailed) else error
+    return _ADVICE[name](cause if isinstance(cause, Exception) else error, parameters)
 
 
 def _advise_dns(error: Exception, parameters: pika.URLParameters) -> str:
     if isinstance(error, TimeoutError):
         return "the name server does not answer: check /etc/resolv.conf, or use the node's address in the URL"
+    if isinstance(error, UnicodeError):
+        return f"{parameters.host!r} is not a host name: correct the URL"
     return f"correct the host in the URL, {parameters.host!r}, or add it to DNS or /etc/hosts"
 
 

@@ -47,7 +47,6 @@ MOST_COMPARED: Final = 10
 #: The first of RabbitMQ's reply codes that close the connection over an error (AMQP 0-9-1, section 1.2).
 HARD_ERRORS: Final = 500
 #: Seconds between checks of a socket that is behind: without confirms, nothing else says when it has taken more.
-CONGESTION_INTERVAL: Final = 0.05
 
 
 class Publisher:
@@ -76,8 +75,8 @@ class Publisher:
         self._strangers: set[Message] = set()
         self._strangers_size = 0
         self._confirm_timer: asyncio.TimerHandle | None = None
-        self._congestion_timer: asyncio.TimerHandle | None = None
-        self._drain_timer: asyncio.TimerHandle | None = None
+        #: Whether the next message, or the end of all, waits until the socket has taken everything.
+        self._awaits_socket = False
         #: What is called once nothing waits and nothing is unconfirmed.
         self._when_drained: Callable[[], object] | None = None
 
@@ -149,10 +148,10 @@ class Publisher:
         # It may be the question that RabbitMQ could not handle.
         was_asked = self._exchanges.asking is not None
         self._exchanges.forget(cause, list(self._confirms.entries.values()))
-        for timer in (self._confirm_timer, self._congestion_timer, self._drain_timer):
-            if timer is not None:
-                timer.cancel()
-        self._confirm_timer = self._congestion_timer = self._drain_timer = self._when_drained = None
+        if self._confirm_timer is not None:
+            self._confirm_timer.cancel()
+        self._confirm_timer = self._when_drained = None
+        self._awaits_socket = False
         self._set_window()
         unconfirmed = self._confirms.clear()
         self._unconfirmed_size = 0
@@ -265,17 +264,13 @@ class Publisher:
         self._see_drained()
 
     def _see_drained(self) -> None:
-        if self._when_drained is None or self._line or self._confirms.entries or self._drain_timer is not None:
+        if self._when_drained is None or self._line or self._confirms.entries:
             return
         if self._link.unsent and not self._settings.enable_confirmations:
-            self._drain_timer = self._loop.call_later(CONGESTION_INTERVAL, self._look_if_drained)
+            self._await_socket()
             return
         callback, self._when_drained = self._when_drained, None
         callback()
-
-    def _look_if_drained(self) -> None:
-        self._drain_timer = None
-        self._see_drained()
 
     # Called when RabbitMQ confirms or returns messages
 
@@ -458,17 +453,18 @@ class Publisher:
         return has_room and (self._settings.enable_confirmations or not self._congested())
 
     def _congested(self) -> bool:
-        if self._link.congested and self._congestion_timer is None:
-            # Often the socket takes all of it as soon as this turn of the loop is over.
-            self._congestion_timer = self._loop.call_later(0, self._look_again)
-        return self._congestion_timer is not None
-
-    def _look_again(self) -> None:
-        self._congestion_timer = None
         if self._link.congested:
-            self._congestion_timer = self._loop.call_later(CONGESTION_INTERVAL, self._look_again)
-        else:
-            self.send_waiting()
+            self._await_socket()
+        return self._awaits_socket
+
+    def _await_socket(self) -> None:
+        if not self._awaits_socket:
+            self._awaits_socket = True
+            self._link.call_when_sent(self._go_on)
+
+    def _go_on(self) -> None:
+        self._awaits_socket = False
+        self.send_waiting()
 
     def _send(self, message: Message) -> None:
         link = self._link

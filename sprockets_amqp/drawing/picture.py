@@ -299,7 +299,7 @@ def _legend() -> str:
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
     parts.append(
         f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · '
-        "blocking: an alarm or flow</text>"
+        "retries_node: attempts are left · blocking: an alarm or flow</text>"
     )
     parts.append(f'<text x="716" y="{y + 51}">stores: an outbox that works · expired: the credentials have</text>')
     return f'<g class="legend">{"".join(parts)}</g>'

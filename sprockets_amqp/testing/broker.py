@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Container, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pika import spec
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -14,14 +15,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from sprockets_amqp import link
 from sprockets_amqp.bound import Bound, bound, bound_to, running_loop
 from sprockets_amqp.client import Client
-from sprockets_amqp.wire.memory import MemoryConnection
-from sprockets_amqp.wire.transport import Connection
+from sprockets_amqp.wire import network
 
 from .clock import Clock
-from .peer import Peer, Published, Refusal
+from .peer import Attempt, Peer, Published, Refusal
 from .routing import BY_HEADERS, ExchangeType, Queue, Routing, by_headers
 
 T = TypeVar("T")
@@ -51,9 +50,15 @@ def _max_length(arguments: dict[str, Any]) -> int | None:
     return arguments.get("x-max-length") if rejects else None
 
 
-def _connect_to_the_last() -> None:
-    module: Any = link
-    module.Connection = next(reversed(_installed.values()), Connection)
+def _parsed(address: str) -> tuple[str, int | None]:
+    try:
+        parts = urlsplit(f"amqp://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or set(address) & set("/@? "):
+        raise ValueError(f"address must be a host or host:port, not {address!r:.80}")
+    return host, port
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:
@@ -67,12 +72,12 @@ def _current_loop() -> asyncio.AbstractEventLoop | None:
     return getattr(local, "_loop", None)
 
 
-#: The installed brokers, the latest last, and what makes connections to each.
-_installed: Final[dict["Broker", functools.partial[MemoryConnection]]] = {}
+#: The installed brokers, the latest last.
+_installed: Final[list["Broker"]] = []
 
 
 class Broker:
-    """Takes every connection while it is installed, and records what was published.
+    """Takes every connection while it is installed, or those to one node, and records what was published.
 
     Declare what the code under test publishes to, run the code, look at `published`, and cause faults. Faults act on
     frames, as RabbitMQ's do, never on the client.
@@ -81,6 +86,10 @@ class Broker:
     ...     broker.exchange_declare("events", "topic")
     ...     broker.queue_declare("audit")
     ...     broker.queue_bind("audit", "events", "event.#")
+
+    Args:
+        address: the node that it takes the place of, as a host or ``host:port``; None for every node. Of several
+            installed brokers, a node is the latest that takes its place.
 
     Attributes:
         published: every message received, in order, including nacked ones.
@@ -92,10 +101,13 @@ class Broker:
     #: A broker that is driven by hand overrides these.
     automatic = True
     clings = False
-    connection_class: type[MemoryConnection] = MemoryConnection
     peer_class: type[Peer] = Peer
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
+        self._host: str | None = None
+        self._port: int | None = None
+        if address is not None:
+            self._host, self._port = _parsed(address)
         self.published: list[Published] = []
         self.peers: list[Peer] = []
         self.delay = 0.0
@@ -117,19 +129,21 @@ class Broker:
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
 
-    # While installed, it takes the place of every RabbitMQ
+    # While installed, it takes the place of RabbitMQ
 
     def install(self) -> Self:
         """Make every client's connections to this broker from now on, until `uninstall`."""
         self._others = weakref.WeakSet(bound())
-        _installed[self] = functools.partial(self.connection_class, self.reach)
-        _connect_to_the_last()
+        if self not in _installed:
+            _installed.append(self)
+        network.use(self)
         return self
 
     def uninstall(self) -> None:
         """Make connections to the latest broker that is still installed or, if there is none, to RabbitMQ."""
-        if _installed.pop(self, None):
-            _connect_to_the_last()
+        network.leave(self)
+        if self in _installed:
+            _installed.remove(self)
 
     def __enter__(self) -> Self:
         return self.install()
@@ -430,14 +444,19 @@ class Broker:
     def note_sent(self, message_id: str) -> None:
         """Called when a message was handed to the socket."""
 
-    # In place of pika's resolving and connecting
+    # In place of the network
 
-    def reach(self, connection: MemoryConnection) -> Peer:
-        """Return the broker's end of an attempted connection."""
-        peer = self.peer_class(self, connection)
+    def serves(self, host: str, port: int) -> bool:
+        """Return whether it takes the place of the node."""
+        return self._host in {None, host} and self._port in {None, port}
+
+    def reach(self, _parameters: object, line: Any, _loop: object, _behind: object) -> Attempt:
+        """Called when a client connects."""
+        peer = self.peer_class(self, line)
+        attempt = Attempt(peer)
         self.peers.append(peer)
         self.attempted(peer)
-        return peer
+        return attempt
 
     def attempted(self, peer: Peer) -> None:
         """Accept or refuse an attempted connection, in the loop's next turn."""

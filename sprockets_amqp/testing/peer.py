@@ -3,17 +3,23 @@
 `Broker` decides what is declared, refused and routed; this module says so on the wire.
 """
 
+import asyncio
 import collections
 import copy
+import errno
+import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pika import BasicProperties, frame, spec
 
-from sprockets_amqp.wire.memory import MemoryConnection
+from sprockets_amqp.wire.connection import Connection
+from sprockets_amqp.wire.network import DNS, TCP
 
+#: Where every node in memory is.
+ADDRESS: Final = "127.0.0.1"
 #: The capabilities that a server announces in connection.start (AMQP 0-9-1, section 1.4.2.2).
 CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
 
@@ -111,10 +117,10 @@ class Peer:
         secrets: the passwords that were renewed on the connection.
     """
 
-    def __init__(self, broker: Rules, connection: MemoryConnection) -> None:
+    def __init__(self, broker: Rules, connection: Connection) -> None:
         self.broker = broker
         self.connection = connection
-        self.loop = connection.loop
+        self.loop: asyncio.AbstractEventLoop = connection.ioloop.asyncio_loop  # type: ignore[attr-defined]
         self.outbox: list[bytes] = []
         self.accepted = self.lost = self.stalled = self.slow = self.aborted = self.said_goodbye = False
         self.line: collections.deque[tuple[Any, int]] = collections.deque()
@@ -134,6 +140,8 @@ class Peer:
         self._content: dict[int, list[Any]] = {}
         #: When the last frame sent arrives.
         self._due = 0.0
+        #: Whether the client was told that the line does not take more for now.
+        self._paused = False
 
     @property
     def publishing(self) -> set[int]:
@@ -145,12 +153,12 @@ class Peer:
     def accept(self) -> None:
         """Accept the connection."""
         self.accepted = True
-        self.connection.made()
+        self.connection.connected(_Transport(self))
 
     def refuse(self, error: Exception | None = None) -> None:
         """Refuse the connection."""
         self.lost = True
-        self.connection.failed(error or ConnectionRefusedError(111, "Connection refused"))
+        self.connection.failed(error or ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
 
     def deliver(self, count: int | None = None) -> None:
         """Let frames from the broker arrive: ``count`` of them, or all."""
@@ -222,18 +230,21 @@ class Peer:
                 self.stall(stalled=True, reason=self.broker.alarm)
             else:
                 self._take(decoded)
+        if self._paused and not self.pending():
+            self._paused = False
+            self.connection.resume_writing()
 
-    def lose(self, error: BaseException | None = None) -> None:
+    def lose(self, error: Exception | None = None) -> None:
         """Cut the line."""
         if not self.lost:
             self.lost = True
-            self.connection.gone(error or ConnectionResetError(104, "reset"))
+            self.connection.lost(error or ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
 
-    def drop_later(self, error: BaseException | None) -> None:
+    def drop_later(self, error: Exception | None) -> None:
         """Cut the line in a later turn."""
         if not self.lost:
             self.lost = True
-            self.loop.call_soon(self.connection.gone, error)
+            self.loop.call_soon(self.connection.lost, error)
 
     # What the client does to the line
 
@@ -241,7 +252,7 @@ class Peer:
         """Called when the client stops connecting."""
         if not self.lost:
             self.lost = True
-            self.loop.call_soon(self.connection.given_up)
+            self.loop.call_soon(self.connection.lost, None)
 
     def dropped(self) -> None:
         """Called when the client drops the line."""
@@ -268,9 +279,12 @@ class Peer:
                 self.broker.note_sent(str(decoded.properties.message_id))
             consumed, decoded = decode(self._buffer)
         self.take()
+        if self.pending() and not self._paused:
+            self._paused = True
+            self.connection.pause_writing()
 
     def _arrive(self, data: bytes) -> None:
-        self.connection.arrived(data)
+        self.connection.received(data)
 
     def _say(self, said: Any) -> None:
         self.outbox.append(said.marshal())
@@ -400,11 +414,12 @@ class Peer:
         properties = copy.copy(message.properties)
         if properties.headers:
             properties.headers = {name: value for name, value in properties.headers.items() if name != "BCC"}
+        size = self.connection.params.frame_max - 8
         self.say(
             number,
             spec.Basic.Return(312, "NO_ROUTE", message.exchange, message.routing_key),
             frame.Header(number, len(message.body), properties),
-            *([frame.Body(number, message.body)] if message.body else []),
+            *(frame.Body(number, message.body[start : start + size]) for start in range(0, len(message.body), size)),
         )
 
     def _refuse(self, number: int, refusal: Refusal) -> None:
@@ -419,6 +434,37 @@ class Peer:
         self.received.pop(number, None)
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
+
+
+class Attempt:
+    """The client's attempt to reach the broker."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        peer.connection.enter(DNS)
+        peer.connection.enter(TCP, ADDRESS, found=ADDRESS)
+
+    def abort(self) -> None:
+        """Called when the client stops connecting."""
+        self._peer.abandoned()
+
+    def abandon(self, _loop: asyncio.AbstractEventLoop | None) -> None:
+        """Called in a forked child, which has no broker in memory: the parent's goes on."""
+
+
+class _Transport(Attempt):
+    """The client's end of the line."""
+
+    socket: "socket.socket | None" = None
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.write = peer.receive
+        self.get_write_buffer_size = peer.pending
+
+    def abort(self) -> None:
+        """Called when the client drops the line."""
+        self._peer.dropped()
 
 
 def decode(data: bytes) -> tuple[int, Any]:

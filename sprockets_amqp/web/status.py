@@ -1,6 +1,5 @@
 """What the page and the probes say about a client, ready for JSON and without secrets."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -8,7 +7,6 @@ from urllib.parse import quote
 from sprockets_amqp.client import Client
 from sprockets_amqp.drawing.declared import substate_name
 from sprockets_amqp.hooks import StateChange
-from sprockets_amqp.states import State
 from sprockets_amqp.text import shown
 from sprockets_amqp.urls import node_name
 from sprockets_amqp.wire.tls import unverified
@@ -38,7 +36,7 @@ def describe(client: Client) -> dict[str, Any]:
         "ready": client.publish_outcome in {"goes out", "is stored"} and not client.stopping,
         "live": client.recovers or client.closing,
         "trigger": history[-1].trigger if history else "",
-        "reason": _reason(history),
+        "reason": client.reason,
         "broker": _broker(client),
         "counters": {name: getattr(counters, name) for name in COUNTERS},
     }
@@ -69,14 +67,6 @@ def describe_change(change: StateChange) -> dict[str, str]:
         "trigger": change.trigger,
         "reason": change.reason,
     }
-
-
-def _reason(history: Sequence[StateChange]) -> str:
-    """Return the reason for the last change or, if it had none, for the trouble that it is part of."""
-    for change in reversed(history):
-        if change.reason or change.dest is State.READY:
-            return change.reason
-    return ""
 
 
 def _broker(client: Client) -> str:

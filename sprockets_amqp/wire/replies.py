@@ -8,7 +8,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, Con
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.text import shown
 
-from .pika_insides import causes
+from .failed import AttemptFailed
 
 #: RabbitMQ's code and whole text for a body above max_message_size, if the operator lowered that. Other texts may quote
 #: anything that a stranger has published.
@@ -40,15 +40,14 @@ def reply(error: BaseException) -> tuple[int, str]:
 
 
 def describe(error: BaseException) -> str:
-    """Say what went wrong in one line: the innermost cause of pika's nested connection errors, without secrets."""
+    """Say what went wrong in one line, without secrets."""
     code = getattr(error, "reply_code", 0)
     if code:
         return f"({code}) {shown(getattr(error, 'reply_text', ''))}"
-    cause = list(causes(error))[-1]
-    text = shown(" ".join(str(cause).split()))
-    if isinstance(cause, AMQPException):
+    text = shown(" ".join(str(error).split()))
+    if isinstance(error, AMQPException | AttemptFailed):
         return text
-    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def told_limit(reply_code: int, reply_text: str, known: int) -> int:

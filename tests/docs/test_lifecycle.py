@@ -118,9 +118,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     client = Client(URL)
     node = client.parameters
     assert node is not None
-    attempts = node.connection_attempts
-    reaching = attempts * float(node.stack_timeout or 0) + (attempts - 1) * node.retry_delay + 1
-    limits = [ASK_LIMIT, reaching, SETUP_LIMIT, DRAIN_LIMIT, CLOSE_LIMIT]
+    limits = [ASK_LIMIT, float(node.stack_timeout or 0), SETUP_LIMIT, DRAIN_LIMIT, CLOSE_LIMIT]
     assert [row[1] for row in LIFECYCLE.rows("How the client reconnects")] == [f"{limit:g} s" for limit in limits]
     section = LIFECYCLE.section("How the client reconnects")
     assert f"`reconnect_delay` seconds at most, {settings.DEFAULT_RECONNECT_DELAY} by default" in section

@@ -70,7 +70,7 @@ def test_the_distribution_of_the_old_name_is_built_as_shown(tmp_path: Path) -> N
 OTHERS: Final = {
     *("install", "on_unavailable_callback", "on_persistent_failure_callback", "service", "version", "write_error"),
     *("message_id", "correlation_id", "app_id", "properties", "socket", "except", "str", "ValueError"),
-    *("heartbeat", "may_have_arrived"),
+    *("heartbeat", "may_have_arrived", "TornadoConnection", "ioloop", "getpeercert"),
     *("AMQP_TIMEOUT", "sprockets_amqp", "setup", "on_ready", "on_unavailable", "on_return", "exchange_declare"),
 }
 

@@ -28,6 +28,7 @@ TESTED: Final = {
     ("With pytest", "sh"),
     ("With `AsyncHTTPTestCase`", "sh"),
     ("With neither", "python"),
+    ("Several nodes", "python"),
     ("Faults", "python"),
     ("A mock instead", "python"),
 }
@@ -35,7 +36,7 @@ TESTED: Final = {
 #: What the broker's verbs are for that no test of an application calls: the kit's own parts do.
 INNER: Final = {
     *("install", "uninstall", "own_loop", "close", "refuse_login", "judge", "accept", "declare", "answers"),
-    *("note_sent", "reach", "attempted"),
+    *("note_sent", "serves", "reach", "attempted"),
 }
 
 
@@ -59,6 +60,12 @@ async def test_a_broker_serves_without_any_framework() -> None:
     """The block asserts what it shows."""
     async with PAGE.run("With neither", amqp=amqp) as names:
         assert len(names["broker"].published) == 1
+
+
+async def test_each_node_of_a_cluster_can_be_a_broker() -> None:
+    """The block asserts what it shows; the nodes share nothing."""
+    async with PAGE.run("Several nodes", amqp=amqp) as names:
+        assert len(names["one"].published) == len(names["two"].published) == 1
 
 
 def test_a_late_confirm_takes_no_time(amqp_broker: Broker) -> None:

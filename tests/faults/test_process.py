@@ -25,7 +25,7 @@ async def test_dns_fails() -> None:
         client = amqp.Client("amqp://guest:guest@no-such-host.invalid/%2f", **QUICK)
         changes = client.changes()
         failed = [await asyncio.wait_for(anext(changes), 30) for _ in range(2)][-1]
-        assert failed.trigger == "connection_failed" and "gaierror" in failed.reason
+        assert failed.trigger == "connection_failed" and failed.reason.startswith("DNS of no-such-host.invalid: ")
         assert client.recovers
         await client.shutdown()
         del changes
@@ -34,7 +34,7 @@ async def test_dns_fails() -> None:
 HANGING = """
 import asyncio, socket, threading
 import sprockets_amqp as amqp
-socket.getaddrinfo = lambda *_: threading.Event().wait()
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
 async def main():
     client = amqp.Client("amqp://guest:guest@host/%2f?stack_timeout=0.5", connection_attempts=1, reconnect_delay=60)
     await client.wait_for(amqp.State.CLOSED, 20)
@@ -50,7 +50,7 @@ async def test_dns_hangs() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING, stdout=subprocess.PIPE)
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0
-    assert b"no answer from host" in output
+    assert b"DNS of host: no answer within 0.5 s" in output
 
 
 @pytest.mark.fault(28)

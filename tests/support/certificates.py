@@ -32,6 +32,13 @@ class Authority:
             "fail_if_no_peer_cert": "true" if demand_client else "false",
         }
 
+    def server_context(self, *names: str) -> ssl.SSLContext:
+        """Return the context of a server in this process, with a certificate for these names, or for localhost."""
+        key, chain = self._issue("scripted", *(names or ("localhost", "127.0.0.1")))
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(chain, key)
+        return context
+
     def context(self, *, client_name: str | None = None) -> ssl.SSLContext:
         """Return a client's context that trusts this authority, with a certificate of its own where it is named."""
         context = ssl.create_default_context(cafile=self.certificate)

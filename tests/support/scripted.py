@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -46,8 +47,13 @@ class ScriptedBroker:
     """
 
     def __init__(
-        self, *, server_properties: dict[str, Any] | None = None, tune: commands.Connection.Tune | None = None
+        self,
+        *,
+        server_properties: dict[str, Any] | None = None,
+        tune: commands.Connection.Tune | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        self._context = context
         properties = SERVER_PROPERTIES if server_properties is None else server_properties
         self.answers: dict[str, Answer] = {
             "ProtocolHeader": commands.Connection.Start(server_properties=properties),
@@ -66,7 +72,7 @@ class ScriptedBroker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -80,7 +86,8 @@ class ScriptedBroker:
 
     def url(self, query: str = "") -> str:
         """Return a URL of this broker, whose vhost and credentials do not matter."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2f" + (f"?{query}" if query else "")
+        scheme = "amqp" if self._context is None else "amqps"
+        return f"{scheme}://guest:guest@127.0.0.1:{self.port}/%2f" + (f"?{query}" if query else "")
 
     async def peer(self) -> Peer:
         """Wait for the next connection, from its first byte on."""
@@ -115,6 +122,14 @@ class Peer:
         self._answers = answers
         self._news = asyncio.Condition()
         self._methods: dict[int, tuple[commands.Basic.Publish, header.ContentHeader, bytes]] = {}
+
+    def pause(self) -> None:
+        """Read nothing until resume()."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def resume(self) -> None:
+        """Read again."""
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Read frames, record and answer them, until the client closes its end."""

@@ -5,14 +5,13 @@ from typing import Any, Final
 
 import pika
 from pika import frame, spec
-from pika.adapters.tornado_connection import TornadoConnection
 from pika.channel import Channel
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.delivery.encoding import encode_properties
-from sprockets_amqp.wire.transport import Connection
+from sprockets_amqp.wire.connection import Connection
 
-FRAME_MAX: Final = 4096
+FRAME_MAX: Final = 8192
 BODY_MAX: Final = FRAME_MAX - 8
 
 
@@ -22,7 +21,9 @@ def encoded(properties: dict[str, Any]) -> bytes:
 
 
 class Wire:
-    """Stands where pika's transport stands, and keeps what is written."""
+    """Stands where the transport stands, and keeps what is written."""
+
+    socket = None
 
     def __init__(self) -> None:
         self.data = b""
@@ -40,6 +41,10 @@ class Wire:
         """Take note."""
         self.aborted = True
 
+    def abandon(self, _loop: object) -> None:
+        """Take note."""
+        self.aborted = True
+
     def taken(self) -> bytes:
         """Return what was written, and forget it."""
         data, self.data = self.data, b""
@@ -50,29 +55,70 @@ def ignore(*_args: object) -> None:
     """Do nothing."""
 
 
+class Nowhere:
+    """A network that opens nothing: the test connects what it makes."""
+
+    def serves(self, _host: str, _port: int) -> bool:
+        """All of them."""
+        return True
+
+    def reach(self, *_: object) -> "Nowhere":
+        """Wait for the test."""
+        return self
+
+    def abort(self) -> None:
+        """Nothing was begun."""
+
+    def abandon(self, _loop: object) -> None:
+        """Nothing was begun."""
+
+
 class Unconnected(Connection):
     """Ours, before anything connects it."""
 
     def __init__(self, io_loop: IOLoop, on_back_pressure: Callable[[object], None] = ignore) -> None:
-        super().__init__(pika.ConnectionParameters(), ignore, ignore, ignore, on_back_pressure, ignore, io_loop)
+        parameters = pika.ConnectionParameters()
+        super().__init__(parameters, ignore, ignore, ignore, on_back_pressure, ignore, io_loop, Nowhere())
+
+
+class Plain(pika.connection.Connection):
+    """pika's own, over a wire that the test gives it."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        super().__init__(pika.ConnectionParameters(), ignore, ignore, ignore)
+
+    def connected(self, _wire: Wire) -> None:
+        """Begin to speak."""
+        self._on_stream_connected()  # type: ignore[attr-defined]
+
+    def received(self, data: bytes) -> None:
+        """Read."""
+        self._on_data_available(data)  # type: ignore[attr-defined]
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        self.wire.write(data)
 
     def _adapter_connect_stream(self) -> None:
         """Wait for the test to connect it."""
 
+    def _adapter_disconnect_stream(self) -> None:
+        """It stays."""
 
-class Plain(TornadoConnection):
-    """pika's own, before anything connects it."""
+    def _adapter_call_later(self, _delay: float, _callback: Callable[[], object]) -> object:
+        """Never."""
+        return None
 
-    def __init__(self, io_loop: IOLoop) -> None:
-        super().__init__(pika.ConnectionParameters(), ignore, ignore, ignore, custom_ioloop=io_loop)
+    def _adapter_remove_timeout(self, _timeout_id: object) -> None:
+        """There is none."""
 
-    def _adapter_connect_stream(self) -> None:
-        """Wait for the test to connect it."""
+    def _adapter_add_callback_threadsafe(self, _callback: Callable[..., object]) -> None:
+        """Never."""
 
 
 def feed(connection: Any, *frames: Any) -> None:
     """Let frames arrive."""
-    connection._proto_data_received(b"".join(each if isinstance(each, bytes) else each.marshal() for each in frames))
+    connection.received(b"".join(each if isinstance(each, bytes) else each.marshal() for each in frames))
 
 
 def method(channel_number: int, spec_method: Any) -> Any:
@@ -82,7 +128,12 @@ def method(channel_number: int, spec_method: Any) -> Any:
 
 def open_connection(connection: Any, transport: Any) -> Any:
     """Take a connection through AMQP's handshake; returns it."""
-    connection._proto_connection_made(transport)
+    connection.connected(transport)
+    return shake_hands(connection)
+
+
+def shake_hands(connection: Any) -> Any:
+    """Say what a server says in AMQP's handshake; returns the connection."""
     capabilities = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
     feed(connection, method(0, spec.Connection.Start(0, 9, {"capabilities": capabilities}, "PLAIN", "en_US")))
     feed(connection, method(0, spec.Connection.Tune(10, FRAME_MAX, 0)), method(0, spec.Connection.OpenOk()))
@@ -109,9 +160,9 @@ def ours(io_loop: IOLoop) -> tuple[Any, Wire]:
     return connection, wire
 
 
-def pikas(io_loop: IOLoop) -> tuple[Any, Wire]:
+def pikas() -> tuple[Any, Wire]:
     """Make pika's connection, open, and its wire."""
-    wire = Wire()
-    connection = open_connection(Plain(io_loop), wire)
-    wire.taken()
-    return connection, wire
+    plain = Plain()
+    open_connection(plain, plain.wire)
+    plain.wire.taken()
+    return plain, plain.wire

@@ -1,6 +1,7 @@
 """What goes over the wire: pika's bytes, in fewer writes, and confirms that pika would have told of alike."""
 
 import itertools
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from pika.exceptions import InvalidFrameError
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.delivery.encoding import encode_method
-from sprockets_amqp.wire.transport import Connection
+from sprockets_amqp.wire.connection import Connection
 from tests.support.wire import (
     BODY_MAX,
     FRAME_MAX,
@@ -54,7 +55,7 @@ sizes = st.integers(0, 300) | st.builds(
 )
 def test_the_bytes_are_those_that_pika_would_send(io_loop: IOLoop, messages: list[Any]) -> None:
     """Messages of any properties and sizes, among them those around a frame's end, are byte for byte pika's."""
-    (connection, wire), (plain, plain_wire) = ours(io_loop), pikas(io_loop)
+    (connection, wire), (plain, plain_wire) = ours(io_loop), pikas()
     for channel_number, exchange, routing_key, mandatory, properties, size, seed in messages:
         body = (seed + b"\xce\x00") * (size // (len(seed) + 2) + 1)
         body = body[:size]
@@ -141,6 +142,8 @@ def listen(connection: Any, log: list[Any]) -> None:
         channel.add_on_flow_callback(lambda told: log.append(("flow", told.method.active)))
         if number == 1 and isinstance(connection, Connection):
             connection.use_channel(1, note)
+            # No returned body is larger.
+            connection.publish(encode_method("", "q", mandatory=True), encoded({}), bytes(60))
 
 
 def _note(log: list[Any], number: int) -> Callable[[Any], None]:
@@ -163,7 +166,7 @@ def test_confirms_are_told_as_pika_tells_them(io_loop: IOLoop, frames: list[list
     data = b"".join(each.marshal() for group in frames for each in group)
     logs: list[list[Any]] = [[], []]
     received = []
-    for (connection, _), log in zip((ours(io_loop), pikas(io_loop)), logs, strict=True):
+    for (connection, _), log in zip((ours(io_loop), pikas()), logs, strict=True):
         listen(connection, log)
         before = connection.bytes_received
         for part in cut(data, places):
@@ -188,15 +191,111 @@ def test_an_incomplete_confirm_is_told_when_it_is_complete(io_loop: IOLoop, size
     assert told == [7, 7]
 
 
+def dropped(connection: Any, wire: Any) -> str:
+    """Say why the connection dropped its line; nothing that comes later is read."""
+    assert wire.aborted
+    told: list[str] = []
+    connection.add_on_close_callback(lambda _connection, error: told.append(f"{type(error).__name__}: {error}"))
+    feed(connection, method(1, spec.Basic.Ack(9, multiple=False)))
+    connection.lost(None)
+    [reason] = told
+    return reason
+
+
 def test_a_broken_frame_end_is_refused_as_pika_refuses_it(io_loop: IOLoop) -> None:
-    """A confirm whose last octet is wrong raises what pika raises, after those before it were told."""
+    """A confirm whose last octet is wrong drops the line with what pika raises, after those before it were told."""
     good = method(1, spec.Basic.Ack(7, multiple=False)).marshal()
-    for connection, _ in (ours(io_loop), pikas(io_loop)):
-        log: list[Any] = []
-        listen(connection, log)
-        with pytest.raises(InvalidFrameError):
-            feed(connection, good + good[:-1] + b"\x00")
-        assert len(log) == 1
+    connection, wire = ours(io_loop)
+    log: list[Any] = []
+    listen(connection, log)
+    feed(connection, good + good[:-1] + b"\x00")
+    assert dropped(connection, wire) == "InvalidFrameError: Invalid FRAME_END marker"
+    assert len(log) == 1
+    plain, _ = pikas()
+    with pytest.raises(InvalidFrameError, match="Invalid FRAME_END marker"):
+        feed(plain, good[:-1] + b"\x00")
+
+
+HUGE = [FRAME_MAX - 7, 2**24, 2**31, 2**32 - 1]
+
+
+@pytest.mark.parametrize("size", HUGE)
+@pytest.mark.parametrize("frame_type", [1, 2, 3, 8])
+def test_a_frame_above_frame_max_drops_the_line(io_loop: IOLoop, frame_type: int, size: int) -> None:
+    """As soon as it is announced, whatever it is: waiting for its end would cost memory, and time for each read."""
+    connection, wire = ours(io_loop)
+    feed(connection, struct.pack(">BHI", frame_type, 1, size))
+    assert f"frame of {size + 8} octets, above frame_max ({FRAME_MAX})" in dropped(connection, wire)
+
+
+def test_the_largest_frame_is_read(io_loop: IOLoop) -> None:
+    """Of frame_max octets, in any pieces."""
+    connection, wire = ours(io_loop)
+    told: list[str] = []
+    connection.add_on_connection_blocked_callback(lambda _connection, told_by: told.append(told_by.method.reason))
+    said = frame.Body(77, bytes(BODY_MAX)).marshal() + method(0, spec.Connection.Blocked("low")).marshal()
+    for start in range(0, len(said), 100):
+        feed(connection, said[start : start + 100])
+    assert (told, wire.aborted) == (["low"], False)
+
+
+def returned(size: int, body: bytes = b"") -> list[Any]:
+    """The frames of a returned message whose header announces a body of so many octets."""
+    header = frame.Header(1, size, BasicProperties())
+    return [method(1, spec.Basic.Return(312, "", "", "")), header, *([frame.Body(1, body)] if body else [])]
+
+
+@pytest.mark.parametrize("size", [11, 2**31, 2**40, 2**64 - 1])
+@pytest.mark.parametrize("pieces", [1, 1000])
+def test_a_returned_body_larger_than_any_published_drops_the_line(io_loop: IOLoop, size: int, pieces: int) -> None:
+    """It would fill the memory; however the frames are torn."""
+    connection, wire = ours(io_loop)
+    open_channel(connection, 1)
+    connection.use_channel(1, None)
+    connection.publish(encode_method("", "q", mandatory=True), encoded({}), bytes(10))
+    data = b"".join(each.marshal() for each in returned(size))
+    for part in cut(data, [*range(pieces)]):
+        feed(connection, part)
+    assert f"a returned body of {size} octets, larger than any published (10)" in dropped(connection, wire)
+
+
+def test_a_returned_body_as_large_as_the_largest_is_told(io_loop: IOLoop) -> None:
+    """And a header that belongs to no returned message is none of the line's business: pika decides."""
+    connection, wire = ours(io_loop)
+    channel: Any = open_channel(connection, 1)
+    told: list[bytes] = []
+    channel.add_on_return_callback(lambda *all_told: told.append(all_told[3]))
+    connection.use_channel(1, None)
+    connection.publish(encode_method("", "q", mandatory=True), encoded({}), bytes(10))
+    feed(connection, *returned(10, b"x" * 10))
+    assert (told, wire.aborted) == ([b"x" * 10], False)
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x15\x03\x01\x00\x02\x02\x46"]
+)
+def test_what_is_not_amqp_is_told_at_once(io_loop: IOLoop, said: bytes) -> None:
+    """Another server listens on the port: what it says is shown, and nothing is waited for."""
+    connection, wire = ours(io_loop)
+    feed(connection, said)
+    assert dropped(connection, wire) == f"InvalidFrameError: this is not AMQP: {said[:40]!r}"
+
+
+def test_a_frame_that_pika_cannot_decode_drops_the_line(io_loop: IOLoop, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the decoder raises; no traceback is logged."""
+    connection, wire = ours(io_loop)
+    feed(connection, b"\x01\x00\x01\x00\x00\x00\x04\xff\xff\xff\xff\xce")
+    assert "InvalidFrameError: a frame cannot be decoded: KeyError(" in dropped(connection, wire)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_callback_that_raises_drops_the_line_and_is_logged(io_loop: IOLoop, caplog: pytest.LogCaptureFixture) -> None:
+    """As pika drops it; the traceback says whose fault it is."""
+    connection, wire = ours(io_loop)
+    connection.add_on_connection_blocked_callback(lambda *_: 1 / 0)
+    feed(connection, method(0, spec.Connection.Blocked("low")))
+    assert "ZeroDivisionError" in dropped(connection, wire)
+    assert "handling a frame raised" in caplog.text and "Traceback" in caplog.text
 
 
 def test_aborting_stops_everything(io_loop: IOLoop) -> None:
