@@ -467,11 +467,12 @@ class Publisher:
         self.send_waiting()
 
     def _send(self, message: Message) -> None:
-        link = self._link
-        if len(message.body) > link.body_limit or len(message.properties) > link.header_limit:
+        link, body, properties = self._link, message.body, message.properties
+        size = len(body)
+        if size > link.body_limit or len(properties) > link.header_limit:
             self.end(message, _too_large(message, link.body_limit, link.header_limit))
             return
-        link.publish(message.method, message.properties, message.body)
+        link.publish(message.method, properties, body)
         counters = self.counters
         counters.published += 1
         if message.sent_at:
@@ -485,7 +486,7 @@ class Publisher:
             self.end(message)
             return
         self._confirms.add(message)
-        self._unconfirmed_size += len(message.body)
+        self._unconfirmed_size += size
         if self._confirm_timer is None:
             self._confirm_timer = self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)
 

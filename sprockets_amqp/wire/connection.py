@@ -357,7 +357,7 @@ class Connection(pika.connection.Connection):
             self._hand_over(transport)
         if self._paused:
             self._watch_pressure()
-        else:
+        elif self._when_sent is not None or self._under_pressure:
             self._tell_sent()
 
     def _hand_over(self, transport: Transport) -> None:
