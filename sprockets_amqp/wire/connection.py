@@ -201,7 +201,8 @@ class Connection(pika.connection.Connection):
         """
         size, header_size = len(body), len(properties) + 12
         pieces = self._pieces
-        self._largest = max(self._largest, size)
+        if size > self._largest:  # noqa: PLR1730 - max() would cost several times as much
+            self._largest = size
         self._size += header_size + size
         if not self._is_flush_due:
             # Checked here too, to save most messages the call.
@@ -227,14 +228,8 @@ class Connection(pika.connection.Connection):
         """Drop the connection now, without waiting for the broker; pika's callbacks may come later."""
         self._on_confirm = self._when_sent = None
         self._forget_unsent()
-        if self.is_closed:
-            return
-        try:
-            # Not ConnectionOpenAborted: in mid-handshake, that makes an assertion of pika's fail.
+        if not self.is_closed:
             self._terminate_stream(AMQPConnectionError("dropped by the client"))
-        except Exception as error:
-            # pika's layers refuse if one of them is already closing.
-            named(LOGGER, self.client_name).debug("aborting %s: %r", self, error)
 
     def abandon(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """In a forked child, close its descriptors; nothing is sent, and the parent's connection goes on.
@@ -308,6 +303,10 @@ class Connection(pika.connection.Connection):
 
     def connected(self, transport: Transport, found: str = "") -> None:
         """Called when the transport is open: AMQP's handshake begins."""
+        if self._ending:
+            # It was stopped in the meantime.
+            transport.abort()
+            return
         self._transport = transport
         if self._step != LOGIN:
             self.enter(LOGIN, found=found)

@@ -125,9 +125,11 @@ class Stream(asyncio.BufferedProtocol):
         self._come_up()
 
     def _come_up(self, found: str = "") -> None:
-        self.up.set_result(None)
-        if self._line is not None:
-            self._line.connected(self, found)
+        # The attempt may have been stopped.
+        if not self.up.done():
+            self.up.set_result(None)
+            if self._line is not None:
+                self._line.connected(self, found)
 
 
 class TLSStream(Stream):
