@@ -278,6 +278,21 @@ async def test_stopping_at_any_time_leaves_nothing(name: Addresses, rabbit: Scri
         assert [task for task in asyncio.all_tasks() if "wire" in str(task.get_coro())] == []
 
 
+async def test_a_task_that_the_application_cancels_is_a_failed_attempt(name: Addresses, rabbit: ScriptedBroker) -> None:
+    """Some cancel every task that there is; the next attempt is ready."""
+    name.black_hole()
+    client = amqp.Client(name.url(), **QUICK)
+    await asyncio.sleep(0.05)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await client.wait_for(State.CLOSED, 20)
+    closed = "the connection was lost: it was closed by the application"
+    assert client.history[-1].reason == f"TCP to {NAME}:{name.port}: {closed}"
+    await name.accepts(to=rabbit.port)
+    await client.wait_for(State.READY, 20)
+    await client.shutdown(1)
+
+
 # The race
 
 
@@ -365,3 +380,14 @@ async def test_check_tells_of_what_is_no_name(host: str) -> None:
     result = await run("check", f"amqp://guest:guest@{host}")
     assert (result.status, result.err) == (1, "")
     assert "DNS       FAILED" in result.out and "is not a host name" in result.out
+
+
+@pytest.mark.parametrize("step", ["login", "vhost"])
+async def test_check_names_the_step_that_takes_too_long(name: Addresses, rabbit: ScriptedBroker, step: str) -> None:
+    """RabbitMQ checks the vhost only once it has accepted the user."""
+    rabbit.answers["Connection.StartOk" if step == "login" else "Connection.Open"] = None
+    await name.accepts(to=rabbit.port)
+    [parameters] = node_parameters(name.url())
+    *passed, failed = [step async for step in check_node(parameters, 0.3)]
+    assert (failed.name, failed.ok, failed.detail) == (step, False, "no answer within 0.3 s")
+    assert [each.name for each in passed] == ["DNS", "TCP", "login"][: 2 + (step == "vhost")]

@@ -4,6 +4,7 @@ Everything goes over the link that a client would open, address by address.
 """
 
 import asyncio
+import functools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -84,10 +85,9 @@ async def check_node(
 async def _steps(attempt: "_Attempt", parameters: pika.URLParameters, limit: float) -> AsyncIterator[Step]:
     for name, take in attempt.steps():
         try:
-            async with asyncio.timeout(limit):
-                detail = await take()
+            detail = await take()
         except Exception as error:
-            passed_over = attempt.may_pass_over(name, error)
+            passed_over = attempt.may_pass_over(error)
             yield Step(name, False, attempt.detail(error, limit), _advise(name, error, parameters), passed_over)
             return
         yield Step(name, True, detail)
@@ -98,6 +98,7 @@ class _Attempt(Events):
 
     def __init__(self, parameters: pika.URLParameters, setup: SetupFunction | None, limit: float) -> None:
         self._setup = setup
+        self._limit = limit
         self._parameters = parameters
         # Each step has its own limit.
         parameters.socket_timeout, parameters.stack_timeout = limit, None
@@ -115,30 +116,24 @@ class _Attempt(Events):
         self._link.drop_connection()
         self._found = {name: self._loop.create_future() for name in names}
         self._link.open_connection(self._parameters)
-        connecting = [(name, _waiting(self._found[name])) for name in names]
+        connecting = [(name, functools.partial(self._wait_for, self._found[name])) for name in names]
         setup = [("setup", self._set_up)] if self._setup is not None else []
         channel = [("channel", self._open_channel), ("confirms", self._select_confirms), ("publish", self._publish)]
-        return [*connecting, *setup, *channel]
+        return [*connecting, *((name, functools.partial(self._within, take)) for name, take in (*setup, *channel))]
 
-    def may_pass_over(self, name: str, error: Exception) -> bool:
+    def may_pass_over(self, error: Exception) -> bool:
         """Return whether the client would get further at another address, which is tried next."""
-        connection = self._link.connection
-        if name not in {TLS, LOGIN, VHOST} or connection is None or connection.reached is None:
+        if not isinstance(error, AttemptFailed) or error.step in {DNS, TCP}:
             return False
-        self._tried.add(str(connection.reached[0]))
-        refused = isinstance(error, AttemptFailed) and error.refused
-        return not refused and not self._addresses <= self._tried
+        self._tried.add(error.address)
+        return not error.refused and not self._addresses <= self._tried
 
     def detail(self, error: Exception, limit: float) -> str:
         """Say what went wrong, and at which address if the node has several."""
-        if isinstance(error, TimeoutError) and not error.args:
-            detail = f"no answer within {limit:g} s"
-        else:
-            detail = error.detail if isinstance(error, AttemptFailed) else describe(error)
-        connection = self._link.connection
-        reached = connection.reached if connection is not None else None
-        several = len(self._addresses) > 1 and getattr(error, "step", "") != TCP
-        return f"{reached[0]}: {detail}" if several and reached is not None else detail
+        if isinstance(error, AttemptFailed):
+            several = len(self._addresses) > 1 and error.step not in {DNS, TCP}
+            return f"{error.address}: {error.detail}" if several else error.detail
+        return f"no answer within {limit:g} s" if isinstance(error, TimeoutError) else describe(error)
 
     async def end(self) -> None:
         """Close what was opened."""
@@ -151,6 +146,19 @@ class _Attempt(Events):
         self._link.drop_connection()
         if connection is not None:
             await connection.wait_closed()
+
+    async def _wait_for(self, found: "asyncio.Future[str]") -> str:
+        try:
+            async with asyncio.timeout(self._limit):
+                return await asyncio.shield(found)
+        except TimeoutError:
+            # The connection knows how far it has got.
+            self._fail_connecting(self._link.expired(self._limit))
+        return await found
+
+    async def _within(self, take: Callable[[], Awaitable[str]]) -> str:
+        async with asyncio.timeout(self._limit):
+            return await take()
 
     async def _set_up(self) -> str:
         assert self._setup is not None and self._link.connection is not None
@@ -203,6 +211,9 @@ class _Attempt(Events):
 
     def on_connection_open_error(self, _connection: object, error: BaseException) -> None:
         """Fail the step."""
+        self._fail_connecting(error)
+
+    def _fail_connecting(self, error: BaseException) -> None:
         if isinstance(error, AttemptFailed) and error.step == VHOST:
             # RabbitMQ checks the vhost only once it has accepted the user.
             self._find(LOGIN, f"as {getattr(self._parameters.credentials, 'username', 'the client certificate')}")
@@ -235,13 +246,6 @@ class _Attempt(Events):
     def _fail(self, error: BaseException | None) -> None:
         if not self._answer.done():
             self._answer.set_exception(error or ConnectionError())
-
-
-def _waiting(found: "asyncio.Future[str]") -> Callable[[], Awaitable[str]]:
-    async def wait() -> str:
-        return await asyncio.shield(found)
-
-    return wait
 
 
 def _advise(name: str, error: Exception, parameters: pika.URLParameters) -> str:

@@ -526,7 +526,9 @@ class Connection(pika.connection.Connection):
     def lost(self, error: Exception | None) -> None:
         """Called when the transport is gone: pika tells the callbacks."""
         if not self._ending:
-            self._said = StreamLostError(f"the connection was lost: {plainly(error)}" if error else "")
+            # Without an error, the application has closed the transport, or cancelled the task that opens it.
+            why = plainly(error) if error is not None else "it was closed by the application"
+            self._said = StreamLostError(f"the connection was lost: {why}")
             self._said.__cause__ = error
         self._end(self._said if isinstance(self._said, StreamLostError) else None)
 
