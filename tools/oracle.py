@@ -18,6 +18,7 @@ from sprockets_amqp import (
     MessageReturned,
     NotReadyError,
     OutcomeUnknown,
+    StateChange,
 )
 from sprockets_amqp.delivery.outbox_row import DISK_LIMIT
 from sprockets_amqp.testing.peer import Peer, decode
@@ -272,6 +273,7 @@ class Oracle:
         self.violations: list[str] = []
         #: In which passing state the client is, and since when.
         self._stuck = ("", 0.0)
+        self._last_changes: tuple[StateChange, ...] = ()
         #: Exchanges that RabbitMQ refused when it was asked, as the client was told.
         self.refused: set[str] = set()
         #: The reply codes with which connections were closed.
@@ -415,8 +417,10 @@ class Oracle:
 
     def _see_stuck(self) -> None:
         name = "closing" if self._client.closing else "connecting" if self._client.connecting else ""
-        if name != self._stuck[0]:
-            self._stuck = (name, self.clock.now)
+        # Between two looks it may have been in another state.
+        changes = self._client.history[-1:]
+        if (name, changes) != (self._stuck[0], self._last_changes):
+            self._stuck, self._last_changes = (name, self.clock.now), changes
         elif name and self.clock.now - self._stuck[1] > LONGEST[name]:
             self.fail(f"it is {name} for {self.clock.now - self._stuck[1]:g} s")
 
