@@ -139,7 +139,7 @@ async def test_one_whose_tls_fails_is_left(name: Addresses, rabbit: ScriptedBrok
     """Within the attempts on a single node; it never falls back to plain text."""
     await name.accepts(hangs_up=True)
     await name.accepts(to=rabbit.port)
-    client = amqp.Client(name.url("retry_delay=0.01&stack_timeout=0.5", "amqps"), **{**QUICK, "connection_attempts": 2})
+    client = amqp.Client(name.url("retry_delay=0.01&stack_timeout=2", "amqps"), **{**QUICK, "connection_attempts": 2})
     await client.wait_for(State.CLOSED, 20)
     assert name.accepted == ["127.0.0.2", "127.0.0.3"]
     assert client.history[-1].reason.startswith(f"TLS at {NAME}:{name.port} (127.0.0.3): ")
@@ -391,3 +391,13 @@ async def test_check_names_the_step_that_takes_too_long(name: Addresses, rabbit:
     *passed, failed = [step async for step in check_node(parameters, 0.3)]
     assert (failed.name, failed.ok, failed.detail) == (step, False, "no answer within 0.3 s")
     assert [each.name for each in passed] == ["DNS", "TCP", "login"][: 2 + (step == "vhost")]
+
+
+async def test_check_comes_to_an_end_where_no_other_address_accepts(name: Addresses) -> None:
+    """The one that hangs up wins each race against those that never answer."""
+    name.black_hole()
+    await name.accepts(hangs_up=True)
+    [parameters] = node_parameters(name.url())
+    failed = [step async for step in check_node(parameters, 2) if not step.ok]
+    assert [(step.name, step.passed_over) for step in failed] == [("login", True), ("login", False)]
+    assert name.accepted == ["127.0.0.3", "127.0.0.3"]

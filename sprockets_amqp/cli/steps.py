@@ -125,8 +125,10 @@ class _Attempt(Events):
         """Return whether the client would get further at another address, which is tried next."""
         if not isinstance(error, AttemptFailed) or error.step in {DNS, TCP}:
             return False
+        # Where the others accept nothing, the client comes back to it.
+        back = error.address in self._tried
         self._tried.add(error.address)
-        return not error.refused and not self._addresses <= self._tried
+        return not error.refused and not back and not self._addresses <= self._tried
 
     def detail(self, error: Exception, limit: float) -> str:
         """Say what went wrong, and at which address if the node has several."""

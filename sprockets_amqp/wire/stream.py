@@ -5,7 +5,6 @@ TLS is `ssl.SSLObject` on memory BIOs, which costs less than asyncio's own TLS.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -158,22 +157,37 @@ class TLSStream(Stream):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         sock.tls = self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         #: Data that TLS does not take while it negotiates anew.
-        self._unencrypted: list[bytes] = []
+        self._unencrypted = b""
+        self._transport_paused = False
         self._shaken = False
         self._error: Exception | None = None
 
     def get_write_buffer_size(self) -> int:
         """Return how many octets were written but not taken by the socket yet."""
-        return super().get_write_buffer_size() + sum(map(len, self._unencrypted))
+        return super().get_write_buffer_size() + len(self._unencrypted)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the loop when so many octets were read."""
         self._incoming.write(self._view[:nbytes])
+        self._go_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Called by the loop when the socket is closed."""
+        super().connection_lost(self._error or error)
+
+    def _begin(self) -> None:
+        self.write = self._encrypt
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what the octets that have arrived allow: shake hands, then read."""
         try:
             if not self._shaken:
-                self._shake_hands()
-            if self._shaken:
-                self._read()
+                self._tls.do_handshake()
+                self._send_encrypted()
+                self._shaken = True
+                self._come_up(f"{self._tls.version()}, {self._verified}")
+            self._read()
         except ssl.SSLWantReadError:
             self._send_encrypted()
         except Exception as error:
@@ -182,53 +196,51 @@ class TLSStream(Stream):
             self._error = error
             self._transport.abort()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Called by the loop when the socket is closed."""
-        super().connection_lost(self._error or error)
-
-    def _begin(self) -> None:
-        self.write = self._encrypt
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._tls.do_handshake()
-        self._send_encrypted()
-
-    def _shake_hands(self) -> None:
-        self._tls.do_handshake()
-        self._send_encrypted()
-        self._shaken = True
-        self._come_up(f"{self._tls.version()}, {self._verified}")
-
     def _read(self) -> None:
         parts, ended = [], False
         try:
             while part := self._tls.read(READ_SIZE):
                 parts.append(part)
             ended = True
-        except ssl.SSLWantReadError:
-            pass
         except ssl.SSLZeroReturnError:
             ended = True
-        self._send_encrypted()
-        if self._unencrypted:
-            self._encrypt(b"")
-        if parts and self._line is not None:
-            self._line.received(parts[0] if len(parts) == 1 else b"".join(parts))
+        finally:
+            # What came before the end, or an alert, counts.
+            if parts and self._line is not None:
+                self._line.received(b"".join(parts))
+            self._send_encrypted()
+            if self._unencrypted:
+                self._encrypt(b"")
         if ended:
             self.eof_received()
 
     def _encrypt(self, data: bytes) -> None:
-        if self._unencrypted:
-            data, self._unencrypted = b"".join([*self._unencrypted, data]), []
+        data = self._unencrypted + data
         try:
             while data:
                 written = self._tls.write(data)
                 data = data[written:]
         except ssl.SSLWantReadError:
-            self._unencrypted = [data]
+            # It negotiates anew: until that is done, nothing more can leave.
+            super().pause_writing()
         except ssl.SSLError as error:
-            self._error = error
+            self._error, data = error, b""
             self._transport.abort()
+        waited, self._unencrypted = bool(self._unencrypted), data
         self._send_encrypted()
+        if waited and not data and not self._transport_paused:
+            self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Called by the loop when the socket does not take more for now."""
+        self._transport_paused = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the loop when the socket has taken everything; TLS may still hold some."""
+        self._transport_paused = False
+        if not self._unencrypted:
+            super().resume_writing()
 
     def _send_encrypted(self) -> None:
         if self._outgoing.pending:

@@ -74,15 +74,12 @@ class _Opening:
 
     async def _open(self) -> None:
         try:
-            sock = await self._connect()
-            try:
-                await self._link_up(sock)
-            except BaseException:
+            await self._link_up(await self._connect())
+        except BaseException as error:
+            for sock in self._sockets:
                 sock.close()
+            if not isinstance(error, Exception):
                 raise
-            finally:
-                self._sockets.clear()
-        except Exception as error:
             self._line.failed(error)
 
     async def _connect(self) -> socket.socket:
@@ -134,7 +131,14 @@ class _Opening:
             name = options.server_hostname or self._parameters.host
             verified = unverified(self._parameters) or f"the certificate is valid for {name}"
             self._stream = stream = TLSStream(self._line, sock, self._loop, options.context, name, verified)
-        transport, _ = await self._loop.create_connection(lambda: stream, sock=sock)
+        # Stopped in the middle, uvloop would leave the socket with a descriptor that it has closed.
+        making = asyncio.Task(self._loop.create_connection(lambda: stream, sock=sock), loop=self._loop)
+        try:
+            await asyncio.shield(making)
+        finally:
+            transport, _ = await making
+            # The transport closes it.
+            self._sockets.discard(sock)
         try:
             await stream.up
         except BaseException:
