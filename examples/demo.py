@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -188,6 +189,8 @@ def run() -> int:
     # The demo itself says what these would log.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logging.getLogger("sprockets_amqp").setLevel(logging.ERROR)
+    # pika's coming version deprecates what reads the queue here.
+    warnings.filterwarnings("ignore", "BlockingConnection is deprecated", DeprecationWarning)
     try:
         asyncio.run(main())
     except (KeyboardInterrupt, asyncio.CancelledError):
