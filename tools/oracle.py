@@ -123,7 +123,8 @@ class WatchedPeer(Peer):
         """See what is sent, and read it."""
         self._see_octets(data)
         self._taken += len(data)
-        self._grace = False
+        # What waited for the line leaves before what was handed over last.
+        self._grace = self._grace and bool(self.connection._pieces)  # noqa: SLF001
         super().receive(data)
 
     def see_waiting(self) -> None:
