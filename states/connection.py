@@ -12,8 +12,9 @@ things are deliberately not declared, because they do not decide what may happen
   one question about an exchange at a time, one suspect at a time. It changes with every message.
 - why RabbitMQ is blocking, an alarm or channel.flow: facts from the wire, which `link.py` keeps and the guard
   ``blocking`` reads.
-- which node is next, after what delay, and when a round begins: arithmetic (`attempts.py`), which the timeouts and the
-  guard ``asks`` use.
+- which node is next, after what delay, how often one is tried and when a round begins: arithmetic (`attempts.py`),
+  which the timeouts and the guards ``asks`` and ``retries_node`` use.
+- which of a node's addresses is tried: each attempt begins behind the one at which the last one failed (`link.py`).
 - whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known about them
   (`delivery/exchanges.py`).
 - when the outbox looks for files that other clients left: every minute while it is open, in any state (the package's
