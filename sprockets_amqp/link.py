@@ -162,6 +162,8 @@ class Link:
         self._told_limit = 0
         self._io_loop = io_loop
         self._on_step = on_step
+        #: Whether a channel was opened on the connection.
+        self._was_used = False
         #: The address at which the last attempt on a node failed, by host and port.
         self._failed_at: dict[tuple[str, int], SocketAddress] = {}
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
@@ -220,6 +222,7 @@ class Link:
     def open_connection(self, parameters: pika.URLParameters) -> None:
         """Start to connect to a node; `Events` receives the outcome. Raises what pika raises if it cannot start."""
         node = (parameters.host, parameters.port)
+        self._was_used = False
         self.connection = Connection(
             parameters,
             on_open_callback=self._on_connection_open,
@@ -347,8 +350,8 @@ class Link:
         return self.drop_channel()
 
     def _note_address(self, connection: Connection) -> None:
-        """If the connection was not opened, begin the next attempt on its node at the address behind the one tried."""
-        if connection.reached is not None and not connection.was_open:
+        """If no channel was opened, begin the next attempt on this node at the address behind the one tried."""
+        if connection.reached is not None and not self._was_used:
             if len(self._failed_at) >= MANY_NODES:
                 self._failed_at.clear()
             self._failed_at[connection.params.host, connection.params.port] = connection.reached
@@ -393,6 +396,7 @@ class Link:
 
     def _use(self, channel: Channel, on_confirm: Callable[[Method[Any]], None] | None) -> None:
         assert self.connection is not None
+        self._was_used = True
         self.connection.use_channel(channel.channel_number, on_confirm)
         self.publish = self.connection.publish
         limit = self._max_message_size or self.connection.body_limit

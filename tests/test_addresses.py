@@ -21,6 +21,7 @@ from sprockets_amqp.wire.addresses import Address, Unreachable, Won, race
 from tests.support.addresses import NAME, Addresses
 from tests.support.command import run
 from tests.support.scripted import ScriptedBroker
+from tests.support.waiting import until
 from tools.rabbitmq import free_port
 
 QUICK: Final[dict[str, Any]] = {"reconnect_delay": 0.1, "max_reconnect_delay": 0.1, "connection_attempts": 1}
@@ -82,7 +83,7 @@ async def test_more_addresses_than_an_attempt_has_time_for_are_reached_by_the_ne
         name.black_hole()
     await name.accepts(to=rabbit.port)
     reasons = await ready(name.url("stack_timeout=0.6"))
-    assert set(reasons) == {f"TCP to {NAME}:{name.port}: no answer within 0.6 s"}
+    assert reasons[0] == f"TCP to {NAME}:{name.port}: 127.0.0.2, 127.0.0.3, 127.0.0.4 (no answer within 0.6 s)"
 
 
 async def test_addresses_that_refuse_cost_nothing(name: Addresses, rabbit: ScriptedBroker) -> None:
@@ -286,7 +287,7 @@ async def test_a_task_that_the_application_cancels_is_a_failed_attempt(name: Add
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await client.wait_for(State.CLOSED, 20)
-    closed = "the connection was lost: it was closed by the application"
+    closed = "the application has cancelled the task that connects"
     assert client.history[-1].reason == f"TCP to {NAME}:{name.port}: {closed}"
     await name.accepts(to=rabbit.port)
     await client.wait_for(State.READY, 20)
@@ -346,6 +347,62 @@ async def test_if_all_fail_each_says_why() -> None:
     assert ([each for each, _ in failed.failures], tried) == ([address(1), address(2)], [1, 2])
     failed, tried = await raced({})
     assert (failed.failures, tried) == ([], [])
+
+
+async def test_a_connect_that_raises_anything_is_a_failure_of_its_address() -> None:
+    """Also what is no Exception: the others go on."""
+
+    async def connect(to: Address) -> Any:
+        if to == address(1):
+            raise asyncio.CancelledError
+        if to == address(2):
+            raise GeneratorExit
+        return "a socket"
+
+    won = await race([address(number) for number in (1, 2, 3)], connect, asyncio.get_running_loop())
+    assert (won.address, [type(error) for _, error in won.failures]) == (
+        address(3),
+        [asyncio.CancelledError, GeneratorExit],
+    )
+
+
+async def test_the_limit_of_an_attempt_names_each_address_with_its_own_reason(name: Addresses) -> None:
+    """Those that refused did so; the others have not answered."""
+    name.refuses().black_hole()
+    client = amqp.Client(name.url("stack_timeout=0.5"), **QUICK)
+    await client.wait_for(State.CLOSED, 20)
+    told = "127.0.0.2 (Connection refused), 127.0.0.3 (no answer within 0.5 s)"
+    assert client.history[-1].reason == f"TCP to {NAME}:{name.port}: {told}"
+    await client.shutdown()
+
+
+async def test_an_address_that_opens_no_channel_is_left(name: Addresses, rabbit: ScriptedBroker) -> None:
+    """It takes the login, and no more: the next attempt begins behind it."""
+    async with ScriptedBroker() as half:
+        half.answers["Channel.Open"] = None
+        await name.accepts(to=half.port)
+        await name.accepts(to=rabbit.port)
+        reasons = await ready(name.url("stack_timeout=0.5"))
+    assert reasons == [f"{NAME}:{name.port} has not opened a channel within 0.5 s"]
+    assert name.accepted == ["127.0.0.2", "127.0.0.3"]
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+async def test_stopping_while_tls_shakes_hands_closes_the_connection(name: Addresses, how: str) -> None:
+    """In each turn of the loop: a silent server is told that nobody waits for it."""
+    await name.accepts()
+    for turns in (0, 1, 2, 3, 4, 5, 8, 13, 40):
+        client = amqp.Client(name.url(scheme="amqps"), tls_context=ssl.create_default_context(), **QUICK)
+        count = len(name.accepted)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if how == "cancel":
+            for task in asyncio.all_tasks():
+                if "_Opening" in repr(task.get_coro()):
+                    task.cancel()
+        await client.shutdown(1)
+        await until(lambda: name.open == 0)
+        assert len(name.accepted) <= count + 1
 
 
 # What check tells

@@ -72,17 +72,17 @@ async def test_a_name_that_does_not_exist_is_one_line(caplog: pytest.LogCaptureF
     """As the resolver says it; some names are none at all."""
     reason = await told("amqp://nowhere.invalid", caplog)
     assert (reason.startswith("DNS of nowhere.invalid: ") and "resolution" in reason) or "not known" in reason
-    assert (await told("amqp://a..b", caplog)).startswith("DNS of a..b: UnicodeError: ")
+    assert re.match(r"DNS of a\.\.b: Unicode\w*Error: ", await told("amqp://a..b", caplog))
 
 
 async def test_a_server_that_says_nothing_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """The one that says how far the attempt had come, with TLS and without."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
-        plain = await told(f"amqp://{place}/?stack_timeout=0.2", caplog)
-        secure = await told(f"amqps://{place}/?stack_timeout=0.2", caplog)
-    assert plain == f"login at {place}: no answer within 0.2 s"
-    assert secure == f"TLS at {place}: no answer within 0.2 s"
+        plain = await told(f"amqp://{place}/?stack_timeout=1", caplog)
+        secure = await told(f"amqps://{place}/?stack_timeout=1", caplog)
+    assert plain == f"login at {place}: no answer within 1 s"
+    assert secure == f"TLS at {place}: no answer within 1 s"
 
 
 async def test_a_server_that_hangs_up_is_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from sprockets_amqp.link import Events, Link
 from sprockets_amqp.wire.connection import BACK_PRESSURE_MARK, WRITE_SIZE
 from sprockets_amqp.wire.stream import READ_SIZE, Stream
 from tests.support.certificates import Authority
+from tests.support.scripted import ScriptedBroker
 from tests.support.waiting import until
 from tests.support.wire import Unconnected, encoded, shake_hands
 from tools.rabbitmq import Node
@@ -55,8 +56,12 @@ async def test_the_connection_has_its_socket_while_there_is_one(broker: Node) ->
 async def test_with_tls_the_socket_can_be_asked_for_the_certificate(tmp_path: Path) -> None:
     """As pika's could; before anything is connected there is no socket, and afterwards there is none."""
     authority = Authority(tmp_path)
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=authority.server_context())
-    port = server.sockets[0].getsockname()[1]
+    async with ScriptedBroker(context=authority.server_context()) as broker:
+        await check_certificate(broker.port, authority)
+
+
+async def check_certificate(port: int, authority: Authority) -> None:
+    """Connect, and ask."""
     link = Link(Events(), IOLoop.current())
     parameters = pika.URLParameters(f"amqps://localhost:{port}")
     parameters.ssl_options = pika.SSLOptions(authority.context(), "localhost")
@@ -72,7 +77,6 @@ async def test_with_tls_the_socket_can_be_asked_for_the_certificate(tmp_path: Pa
     link.drop_connection()
     await connection.wait_closed()
     assert connection.socket is None
-    server.close()
 
 
 async def test_a_lone_publish_leaves_in_the_same_turn(line: Any) -> None:

@@ -195,6 +195,31 @@ async def test_while_tls_negotiates_anew_nothing_leaves(pair: Pair, monkeypatch:
     assert (pair.server.read(100), pair.stream.get_write_buffer_size()) == (b"first second", 0)
 
 
+async def test_if_negotiating_anew_fails_nothing_is_said_to_have_left(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line stays paused until it is lost, with OpenSSL's error."""
+    await pair.shake_hands()
+    tls = pair.stream._tls
+    raised: list[Exception] = [ssl.SSLWantReadError(), ssl.SSLError("no")]
+
+    class Negotiating:
+        """OpenSSL, which waits for the peer, and then fails."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tls, name)
+
+        def write(self, _data: bytes) -> int:
+            raise raised.pop(0)
+
+    monkeypatch.setattr(pair.stream, "_tls", Negotiating())
+    pair.stream.write(b"first")
+    pair.server.write(b"done")
+    await pair.send()
+    assert isinstance(await pair.told.lost_by, ssl.SSLError)
+    assert pair.told.paused
+
+
 async def test_a_handshake_that_cannot_begin_is_a_failed_attempt(tmp_path: Path) -> None:
     """No version of TLS is left, for example: it is told, and nothing escapes to the loop."""
     near, far = socket.socketpair()

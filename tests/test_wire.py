@@ -259,6 +259,35 @@ def test_a_returned_body_larger_than_any_published_drops_the_line(io_loop: IOLoo
     assert f"a returned body of {size} octets, larger than any published (10)" in dropped(connection, wire)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        [method(1, spec.Basic.Return(312, "", "", "")), method(1, spec.Basic.Ack(1, multiple=False))],
+        [method(1, spec.Basic.Deliver("", 1, redelivered=False, exchange="", routing_key=""))],
+        [method(1, spec.Basic.GetOk(1, redelivered=False, exchange="", routing_key="", message_count=0))],
+    ],
+)
+def test_a_body_without_end_drops_the_line_whatever_announces_it(io_loop: IOLoop, said: list[Any]) -> None:
+    """pika would collect it."""
+    connection, wire = ours(io_loop)
+    open_channel(connection, 1)
+    connection.use_channel(1, None)
+    feed(connection, *said, frame.Header(1, 2**40, BasicProperties()))
+    assert "a returned body of 1099511627776 octets" in dropped(connection, wire)
+
+
+def test_a_confirm_callback_that_raises_drops_the_line_and_is_logged(
+    io_loop: IOLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application may override the method that it calls."""
+    connection, wire = ours(io_loop)
+    open_channel(connection, 1)
+    connection.use_channel(1, lambda _confirm: 1 / 0)
+    feed(connection, method(1, spec.Basic.Ack(1, multiple=False)))
+    assert "ZeroDivisionError" in dropped(connection, wire)
+    assert "handling a frame raised" in caplog.text
+
+
 def test_a_returned_body_as_large_as_the_largest_is_told(io_loop: IOLoop) -> None:
     """And a header that belongs to no returned message is none of the line's business: pika decides."""
     connection, wire = ours(io_loop)

@@ -108,6 +108,8 @@ class _Attempt(Events):
         self._found: dict[str, asyncio.Future[str]] = {}
         self._addresses: set[str] = set()
         self._tried: set[str] = set()
+        #: Why the connection was lost, once it was.
+        self._lost: BaseException | None = None
         self._answer: asyncio.Future[None] = self._loop.create_future()
 
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
@@ -167,14 +169,20 @@ class _Attempt(Events):
         await declare(self._setup, self._link.connection)
         return f"{function_name(self._setup)}() declared everything"
 
-    async def _open_channel(self) -> str:
+    def _expect_answer(self) -> None:
+        """Wait for what comes next; raise why the connection was lost, if it was."""
+        if self._lost is not None:
+            raise self._lost
         self._answer = self._loop.create_future()
+
+    async def _open_channel(self) -> str:
+        self._expect_answer()
         self._link.open_channel()
         await self._answer
         return "opened"
 
     async def _select_confirms(self) -> str:
-        self._answer = self._loop.create_future()
+        self._expect_answer()
         self._link.select_confirms()
         await self._answer
         assert self._link.connection is not None
@@ -184,7 +192,7 @@ class _Attempt(Events):
 
     async def _publish(self) -> str:
         # RabbitMQ tells of an alarm only connections that publish (https://www.rabbitmq.com/docs/connection-blocked).
-        self._answer = self._loop.create_future()
+        self._expect_answer()
         # A refusal says that messages are taken, too.
         self._link.ask(_Probe(), lambda _refusal: self._succeed())
         try:
@@ -226,6 +234,7 @@ class _Attempt(Events):
 
     def on_connection_closed(self, _connection: object, _reply_code: int, _reply_text: str) -> None:
         """Fail the step."""
+        self._lost = self._link.error
         self._fail(self._link.error)
 
     def on_connection_blocked(self, method_frame: Any) -> None:
@@ -248,6 +257,8 @@ class _Attempt(Events):
     def _fail(self, error: BaseException | None) -> None:
         if not self._answer.done():
             self._answer.set_exception(error or ConnectionError())
+            # Perhaps nobody waits for it just now.
+            self._answer.exception()
 
 
 def _advise(name: str, error: Exception, parameters: pika.URLParameters) -> str:

@@ -46,7 +46,6 @@ LOGGER = logging.getLogger(__name__)
 MOST_COMPARED: Final = 10
 #: The first of RabbitMQ's reply codes that close the connection over an error (AMQP 0-9-1, section 1.2).
 HARD_ERRORS: Final = 500
-#: Seconds between checks of a socket that is behind: without confirms, nothing else says when it has taken more.
 
 
 class Publisher:

@@ -38,7 +38,7 @@ class Unreachable(Exception):
         failures: why each of them does not, in the order in which they failed.
     """
 
-    def __init__(self, failures: list[tuple[Address, Exception]]) -> None:
+    def __init__(self, failures: "Failures") -> None:
         super().__init__(failures)
         self.failures = failures
 
@@ -87,6 +87,8 @@ def starting_behind(addresses: list[Address], last: SocketAddress | None) -> lis
     return addresses[start:] + addresses[:start]
 
 
+#: Addresses, and why each of them does not accept a connection.
+Failures = list[tuple[Address, BaseException]]
 Connect = Callable[[Address], Coroutine[Any, Any, socket.socket]]
 
 
@@ -96,7 +98,7 @@ class Won:
 
     address: Address
     socket: socket.socket
-    failures: list[tuple[Address, Exception]]
+    failures: Failures
 
 
 async def race(addresses: Iterable[Address], connect: Connect, loop: asyncio.AbstractEventLoop) -> Won:
@@ -105,7 +107,7 @@ async def race(addresses: Iterable[Address], connect: Connect, loop: asyncio.Abs
     Raises:
         Unreachable: all of them have failed.
     """
-    failures: list[tuple[Address, Exception]] = []
+    failures: Failures = []
     running: dict[asyncio.Task[socket.socket], Address] = {}
     untried = list(reversed(list(addresses)))
     try:
@@ -117,21 +119,15 @@ async def race(addresses: Iterable[Address], connect: Connect, loop: asyncio.Abs
             head_start = HEAD_START if untried else None
             await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
             for task in [task for task in running if task.done()]:
-                error = task.exception()
+                error = asyncio.CancelledError() if task.cancelled() else task.exception()
                 if error is None:
                     address = running.pop(task)
                     silent = [(each, TimeoutError("no answer yet")) for each in running.values()]
                     return Won(address, task.result(), [*failures, *silent])
-                failures.append((running.pop(task), _as_exception(error)))
+                failures.append((running.pop(task), error))
         raise Unreachable(failures)
     finally:
         await _end(running)
-
-
-def _as_exception(error: BaseException) -> Exception:
-    if isinstance(error, Exception):
-        return error
-    raise error
 
 
 async def _end(running: Iterable["asyncio.Task[socket.socket]"]) -> None:

@@ -33,8 +33,9 @@ from sprockets_amqp.bounded_log import named
 from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.text import shown
 
+from .addresses import Address, Unreachable
 from .failed import AttemptFailed, plainly
-from .network import LOGIN, VHOST, Network, SocketAddress, Transport
+from .network import LOGIN, TCP, VHOST, Network, SocketAddress, Transport
 
 LOGGER = logging.getLogger(__name__)
 
@@ -85,7 +86,6 @@ class Connection(pika.connection.Connection):
         ioloop: the Tornado loop that it runs on.
         client_name: the name of its client, for the log.
         reached: the address that was tried last, or None.
-        was_open: whether RabbitMQ has accepted the connection.
     """
 
     # pika's, but missing from its stubs.
@@ -110,15 +110,16 @@ class Connection(pika.connection.Connection):
         self.ioloop = io_loop
         self.client_name = client_name
         self.reached: SocketAddress | None = None
-        self.was_open = False
         self._loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._call_soon = self._loop.call_soon
         self._network = network
         self._behind = behind
         self._on_step = on_step
-        self._on_open, self._on_open_error = on_open_callback, on_open_error_callback
+        self._on_open_error = on_open_error_callback
         #: How far connecting has got, and at which address.
         self._step = self._address = ""
+        #: The addresses that were tried, and why those that failed did.
+        self._accepting: dict[SocketAddress, BaseException | None] = {}
         self._transport: Transport | None = None
         #: What this turn of the loop sends; octets in all of it, approximately.
         self._pieces: list[bytes | memoryview] = []
@@ -145,7 +146,7 @@ class Connection(pika.connection.Connection):
         self._said: ConnectionClosedByBroker | StreamLostError | None = None
         self._lost = asyncio.Event()
         self._under_pressure = False
-        super().__init__(parameters, self._tell_open, self._tell_open_error, on_close_callback)
+        super().__init__(parameters, on_open_callback, self._tell_open_error, on_close_callback)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closing" if self.is_closing else "closed" if self.is_closed else self._step
@@ -293,9 +294,11 @@ class Connection(pika.connection.Connection):
         if before and self._on_step is not None:
             self._on_step(before, found)
 
-    def at(self, address: SocketAddress) -> None:
-        """Take note of the address that is tried."""
-        self.reached = address
+    def at(self, address: SocketAddress, error: BaseException | None = None) -> None:
+        """Take note of the address that is tried, or why it does not accept the connection."""
+        if error is None:
+            self.reached = address
+        self._accepting[address] = error
 
     def failed(self, error: Exception) -> None:
         """Called when the transport could not be opened."""
@@ -313,24 +316,17 @@ class Connection(pika.connection.Connection):
         with self._caught():
             self._on_stream_connected()  # type: ignore[attr-defined]
 
-    def _drop(self, error: Exception) -> None:
-        """Drop the stream because of an error, unless pika is dropping it already."""
-        if not self._ending:
-            self._terminate_stream(error)
-
     def failure(self, cause: BaseException) -> AttemptFailed:
         """Return the error that says at which step connecting fails, and why."""
         host, port = self.params.host, self.params.port
+        if self._step == TCP and isinstance(cause, TimeoutError) and self._accepting:
+            cause = Unreachable([(Address(0, each), error or cause) for each, error in self._accepting.items()])
         return AttemptFailed(self._present_step, host, port, self._address, cause, self._said)
 
     @property
     def _present_step(self) -> str:
         opens_vhost = self._transport is not None and self.connection_state == self.CONNECTION_TUNE
         return VHOST if opens_vhost else self._step
-
-    def _tell_open(self, _connection: object) -> None:
-        self.was_open = True
-        self._on_open(self)
 
     def _tell_open_error(self, _connection: object, error: BaseException) -> None:
         self._on_open_error(self, self.failure(error))
@@ -426,11 +422,15 @@ class Connection(pika.connection.Connection):
             with self._held():
                 yield
         except Exception as error:
-            # Where the next frame begins is not known any more.
-            self._broken = True
-            if not isinstance(error, AMQPError):
-                named(LOGGER, self.client_name).exception("the connection is dropped, because handling a frame raised")
-            self._drop(error)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        # Where the next frame begins is not known any more.
+        self._broken = True
+        if not isinstance(error, AMQPError):
+            named(LOGGER, self.client_name).exception("the connection is dropped, because handling a frame raised")
+        if not self._ending:
+            self._terminate_stream(error)
 
     def received(self, data: bytes) -> None:
         """Called with what the peer has sent: pass on what is complete, and keep the rest."""
@@ -440,7 +440,11 @@ class Connection(pika.connection.Connection):
             data, self._rest = self._rest + data, b""
         start = 0
         if self._on_confirm is not None:
-            start = self._take_confirms(data, start, self._on_confirm)
+            try:
+                start = self._take_confirms(data, start, self._on_confirm)
+            except Exception as error:
+                self._give_up(error)
+                return
             # Whoever waited for these confirms goes on in the next turn; what they publish then leaves in that turn.
             self._flush_soon()
         if start < len(data):
@@ -490,13 +494,14 @@ class Connection(pika.connection.Connection):
 
     def _check_returned(self, frame_type: int, data: bytes, start: int) -> None:
         if frame_type == spec.FRAME_METHOD and len(data) >= start + 4:
-            self._returning = _unpack_method(data, start) == _RETURN
-        elif frame_type == spec.FRAME_HEADER and self._returning and len(data) >= start + 12:
-            self._returning = False
+            self._returning = self._returning or _unpack_method(data, start) == _RETURN
+        elif frame_type == spec.FRAME_HEADER and len(data) >= start + 12:
+            # Nothing else comes on this channel, unless the application has asked for it.
+            limit, self._returning = self._largest if self._returning else BODY_LIMIT, False
             (size,) = _unpack_body_size(data, start)
-            if size > self._largest:
+            if size > limit:
                 raise InvalidFrameError(
-                    f"RabbitMQ announced a returned body of {size} octets, larger than any published ({self._largest})"
+                    f"RabbitMQ announced a returned body of {size} octets, larger than any published ({limit})"
                 )
 
     def _take_confirms(self, data: bytes, start: int, on_confirm: Callable[[frame.Method[Any]], None]) -> int:
@@ -525,9 +530,11 @@ class Connection(pika.connection.Connection):
 
     def lost(self, error: Exception | None) -> None:
         """Called when the transport is gone: pika tells the callbacks."""
+        if not self._ending and self._transport is None:
+            self._end(ConnectionAbortedError("the application has cancelled the task that connects"))
+            return
         if not self._ending:
-            # Without an error, the application has closed the transport, or cancelled the task that opens it.
-            why = plainly(error) if error is not None else "it was closed by the application"
+            why = plainly(error) if error is not None else "the application has closed it"
             self._said = StreamLostError(f"the connection was lost: {why}")
             self._said.__cause__ = error
         self._end(self._said if isinstance(self._said, StreamLostError) else None)

@@ -9,7 +9,7 @@ from pika.exceptions import AMQPConnectionError, ConnectionClosedByBroker, Strea
 
 from sprockets_amqp.text import shown
 
-from .addresses import Address, Unreachable
+from .addresses import Failures, Unreachable
 from .network import DNS, LOGIN, TCP, VHOST
 
 #: Addresses that are named; a name may have hundreds.
@@ -68,7 +68,7 @@ class AttemptFailed(AMQPConnectionError):
         return place if not self.address or self.address == self.host else f"{place} ({self.address})"
 
 
-def told(failures: list[tuple[Address, Exception]]) -> str:
+def told(failures: Failures) -> str:
     """Name the addresses and why each has failed, for people: ``10.0.0.1, 10.0.0.2 (Connection refused)``."""
     hosts: dict[str, list[str]] = {}
     for address, failure in failures[:MOST]:
@@ -85,7 +85,7 @@ def plainly(error: BaseException) -> str:
     if words:
         return words
     text = shown(" ".join(str(error).split()))
-    if text and isinstance(error, TimeoutError | StreamLostError | ConnectionResetError):
+    if text and isinstance(error, TimeoutError | StreamLostError | ConnectionError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

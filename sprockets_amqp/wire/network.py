@@ -45,8 +45,11 @@ class Line(Protocol):
     def enter(self, step: str, address: str = "", found: str = "") -> None:
         """Take note of the next step; ``found`` says for people what the one before has found."""
 
-    def at(self, address: SocketAddress) -> None:
-        """Take note of the address that is tried; if the attempt fails, the next begins at the one behind it."""
+    def at(self, address: SocketAddress, error: BaseException | None = None) -> None:
+        """Take note of the address that is tried, or why it does not accept the connection.
+
+        If the attempt fails, the next begins at the address behind the last one.
+        """
 
     def failed(self, error: Exception) -> None:
         """Called when the transport could not be opened: nothing else follows."""

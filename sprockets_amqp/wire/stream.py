@@ -228,7 +228,7 @@ class TLSStream(Stream):
             self._transport.abort()
         waited, self._unencrypted = bool(self._unencrypted), data
         self._send_encrypted()
-        if waited and not data and not self._transport_paused:
+        if waited and not data and not self._transport_paused and self._error is None:
             self.resume_writing()
 
     def pause_writing(self) -> None:

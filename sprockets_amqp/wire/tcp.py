@@ -69,7 +69,7 @@ class _Opening:
             close_copy(sock)
 
     def _on_done(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled():
+        if task.cancelled() or task.exception() is not None:
             self._line.lost(None)
 
     async def _open(self) -> None:
@@ -107,7 +107,8 @@ class _Opening:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_socket_options(self._parameters.tcp_options, sock)
             await self._within(self._parameters.socket_timeout, sock, address)
-        except BaseException:
+        except BaseException as error:
+            self._line.at(address.socket_address, error)
             self._sockets.discard(sock)
             sock.close()
             raise
@@ -133,14 +134,11 @@ class _Opening:
             self._stream = stream = TLSStream(self._line, sock, self._loop, options.context, name, verified)
         # Stopped in the middle, uvloop would leave the socket with a descriptor that it has closed.
         making = asyncio.Task(self._loop.create_connection(lambda: stream, sock=sock), loop=self._loop)
+        making.add_done_callback(lambda _making: self._sockets.discard(sock))
         try:
             await asyncio.shield(making)
-        finally:
-            transport, _ = await making
-            # The transport closes it.
-            self._sockets.discard(sock)
-        try:
             await stream.up
         except BaseException:
+            transport, _ = await making
             transport.abort()
             raise

@@ -24,8 +24,9 @@ class Addresses:
         #: What the name stands for now, and how often it was looked up.
         self.listed: list[str] = []
         self.looked_up = 0
-        #: The addresses at which a connection was accepted, in order.
+        #: The addresses at which a connection was accepted, in order; how many connections are open.
         self.accepted: list[str] = []
+        self.open = 0
         self._cleaning = contextlib.AsyncExitStack()
         look_up = socket.getaddrinfo
 
@@ -75,6 +76,7 @@ class Addresses:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.accepted.append(address)
+            self.open += 1
             try:
                 if to is not None:
                     their_reader, their_writer = await asyncio.open_connection("127.0.0.1", to)
@@ -85,6 +87,7 @@ class Addresses:
             except (OSError, asyncio.CancelledError):
                 pass
             finally:
+                self.open -= 1
                 writer.close()
 
         server = await asyncio.start_server(serve, address, self.port)
