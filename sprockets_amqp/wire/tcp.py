@@ -100,19 +100,25 @@ class _Opening:
         self._line.at(address.socket_address)
         # TLS has something to ask it for.
         kind = socket.socket if self._parameters.ssl_options is None else TLSSocket
-        sock = kind(address.family, socket.SOCK_STREAM)
+        try:
+            sock = kind(address.family, socket.SOCK_STREAM)
+            await self._set_up(sock, address)
+        except BaseException as error:
+            self._line.at(address.socket_address, error)
+            raise
+        return sock
+
+    async def _set_up(self, sock: socket.socket, address: Address) -> None:
         self._sockets.add(sock)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_socket_options(self._parameters.tcp_options, sock)
             await self._within(self._parameters.socket_timeout, sock, address)
-        except BaseException as error:
-            self._line.at(address.socket_address, error)
+        except BaseException:
             self._sockets.discard(sock)
             sock.close()
             raise
-        return sock
 
     async def _within(self, limit: float | None, sock: socket.socket, address: Address) -> None:
         try:
