@@ -393,6 +393,8 @@ class Lifecycle(Model):
         try:
             action()
         except Exception as error:
+            # Not the error of an earlier attempt, which the guards would ask about.
+            self._link.error = error
             self.schedule(self.state, 0, self.connection_failed, describe(error), error)
 
     # ... ready

@@ -152,8 +152,7 @@ async def test_all_of_them_have_their_turn_again(name: Addresses) -> None:
     for _ in range(2):
         await name.accepts(hangs_up=True)
     client = amqp.Client(name.url(), **QUICK)
-    while len(name.accepted) < 5:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(name.accepted) >= 5)
     assert name.accepted[:5] == ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.2"]
     await client.shutdown()
 
@@ -162,8 +161,7 @@ async def test_a_name_whose_addresses_change_is_reached(name: Addresses, rabbit:
     """It is looked up anew for each attempt, also for those on one node."""
     name.refuses()
     client = amqp.Client(name.url("retry_delay=0.05"), **{**QUICK, "connection_attempts": 1000})
-    while name.looked_up < 3:
-        await asyncio.sleep(0.01)
+    await until(lambda: name.looked_up >= 3)
     name.listed.clear()
     name.refuses("127.0.0.9")
     await name.accepts(to=rabbit.port)
@@ -283,7 +281,7 @@ async def test_a_task_that_the_application_cancels_is_a_failed_attempt(name: Add
     """Some cancel every task that there is; the next attempt is ready."""
     name.black_hole()
     client = amqp.Client(name.url(), **QUICK)
-    await asyncio.sleep(0.05)
+    await until(lambda: client.connection is not None and client.connection.reached is not None)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await client.wait_for(State.CLOSED, 20)

@@ -142,6 +142,21 @@ def test_a_node_that_stays_silent_is_not_reached(broker: Broker) -> None:
     assert (client.ready, client.reason) == (True, "")
 
 
+def test_an_attempt_that_cannot_begin_is_not_repeated_at_once(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TLS file that cannot be read, for example, although the attempt before it did not reach the node."""
+    client = broker.client(connection_attempts=3)
+    broker.clock.turn()
+    broker.peer.refuse()
+
+    def fail() -> None:
+        raise AMQPError("no file")
+
+    monkeypatch.setattr(client._lifecycle.address, "prepare", fail)
+    broker.clock.advance(2.1)
+    assert (client.substate, client.reason) == (Closed.RETRYING, "AMQPError: no file")
+    assert len(broker.peers) == 1
+
+
 @pytest.mark.parametrize("how", ["refuses the login", "hangs up", "says nothing"])
 def test_a_node_that_was_reached_is_not_tried_again_at_once(broker: Broker, how: str) -> None:
     """What it says of the login, or that it hangs up or says nothing, will be the same in two seconds."""

@@ -551,4 +551,4 @@ class Connection(pika.connection.Connection):
             with self._held():
                 self._on_stream_terminated(error)  # type: ignore[attr-defined]
         except Exception:
-            named(LOGGER, self.client_name).exception("telling of the connection's end raised")
+            named(LOGGER, self.client_name).exception("a callback raised when the connection ended")
