@@ -6,6 +6,7 @@ import functools
 import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -109,11 +110,11 @@ async def race(addresses: Iterable[Address], connect: Connect, loop: asyncio.Abs
     """
     failures: Failures = []
     running: dict[asyncio.Task[socket.socket], Address] = {}
-    untried = list(reversed(list(addresses)))
+    untried = deque(addresses)
     try:
         while untried or running:
             if untried:
-                address = untried.pop()
+                address = untried.popleft()
                 # Not by the loop's factory: an eager task would run before it is kept here.
                 running[asyncio.Task(connect(address), loop=loop)] = address
             head_start = HEAD_START if untried else None

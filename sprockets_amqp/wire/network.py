@@ -87,10 +87,7 @@ class Opening(Protocol):
 
 
 class Network(Protocol):
-    """Opens transports to some nodes, or to all."""
-
-    def serves(self, host: str, port: int) -> bool:
-        """Return whether it opens transports to this node."""
+    """Opens transports."""
 
     def reach(
         self, parameters: Parameters, line: Line, loop: asyncio.AbstractEventLoop, behind: SocketAddress | None
@@ -98,17 +95,24 @@ class Network(Protocol):
         """Start to open a transport, beginning with the address behind this one; raise nothing."""
 
 
-#: Networks that take the place of TCP, the latest last.
-_others: Final[list[Network]] = []
+class Substitute(Network, Protocol):
+    """Takes the place of TCP for some nodes, or for all."""
+
+    def serves(self, host: str, port: int) -> bool:
+        """Return whether it opens transports to this node."""
 
 
-def use(network: Network) -> None:
+#: What takes the place of TCP, the latest last.
+_others: Final[list[Substitute]] = []
+
+
+def use(network: Substitute) -> None:
     """Open transports with this network from now on, to the nodes that it serves."""
     leave(network)
     _others.append(network)
 
 
-def leave(network: Network) -> None:
+def leave(network: Substitute) -> None:
     """Undo `use`; an unknown network is ignored."""
     if network in _others:
         _others.remove(network)

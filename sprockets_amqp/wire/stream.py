@@ -16,6 +16,8 @@ from .network import Line
 
 #: Octets that are read at a time.
 READ_SIZE: Final = 64 * 1024
+#: Octets of the largest TLS record (RFC 8446, section 5.1): OpenSSL returns no more at a time.
+RECORD_SIZE: Final = 16 * 1024
 
 
 class TLSSocket(socket.socket):
@@ -199,7 +201,7 @@ class TLSStream(Stream):
     def _read(self) -> None:
         parts, ended = [], False
         try:
-            while part := self._tls.read(READ_SIZE):
+            while part := self._tls.read(RECORD_SIZE):
                 parts.append(part)
             ended = True
         except ssl.SSLZeroReturnError:

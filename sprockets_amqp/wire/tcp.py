@@ -22,10 +22,6 @@ from .tls import unverified
 class Internet:
     """Opens transports over TCP, to every node."""
 
-    def serves(self, _host: str, _port: int) -> bool:
-        """Return whether it opens transports to this node."""
-        return True
-
     def reach(
         self, parameters: Parameters, line: Line, loop: asyncio.AbstractEventLoop, behind: SocketAddress | None
     ) -> Opening:

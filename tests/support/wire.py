@@ -58,10 +58,6 @@ def ignore(*_args: object) -> None:
 class Nowhere:
     """A network that opens nothing: the test connects what it makes."""
 
-    def serves(self, _host: str, _port: int) -> bool:
-        """All of them."""
-        return True
-
     def reach(self, *_: object) -> "Nowhere":
         """Wait for the test."""
         return self
