@@ -20,9 +20,9 @@ except ModuleNotFoundError as error:
         ) from None
     raise
 
-from ._install import client_of, install
 from .access import Access
 from .client import Client
+from .connection.topology import Topology
 from .delivery.counters import Counters
 from .delivery.message import STORED, Properties
 from .errors import (
@@ -36,11 +36,11 @@ from .errors import (
     OutcomeUnknown,
     PublishingFailure,
 )
+from .handlers.install import client_of, install
+from .handlers.mixin import PublishingMixin
 from .hooks import Changes, StateChange, Subscription
-from .mixin import PublishingMixin
 from .observers import Delivery, Observation, Observer, Outcome, Publish, PublishEnd
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
-from .topology import Topology
 
 if TYPE_CHECKING:
     from . import web

@@ -10,13 +10,13 @@ from typing import Final
 from tornado.ioloop import IOLoop
 
 from .bounded_log import named
-from .core import Core
-from .forks import after_fork, forget_current_loop
+from .connection.link import Events
+from .connection.topology import SetupFunction
 from .hooks import Hooks
-from .link import Events
 from .observers import Observers
+from .runtime import Core
 from .settings import Settings
-from .topology import SetupFunction
+from .wire.forks import after_fork, forget_current_loop
 
 LOGGER = logging.getLogger(__name__)
 

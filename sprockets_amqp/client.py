@@ -18,15 +18,16 @@ from transitions import MachineError
 
 from .bound import Bound, running_loop
 from .bounded_log import BoundedLog, named
+from .connection.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
+from .connection.topology import SetupFunction
 from .delivery.counters import Counters
 from .delivery.message import OPTIONS, Options, Result
 from .errors import ConnectionStateError
 from .hooks import Callback, Changes, Hooks, StateChange, Subscription
 from .inflight import InFlight
-from .lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
 from .names import DEFAULT_NAME, check_name
 from .observers import Observation, Observer, Observers
-from .outbox import FINISH_LIMIT
+from .outbox.model import FINISH_LIMIT
 from .settings import (
     DEFAULT_CONNECTION_ATTEMPTS,
     DEFAULT_RECONNECT_DELAY,
@@ -38,7 +39,6 @@ from .settings import (
 )
 from .states import DESCRIPTIONS, PublishOutcome, State, Substate
 from .text import shown
-from .topology import SetupFunction
 from .urls import hide_password
 from .wire.connection import Connection
 from .wire.replies import channel_lost, connection_lost, describe

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprockets_amqp.attempts import Attempts, Backoff
+from sprockets_amqp.connection.attempts import Attempts, Backoff
 
 seconds = st.floats(0.001, 1000)
 

@@ -11,7 +11,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 import sprockets_amqp as amqp
-from sprockets_amqp import mixin
+from sprockets_amqp.handlers import mixin
 from tests.support.http import fetch, served
 
 

@@ -15,7 +15,7 @@ from tornado.web import Application, RequestHandler, stream_request_body
 
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, PublishingMixin
-from sprockets_amqp.mixin import _log
+from sprockets_amqp.handlers.mixin import _log
 from sprockets_amqp.testing import Broker
 from tests.support.http import fetch, served
 

@@ -53,8 +53,8 @@ def actions(source: ast.Module) -> set[str]:
 def test_only_the_link_registers_with_pika_and_acts_on_the_wire() -> None:
     """Every event of pika's enters there, and every AMQP action leaves there, but for those of `setup`."""
     users = {module: used for module in SOURCES if (used := actions(tree(module)))}
-    assert set(users) == {"sprockets_amqp.link", "sprockets_amqp.topology"}
-    assert users["sprockets_amqp.link"] >= {"channel", "confirm_delivery", "add_on_return_callback"}
+    assert set(users) == {"sprockets_amqp.connection.link", "sprockets_amqp.connection.topology"}
+    assert users["sprockets_amqp.connection.link"] >= {"channel", "confirm_delivery", "add_on_return_callback"}
 
 
 def test_every_connection_is_made_by_the_link() -> None:
@@ -65,7 +65,7 @@ def test_every_connection_is_made_by_the_link() -> None:
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"Connection", "TornadoConnection"}
     }
-    assert makers == {"sprockets_amqp.link"}
+    assert makers == {"sprockets_amqp.connection.link"}
 
 
 # Nothing is decided beside the declaration
@@ -136,8 +136,8 @@ def test_no_code_decides_by_comparing_states() -> None:
     allowed = {
         "sprockets_amqp.client": {"idle", "connecting", "ready", "blocked", "closing", "closed", "wait_for"},
         # A declared set is asked whether the state is in it.
-        "sprockets_amqp.lifecycle": {"publishable", "goes_out", "loads", "announce_change"},
-        "sprockets_amqp.outbox": {"_knows"},
+        "sprockets_amqp.connection.lifecycle": {"publishable", "goes_out", "loads", "announce_change"},
+        "sprockets_amqp.outbox.model": {"_knows"},
     }
     found = {module: set(deciders(tree(module))) for module in SOURCES}
     assert {module: names for module, names in found.items() if names} == allowed
@@ -197,7 +197,7 @@ def test_an_import_loads_what_publishing_needs() -> None:
     """And no page, picture, command line or extra."""
     done = python("import sprockets_amqp", "-X", "importtime")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"sprockets_amqp.client", "sprockets_amqp.delivery.publisher", "sprockets_amqp.mixin"} <= loaded
+    assert {"sprockets_amqp.client", "sprockets_amqp.delivery.publisher", "sprockets_amqp.handlers.mixin"} <= loaded
     rooms = {"web", "drawing", "cli", "testing", "telemetry"}
     extras = ("rich", "resvg_py", "prometheus_client", "opentelemetry", "tests", "tools", "examples")
     parts = [name.split(".") for name in loaded]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State, link
+from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State
 from sprockets_amqp.client import Client
+from sprockets_amqp.connection import link
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory

@@ -22,7 +22,7 @@ from pika import BasicProperties, frame
 from pika.delivery_mode import DeliveryMode
 from pika.spec import Basic
 
-from sprockets_amqp.delivery import refusals
+from sprockets_amqp.delivery import validation
 from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method
 from sprockets_amqp.delivery.message import Message
 from sprockets_amqp.delivery.message_ids import new_message_id
@@ -594,8 +594,8 @@ def test_headers_of_very_many_levels_are_refused(loop: asyncio.AbstractEventLoop
             value = {"n": value} if inner is dict else [value]
         return {"n": value}
 
-    make(loop, properties={"headers": nested(refusals.LEVEL_LIMIT)})
-    for levels in (refusals.LEVEL_LIMIT + 1, 300):
+    make(loop, properties={"headers": nested(validation.LEVEL_LIMIT)})
+    for levels in (validation.LEVEL_LIMIT + 1, 300):
         with pytest.raises(InvalidMessage, match="more than 100 levels"):
             make(loop, properties={"headers": nested(levels)})
 

@@ -23,7 +23,7 @@ from sprockets_amqp import (
     Publish,
 )
 from sprockets_amqp.client import Client
-from sprockets_amqp.delivery.outbox_file import OutboxFile
+from sprockets_amqp.outbox.file import OutboxFile
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.states import Outbox, State
 from sprockets_amqp.web import status
@@ -1313,7 +1313,7 @@ def test_the_log_tells_of_what_was_found_and_delivered(
 def test_a_start_without_stored_messages_tells_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """And one with some tells how many."""
     lines: list[str] = []
-    monkeypatch.setattr("sprockets_amqp.outbox.LOGGER.warning", lambda text, *facts: lines.append(text % facts))
+    monkeypatch.setattr("sprockets_amqp.outbox.model.LOGGER.warning", lambda text, *facts: lines.append(text % facts))
     with folder() as path:
         client = broker.client(outbox=path, timeout=0)
         broker.clock.turn(20)

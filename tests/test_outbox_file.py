@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sprockets_amqp.cli import main
-from sprockets_amqp.delivery.outbox_file import VERSION, Locked, OutboxFile, lock_path
-from sprockets_amqp.delivery.outbox_folder import SPOILT, Folder, files
-from sprockets_amqp.delivery.outbox_row import Batch, Row, old_checksum
+from sprockets_amqp.outbox.file import VERSION, Locked, OutboxFile, lock_path
+from sprockets_amqp.outbox.folder import SPOILT, Folder, files
+from sprockets_amqp.outbox.row import Batch, Row, old_checksum
 
 PAGE = 4096
 

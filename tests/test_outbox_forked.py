@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sprockets_amqp.delivery.outbox_file import OutboxFile
+from sprockets_amqp.outbox.file import OutboxFile
 
 FORKING = """
 import asyncio, os, sys

@@ -17,8 +17,8 @@ import pytest
 
 import sprockets_amqp as amqp
 from sprockets_amqp.cli import main
-from sprockets_amqp.delivery.outbox_file import OutboxFile
-from sprockets_amqp.delivery.outbox_folder import files
+from sprockets_amqp.outbox.file import OutboxFile
+from sprockets_amqp.outbox.folder import files
 from tests.support.consume import on_channel
 from tools.rabbitmq import Node
 

@@ -17,7 +17,7 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, NotReadyError, OutcomeUnknown, PublishingMixin, State
-from sprockets_amqp.answers import answer
+from sprockets_amqp.handlers.answers import answer
 from tests.support.consume import declare_queue
 from tests.support.http import fetch, served
 from tools.rabbitmq import Node, free_port

@@ -13,8 +13,8 @@ from pika.credentials import PlainCredentials
 from tornado.web import Application
 
 import sprockets_amqp
-from sprockets_amqp import _install
 from sprockets_amqp.client import Client
+from sprockets_amqp.handlers import install as _install
 from sprockets_amqp.settings import DEFAULT_URL, PREFIXES, Settings, from_environment
 from sprockets_amqp.urls import hide_password, node_parameters
 from sprockets_amqp.wire.tls import TLS

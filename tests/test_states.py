@@ -14,12 +14,13 @@ from typing import Any, Final, NamedTuple
 import pytest
 from transitions import EventData, MachineError, Transition
 
-from sprockets_amqp import lifecycle, outage, outbox, renewal
-from sprockets_amqp.lifecycle import Lifecycle
+from sprockets_amqp.connection import lifecycle, outage, renewal
+from sprockets_amqp.connection.lifecycle import Lifecycle
+from sprockets_amqp.connection.outage import OutageModel
+from sprockets_amqp.connection.renewal import RenewalModel
 from sprockets_amqp.model import Trigger
-from sprockets_amqp.outage import OutageModel
-from sprockets_amqp.outbox import OutboxModel
-from sprockets_amqp.renewal import RenewalModel
+from sprockets_amqp.outbox import model as outbox
+from sprockets_amqp.outbox.model import OutboxModel
 from sprockets_amqp.states import (
     DESCRIPTIONS,
     DOCUMENTED,

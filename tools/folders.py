@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sprockets_amqp.delivery.outbox_file import COMPANIONS, SUFFIX, OutboxFile
-from sprockets_amqp.delivery.outbox_folder import files
+from sprockets_amqp.outbox.file import COMPANIONS, SUFFIX, OutboxFile
+from sprockets_amqp.outbox.folder import files
 
 Folder = tempfile.TemporaryDirectory[str]
 

@@ -39,9 +39,9 @@ class Defect(NamedTuple):
 STATES: Final = "states/connection.py"
 PUBLISHER: Final = "sprockets_amqp/delivery/publisher.py"
 CONFIRMS: Final = "sprockets_amqp/delivery/confirms.py"
-LINK: Final = "sprockets_amqp/link.py"
-OUTBOX: Final = "sprockets_amqp/outbox.py"
-FOLDER: Final = "sprockets_amqp/delivery/outbox_folder.py"
+LINK: Final = "sprockets_amqp/connection/link.py"
+OUTBOX: Final = "sprockets_amqp/outbox/model.py"
+FOLDER: Final = "sprockets_amqp/outbox/folder.py"
 
 DEFECTS: Final = (
     Defect("ready sends nothing that waits", STATES, 'on_enter=("send_waiting",),', ""),
@@ -67,7 +67,7 @@ DEFECTS: Final = (
     Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(message)\n                self._send(message)", "                self._send(message)\n                self._leave(message)"),
     Defect("another body is sent", "sprockets_amqp/delivery/message.py", "            self.body = body if type(body) is bytes", "            self.body = b'' if type(body) is bytes"),
     Defect("everything is given up", PUBLISHER, "        link.publish(message.method, properties, body)\n", "        self.give_up(message, 'no')\n        return\n"),
-    Defect("nothing is drained", "sprockets_amqp/lifecycle.py", "        self.publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
+    Defect("nothing is drained", "sprockets_amqp/connection/lifecycle.py", "        self.publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
     Defect("confirm_timeout is a hundred times as long", PUBLISHER, "self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)", "self._loop.call_later(100 * self._settings.confirm_timeout, self._expire_unconfirmed)"),
     Defect("timeout is a hundred times as long", PUBLISHER, "        message.timer = self._loop.call_later(timeout, self._expire, message)", "        message.timer = self._loop.call_later(100 * timeout, self._expire, message)"),
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
@@ -77,7 +77,7 @@ DEFECTS: Final = (
     Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, message, error)\n", "                self._delete(key, message)\n"),
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=("store_waiting",),', ""),
     Defect("what is published passes what is stored", "states/outbox.py", '    Outbox.HOLDING: {"goes out": "is stored"', '    Outbox.HOLDING: {"goes out": "goes out"'),
-    Defect("what is stored is numbered backwards", "sprockets_amqp/delivery/outbox_row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
+    Defect("what is stored is numbered backwards", "sprockets_amqp/outbox/row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
     Defect("what is refused is deleted", OUTBOX, "        self._disk.next.set_asides[key] = words\n", "        self._disk.next.deletes.add(key)\n"),
     # What only a process that starts anew can notice.
     Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),

@@ -15,7 +15,7 @@ from .command import FAILED, OK, add_name, address, read_settings, url_origin
 from .steps import Step, check_node
 
 if TYPE_CHECKING:
-    from sprockets_amqp.topology import SetupFunction
+    from sprockets_amqp.connection.topology import SetupFunction
 
 SUMMARY: Final = "connect step by step, and report what works and what does not"
 STATUS: Final = "Exit status: 0 every node is fine, 1 a step failed, 2 bad usage or settings."

@@ -10,10 +10,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from sprockets_amqp.delivery.outbox_file import SUFFIX, OutboxFile, is_locked
-from sprockets_amqp.delivery.outbox_folder import SPOILT, files
-from sprockets_amqp.delivery.outbox_row import Row
 from sprockets_amqp.names import PATTERN
+from sprockets_amqp.outbox.file import SUFFIX, OutboxFile, is_locked
+from sprockets_amqp.outbox.folder import SPOILT, files
+from sprockets_amqp.outbox.row import Row
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
 from sprockets_amqp.web.status import iso

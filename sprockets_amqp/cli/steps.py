@@ -15,10 +15,10 @@ import pika
 from pika.exceptions import ConnectionClosedByBroker, ProbableAuthenticationError
 from tornado.ioloop import IOLoop
 
+from sprockets_amqp.connection.link import Events, Link
+from sprockets_amqp.connection.topology import SetupFunction, declare
 from sprockets_amqp.errors import AMQPException
-from sprockets_amqp.link import Events, Link
 from sprockets_amqp.text import function_name, shown
-from sprockets_amqp.topology import SetupFunction, declare
 from sprockets_amqp.wire.connection import VERSION_LIMIT
 from sprockets_amqp.wire.failed import AttemptFailed
 from sprockets_amqp.wire.network import DNS, LOGIN, TCP, TLS, VHOST

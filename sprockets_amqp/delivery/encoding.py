@@ -1,7 +1,7 @@
 """The AMQP encoding of a publish: Basic.Publish, the properties of the content header, the body.
 
 When RabbitMQ refuses a publish, it closes the channel under every other message in flight. So what can be recognised
-here is refused here; `refusals` lists RabbitMQ's checks. The rest is encoded byte for byte as pika does (AMQP 0-9-1,
+here is refused here; `validation` lists RabbitMQ's checks. The rest is encoded byte for byte as pika does (AMQP 0-9-1,
 sections 4.2.5 and 4.2.6), and at once: that is faster than pika's general encoder, and takes less memory while a
 message waits.
 """
@@ -20,7 +20,7 @@ from sprockets_amqp.wire.connection import FRAME_END
 from sprockets_amqp.wire.pika_insides import encode_value
 
 from .message_ids import new_message_id
-from .refusals import (
+from .validation import (
     URN,
     Copies,
     check_address,
@@ -65,7 +65,7 @@ def encode_properties(
     """Encode properties as the flags and list of a content header; those that are None are left out.
 
     An id is made where ``message_id`` is missing; ``timestamp`` and ``app_id`` are used where ``others`` has none.
-    Returns the message_id, the user_id, what `refusals.copies` finds in the headers, and the octets.
+    Returns the message_id, the user_id, what `validation.copies` finds in the headers, and the octets.
     """
     if message_id is FILLED_IN:
         message_id = new_message_id()

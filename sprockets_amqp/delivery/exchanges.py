@@ -23,11 +23,11 @@ from typing import Final, TypeVar
 from pika.exceptions import ConnectionClosedByBroker
 
 from sprockets_amqp.bounded_log import BoundedLog, named
-from sprockets_amqp.link import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, Link
 from sprockets_amqp.text import SENTENCE_LIMIT, shown
-from sprockets_amqp.wire.replies import reply
+from sprockets_amqp.wire.replies import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, reply
 
 from .message import Message
+from .surroundings import Wire
 
 Value = TypeVar("Value")
 
@@ -67,7 +67,7 @@ class Exchanges:
     If RabbitMQ allows the user no channel for questions, everything is assumed to be accepted.
     """
 
-    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(self, link: Wire, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._link = link
         self._loop = loop

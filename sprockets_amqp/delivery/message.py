@@ -17,7 +17,7 @@ from sprockets_amqp.text import plain, quoted, shown
 
 from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, read_properties, unusable
 from .message_ids import new_message_id
-from .refusals import Copies
+from .validation import Copies
 
 
 class Options(TypedDict, total=False):

@@ -6,7 +6,7 @@ Of the 8 µs that a publish without an id costs, it takes 0.3 µs instead of the
 import os
 from typing import Final
 
-from sprockets_amqp.forks import after_fork
+from sprockets_amqp.wire.forks import after_fork
 
 #: How many ids are made at a time: the system provides random octets for many as fast as for one.
 BATCH: Final = 256

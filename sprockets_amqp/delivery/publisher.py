@@ -26,11 +26,9 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
 )
-from sprockets_amqp.link import BLAMELESS, NOT_ALLOWED, Link
 from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.topology import in_setup
-from sprockets_amqp.wire.replies import describe
+from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED, describe
 
 from .confirms import Confirms
 from .counters import Counters
@@ -38,7 +36,7 @@ from .exchanges import QUESTION_LIMIT, Exchanges
 from .line import Line
 from .message import STORED, Message, Options, Result
 from .reports import Reports
-from .surroundings import Gate, Keeper
+from .surroundings import Gate, Keeper, Wire
 
 LOGGER = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ HARD_ERRORS: Final = 500
 class Publisher:
     """Accepts messages, sends them in order while the lifecycle allows it, and ends each exactly once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Link, settings: Settings, name: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Wire, settings: Settings, name: str) -> None:
         self.counters = Counters()
         self._loop = loop
         self._gate = gate
@@ -335,7 +333,7 @@ class Publisher:
         elif self._has_too_many_strangers(message):
             half = "half of max_waiting and max_waiting_size"
             self.give_up(message, f"messages to exchanges that RabbitMQ has not accepted before already take {half}")
-        elif in_setup(self._link.connection) and not may_send:
+        elif self._gate.in_setup and not may_send:
             self.give_up(message, "nothing is published before setup has ended: use on_ready_callback")
         elif len(self._line) >= self._settings.max_waiting:
             self.give_up(message, f"the number of waiting messages has reached max_waiting ({len(self._line)})")

@@ -1,5 +1,6 @@
-"""What the publisher depends on: the lifecycle, which lets messages go out, and the outbox, which may keep them."""
+"""What the publisher depends on: the lifecycle, which lets messages go out, the wire, and the outbox."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from sprockets_amqp.errors import AMQPException
@@ -34,12 +35,59 @@ class Gate(Protocol):
         """Return whether a refusal is about credentials that have expired; the connection is given up then."""
 
     @property
+    def in_setup(self) -> bool:
+        """Whether the caller is `setup`, which nothing overtakes."""
+
+    @property
     def publish_outcome(self) -> str:
         """What becomes of a publish now."""
 
     @property
     def condition(self) -> str:
         """The state of the connection and the reason for it, for people."""
+
+
+class Wire(Protocol):
+    """The channel to publish on.
+
+    Attributes:
+        publish: sends a message.
+        body_limit: the most octets of a body that RabbitMQ accepts.
+        header_limit: the most octets of properties that fit in one frame.
+        held: whether what is published has to wait: an event is being handled that may be the end of the channel.
+    """
+
+    publish: Callable[[bytes, bytes, bytes], None]
+    body_limit: int
+    header_limit: int
+    held: bool
+    asked: bool
+    refuses_questions: bool
+
+    @property
+    def unsent(self) -> int:
+        """How many octets wait for the socket, approximately."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether too much is waiting for the socket."""
+
+    @property
+    def user(self) -> str | None:
+        """The user that the connection logged in as."""
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host of the connection."""
+
+    def call_when_sent(self, callback: Callable[[], object]) -> None:
+        """Call back once, when the socket has taken everything; never if the connection is lost before."""
+
+    def ask(self, message: Message, on_answer: Callable[[tuple[int, str] | None], None]) -> None:
+        """Ask RabbitMQ about a message."""
+
+    def drop_question(self) -> None:
+        """Drop the question."""
 
 
 class Keeper:

@@ -10,6 +10,12 @@ from sprockets_amqp.text import shown
 
 from .failed import AttemptFailed
 
+#: Reply codes of a connection that RabbitMQ closes not because of a message: 200 is success, 320 an operator's request.
+BLAMELESS: Final = frozenset({200, 320})
+#: RabbitMQ's reply code for what the user may not do.
+ACCESS_REFUSED: Final = 403
+#: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
+NOT_ALLOWED: Final = 530
 #: RabbitMQ's code and whole text for a body above max_message_size, if the operator lowered that. Other texts may quote
 #: anything that a stranger has published.
 PRECONDITION_FAILED: Final = 406

@@ -10,8 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from sprockets_amqp.forks import close_copy
-
+from .forks import close_copy
 from .network import Line
 
 #: Octets that are read at a time.

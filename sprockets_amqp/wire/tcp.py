@@ -9,10 +9,9 @@ from typing import Final
 
 from pika.connection import Parameters
 
-from sprockets_amqp.forks import close_copy
-
 from .addresses import Address, look_up, race, starting_behind
 from .failed import told
+from .forks import close_copy
 from .network import DNS, LOGIN, TCP, TLS, Line, Opening, SocketAddress
 from .pika_insides import set_socket_options
 from .stream import Stream, TLSSocket, TLSStream

@@ -12,9 +12,9 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 import sprockets_amqp as amqp
-from sprockets_amqp.address import ASK_LIMIT
+from sprockets_amqp.connection.address import ASK_LIMIT
+from sprockets_amqp.connection.renewal import RESERVE
 from sprockets_amqp.names import PATTERN
-from sprockets_amqp.renewal import RESERVE
 from sprockets_amqp.testing import Broker
 from sprockets_amqp.urls import URL_OPTIONS, node_parameters
 from tests.support.certificates import Authority

@@ -12,7 +12,7 @@ from tornado.web import Application, RequestHandler
 import sprockets_amqp as amqp
 from examples.demo import on_broker
 from sprockets_amqp import AMQPException, Client, PublishingMixin, State, errors
-from sprockets_amqp.answers import answer
+from sprockets_amqp.handlers.answers import answer
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 from tools.rabbitmq import Node

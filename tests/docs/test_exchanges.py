@@ -15,7 +15,7 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from examples.demo import on_broker
 from sprockets_amqp import Client, Topology
-from sprockets_amqp.lifecycle import SETUP_LIMIT
+from sprockets_amqp.connection.lifecycle import SETUP_LIMIT
 from tests.support.command import run
 from tests.support.documents import Document
 from tools.rabbitmq import Node

@@ -11,10 +11,10 @@ import pytest
 
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, StateChange, settings
-from sprockets_amqp.address import ASK_LIMIT
+from sprockets_amqp.connection.address import ASK_LIMIT
+from sprockets_amqp.connection.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, SETUP_LIMIT
 from sprockets_amqp.drawing import diagrams
 from sprockets_amqp.hooks import HISTORY_LENGTH, PENDING_LIMIT
-from sprockets_amqp.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, SETUP_LIMIT
 from sprockets_amqp.testing import Broker
 from tests.support.command import run
 from tests.support.documents import Document

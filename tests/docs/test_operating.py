@@ -15,7 +15,8 @@ from tornado.web import Application
 
 import sprockets_amqp as amqp
 from examples.application import Events
-from sprockets_amqp import bounded_log, lifecycle
+from sprockets_amqp import bounded_log
+from sprockets_amqp.connection import lifecycle
 from sprockets_amqp.delivery import exchanges
 from sprockets_amqp.testing import Broker
 from sprockets_amqp.web import page, status

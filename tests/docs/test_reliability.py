@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 
 import sprockets_amqp as amqp
-from sprockets_amqp import address, lifecycle
-from sprockets_amqp.attempts import CHANNEL_DELAY, Backoff
+from sprockets_amqp.connection import address, lifecycle
+from sprockets_amqp.connection.attempts import CHANNEL_DELAY, Backoff
 from sprockets_amqp.delivery import exchanges
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document

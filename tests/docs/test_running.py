@@ -16,7 +16,8 @@ from tornado.ioloop import IOLoop
 
 import sprockets_amqp as amqp
 from examples.application import Events
-from sprockets_amqp import lifecycle, outbox
+from sprockets_amqp.connection import lifecycle
+from sprockets_amqp.outbox import model as outbox
 from sprockets_amqp.testing import Broker
 from tests.support.documents import SECONDS, Document
 from tests.support.http import fetch

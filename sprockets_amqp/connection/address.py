@@ -13,12 +13,13 @@ from urllib.parse import quote, unquote
 
 import pika
 
-from .access import Access
+from sprockets_amqp.access import Access
+from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.settings import Settings
+from sprockets_amqp.text import shown
+from sprockets_amqp.urls import hide_password, node_name, node_parameters, split
+
 from .attempts import Attempts
-from .errors import AMQPException
-from .settings import Settings
-from .text import shown
-from .urls import hide_password, node_name, node_parameters, split
 
 #: Seconds that the function may take.
 ASK_LIMIT: Final = 10.0

@@ -20,32 +20,26 @@ from pika.spec import Basic
 from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
-from .bounded_log import BoundedLog, named
-from .names import DEFAULT_NAME
-from .text import shown
-from .wire.connection import BODY_LIMIT, Connection
-from .wire.failed import AttemptFailed
-from .wire.network import SocketAddress, other_network
-from .wire.pika_insides import send_flow_ok
-from .wire.pika_log import tell_once
-from .wire.replies import reply, told_limit
-from .wire.tcp import INTERNET
-from .wire.tls import unverified
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.names import DEFAULT_NAME
+from sprockets_amqp.text import shown
+from sprockets_amqp.wire.connection import BODY_LIMIT, Connection
+from sprockets_amqp.wire.failed import AttemptFailed
+from sprockets_amqp.wire.network import SocketAddress, other_network
+from sprockets_amqp.wire.pika_insides import send_flow_ok
+from sprockets_amqp.wire.pika_log import tell_once
+from sprockets_amqp.wire.replies import ACCESS_REFUSED, NOT_ALLOWED, reply, told_limit
+from sprockets_amqp.wire.tcp import INTERNET
+from sprockets_amqp.wire.tls import unverified
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("sprockets_amqp.link")
 
 #: Why RabbitMQ blocks publishing: ``connection.blocked``, or ``channel.flow``.
 ALARM: Final = "alarm"
 FLOW: Final = "flow"
 
-#: Reply codes of a connection that RabbitMQ closes not because of a message: 200 is success, 320 an operator's request.
-BLAMELESS: Final = frozenset({200, 320})
-#: RabbitMQ's reply code for what the user may not do.
-ACCESS_REFUSED: Final = 403
 #: Nodes whose failed addresses are remembered: a function may return ever new ones.
 MANY_NODES: Final = 100
-#: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
-NOT_ALLOWED: Final = 530
 
 
 class Question(Protocol):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from transitions import EventData
 
-from .bounded_log import named
-from .delivery.publisher import Publisher
-from .delivery.surroundings import Gate
-from .model import Model, Timeout, Trigger
-from .states import OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage
+from sprockets_amqp.bounded_log import named
+from sprockets_amqp.delivery.publisher import Publisher
+from sprockets_amqp.delivery.surroundings import Gate
+from sprockets_amqp.model import Model, Timeout, Trigger
+from sprockets_amqp.states import OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("sprockets_amqp.outage")
 
 
 class OutageModel(Model):

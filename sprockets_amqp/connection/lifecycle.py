@@ -13,19 +13,15 @@ from typing import Final
 
 from transitions import EventData
 
-from .address import ASK_LIMIT, Address
-from .bounded_log import BoundedLog, named
-from .delivery.publisher import Publisher
-from .errors import AMQPException
-from .hooks import StateChange
-from .link import ACCESS_REFUSED, Events, Link
-from .model import Model, Timeout, Trigger
-from .observers import Observers
-from .outage import OutageModel
-from .outbox import OutboxModel
-from .renewal import RenewalModel
-from .settings import Settings
-from .states import (
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.delivery.publisher import Publisher
+from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.hooks import StateChange
+from sprockets_amqp.model import Model, Timeout, Trigger
+from sprockets_amqp.observers import Observers
+from sprockets_amqp.outbox.model import OutboxModel
+from sprockets_amqp.settings import Settings
+from sprockets_amqp.states import (
     DESCRIPTIONS,
     DOCUMENTED,
     LOGGED_IN,
@@ -41,10 +37,15 @@ from .states import (
     State,
     Substate,
 )
-from .topology import Setup
-from .wire.replies import describe
+from sprockets_amqp.wire.replies import ACCESS_REFUSED, describe
 
-LOGGER = logging.getLogger(__name__)
+from .address import ASK_LIMIT, Address
+from .link import Events, Link
+from .outage import OutageModel
+from .renewal import RenewalModel
+from .topology import Setup, in_setup
+
+LOGGER = logging.getLogger("sprockets_amqp.lifecycle")
 
 #: Comes before RabbitMQ's reply text.
 EXPIRED: Final = "the credentials have expired"
@@ -185,6 +186,11 @@ class Lifecycle(Model):
         """Whether to try the same node again: it was not reached, and has attempts left."""
         node = self.address.parameters
         return node is not None and not self._link.reached_broker and self.attempts.tries < node.connection_attempts
+
+    @property
+    def in_setup(self) -> bool:
+        """Whether `setup` of this connection is the caller: nothing goes out before it has ended."""
+        return in_setup(self._link.connection)
 
     @property
     def sets_up(self) -> bool:

@@ -7,13 +7,13 @@ from typing import Any, Unpack
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
-from .bounded_log import named
-from .client import Arguments, Client
-from .names import DEFAULT_NAME, check_name, missing
-from .names import client_of as present_client
-from .settings import DEFAULT_URL, from_environment
+from sprockets_amqp.bounded_log import named
+from sprockets_amqp.client import Arguments, Client
+from sprockets_amqp.names import DEFAULT_NAME, check_name, missing
+from sprockets_amqp.names import client_of as present_client
+from sprockets_amqp.settings import DEFAULT_URL, from_environment
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("sprockets_amqp._install")
 
 
 def install(

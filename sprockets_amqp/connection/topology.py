@@ -13,13 +13,13 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError, ChannelClosedByClient
 from pika.spec import Exchange, Queue
 
-from .bounded_log import named
-from .errors import AMQPException
-from .text import function_name
-from .wire.connection import Connection
-from .wire.replies import describe
+from sprockets_amqp.bounded_log import named
+from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.text import function_name
+from sprockets_amqp.wire.connection import Connection
+from sprockets_amqp.wire.replies import describe
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("sprockets_amqp.topology")
 
 #: The task that runs setup, and its connection, in everything that setup calls.
 _RUNNING: "Final[contextvars.ContextVar[tuple[asyncio.Task[Any] | None, Connection] | None]]" = contextvars.ContextVar(

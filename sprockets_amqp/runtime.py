@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 from tornado.ioloop import IOLoop
 
-from .forks import part_from_parent
+from .connection.lifecycle import Lifecycle
+from .connection.link import Events, Link
+from .connection.topology import Setup, SetupFunction
 from .hooks import StateChange
 from .inflight import InFlight
-from .lifecycle import Lifecycle
-from .link import Events, Link
 from .observers import Observers
 from .settings import Settings
-from .topology import Setup, SetupFunction
+from .wire.forks import part_from_parent
 
 
 class Core:

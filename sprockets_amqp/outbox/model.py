@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Final
 
 from transitions import EventData
 
-from .bounded_log import BoundedLog, named
-from .delivery.message import Message
-from .delivery.outbox_row import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
-from .delivery.publisher import Publisher, blames
-from .delivery.surroundings import Gate, Keeper
-from .errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
-from .model import Model, Timeout, Trigger
-from .observers import OUTCOMES, Delivery, Observers, Outcome
-from .settings import Settings
-from .states import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox
-from .text import shown
-from .wire.replies import describe
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.delivery.publisher import Publisher, blames
+from sprockets_amqp.delivery.surroundings import Gate, Keeper
+from sprockets_amqp.errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
+from sprockets_amqp.model import Model, Timeout, Trigger
+from sprockets_amqp.observers import OUTCOMES, Delivery, Observers, Outcome
+from sprockets_amqp.settings import Settings
+from sprockets_amqp.states import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox
+from sprockets_amqp.text import shown
+from sprockets_amqp.wire.replies import describe
+
+from .row import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
 
 if TYPE_CHECKING:
-    from .delivery.disk import Disk
+    from .disk import Disk
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("sprockets_amqp.outbox")
 
 #: Seconds that opening may take, even if the disk is still busy with something else.
 OPEN_LIMIT: Final = 10.0
@@ -438,7 +439,7 @@ class OutboxModel(Model, Keeper):
 
     def _open_disk(self, path: str, name: str) -> "Disk":
         # SQLite is loaded only if it is needed.
-        from .delivery.disk import Disk  # noqa: PLC0415
+        from .disk import Disk  # noqa: PLC0415
 
         return Disk(path, name, self._loop, self._on_done, self._on_silence)
 

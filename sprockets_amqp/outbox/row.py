@@ -11,7 +11,7 @@ import time
 import zlib
 from typing import Any, Final, NamedTuple
 
-from .message import Message
+from sprockets_amqp.delivery.message import Message
 
 #: Octets that a message takes on disk besides its body and properties, approximately.
 OVERHEAD: Final = 200

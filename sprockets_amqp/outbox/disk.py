@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from .outbox_folder import Folder
-from .outbox_row import DISK_LIMIT, Batch, Done
+from .folder import Folder
+from .row import DISK_LIMIT, Batch, Done
 
 
 class Disk:

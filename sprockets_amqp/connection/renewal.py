@@ -6,15 +6,16 @@ from typing import Final
 
 from transitions import EventData
 
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.model import Model, Timeout, Trigger
+from sprockets_amqp.states import RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
+
 from .address import ASK_LIMIT, Address
 from .attempts import Backoff
-from .bounded_log import BoundedLog, named
-from .errors import AMQPException
 from .link import Link
-from .model import Model, Timeout, Trigger
-from .states import RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("sprockets_amqp.renewal")
 
 #: The part of the credentials' validity that is reserved for renewing them.
 RESERVE: Final = 1 / 3

@@ -16,14 +16,15 @@ from tornado.iostream import IOStream
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from .answers import answer
-from .bounded_log import BoundedLog, named
-from .client import Client
-from .delivery.message import Options, Result
-from .names import DEFAULT_NAME, client_of, clients_of, missing
-from .text import SHORT_STRING_LIMIT, shown
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.client import Client
+from sprockets_amqp.delivery.message import Options, Result
+from sprockets_amqp.names import DEFAULT_NAME, client_of, clients_of, missing
+from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
 
-LOGGER = logging.getLogger(__name__)
+from .answers import answer
+
+LOGGER = logging.getLogger("sprockets_amqp.mixin")
 
 # It comes before RequestHandler among a handler's bases, and is not one itself.
 if TYPE_CHECKING:

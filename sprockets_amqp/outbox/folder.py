@@ -16,8 +16,8 @@ from typing import Final
 
 from sprockets_amqp.bounded_log import named
 
-from .outbox_file import SUFFIX, Locked, OutboxFile, batches, is_corrupt, is_full
-from .outbox_row import OWN, Batch, Done, Key, Row, Totals
+from .file import SUFFIX, Locked, OutboxFile, batches, is_corrupt, is_full
+from .row import OWN, Batch, Done, Key, Row, Totals
 
 LOGGER = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from .outbox_row import OVERHEAD, Row, Totals
+from .row import OVERHEAD, Row, Totals
 
 LOGGER = logging.getLogger(__name__)
 

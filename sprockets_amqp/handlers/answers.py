@@ -6,7 +6,7 @@ It says what happened and what to do. Hosts, exchanges and RabbitMQ's own words 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .errors import (
+from sprockets_amqp.errors import (
     AMQPException,
     ExchangeRefused,
     InvalidMessage,

@@ -1,0 +1,1 @@
+"""The outbox: messages that RabbitMQ does not accept now, kept on disk until it does."""
