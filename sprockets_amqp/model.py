@@ -1,4 +1,4 @@
-"""A model of a declared machine: it pulls triggers, and limits how long a state may last.
+"""A model of a declared machine: it pulls triggers, limits how long a state may last, and leads other machines.
 
 If states have substates, the machine is a `transitions.extensions.HierarchicalMachine`: the model's states are then the
 documented ones, and a row may name them. It takes some 50 µs a trigger, and triggers are rare; a `transitions.Machine`,
@@ -10,14 +10,15 @@ import enum
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from transitions import EventData, Machine, MachineError
+import transitions
+from transitions import EventData, MachineError
 from transitions.extensions import HierarchicalMachine
 from transitions.extensions.nesting import NestedState
 
 from .bounded_log import named
-from .states import Declared, Row
+from .states import Action, Declared, Follow, Machine, Row
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,11 +47,37 @@ class _Hierarchy(HierarchicalMachine):
 class Model:
     """The object on which triggers are pulled, and on which declared actions, guards and timeouts are looked up."""
 
+    #: What it runs.
+    machine: ClassVar[Machine]
+    #: Only the declared transitions set it.
+    state: enum.Enum
+
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        _calm_transitions_log()
+        declared = self.machine
         self._loop = loop
         self._ignored = named(LOGGER, name)
         #: What will happen unless the state is left first.
         self._scheduled: dict[enum.Enum, list[asyncio.Handle]] = {}
+        #: The state that the last transition left, or is about to leave.
+        self._previous = declared.initial
+        self._followers: list[tuple[frozenset[enum.Enum], Model, Follow]] = []
+        self._known = {row.trigger: _inner(declared, row.trigger) for row in declared.rows}
+        kind = _Hierarchy if any(each.substates for each in declared.states) else transitions.Machine
+        kind(
+            model=self,
+            states=[self._state(each) for each in declared.states],
+            transitions=[_transition(row) for row in declared.rows],
+            initial=declared.initial,
+            auto_transitions=False,
+            send_event=True,
+            before_state_change="note_change",
+            after_state_change="announce_change",
+        )
+
+    def knows(self, trigger: str) -> bool:
+        """Return whether the present state has a row for the trigger."""
+        return self.state in self._known[trigger]
 
     def feed(
         self, trigger: Trigger, reason: str | Callable[[], Exception] = "", cause: BaseException | None = None
@@ -74,38 +101,47 @@ class Model:
             handle = self._loop.call_soon(self.feed, trigger, *facts)
         self._scheduled.setdefault(state, []).append(handle)
 
+    def lead(self, *followers: "Model") -> None:
+        """Have these follow this machine as they declare, in this order."""
+        for follower in followers:
+            for follow in follower.machine.follows:
+                self._followers.append((frozenset(self.machine.marked(follow.mark)), follower, follow))
+
     def call_all_off(self) -> None:
         """Cancel everything that was scheduled."""
         for state in tuple(self._scheduled):
             self._call_off(state)
 
-    def _run(self, states: Sequence[Declared], rows: Sequence[Row], initial: enum.Enum, **options: Any) -> None:
-        """Build the declared machine; ``options`` are those of `transitions.Machine`."""
-        _calm_transitions_log()
-        machine = _Hierarchy if any(declared.substates for declared in states) else Machine
-        machine(
-            model=self,
-            states=[self._state(declared) for declared in states],
-            transitions=[_transition(row) for row in rows],
-            initial=initial,
-            auto_transitions=False,
-            send_event=True,
-            **options,
-        )
+    # What the machine does at every transition
+
+    def note_change(self, _event: EventData) -> None:
+        """Keep the state that is left."""
+        self._previous = self.state
+
+    def announce_change(self, event: EventData) -> None:
+        """Pull the triggers of the machines that follow this one."""
+        for states, follower, follow in self._followers:
+            is_marked = self.state in states
+            trigger = follow.entered if is_marked else follow.left
+            if is_marked is not (self._previous in states) and trigger:
+                follower.feed(getattr(follower, trigger), event.kwargs.get("reason", ""), event.kwargs.get("cause"))
+
+    # How the declaration becomes that of `transitions`
 
     def _state(self, declared: Declared) -> dict[str, Any]:
         timeout = [functools.partial(self._limit, declared)] if declared.timeout else []
         state = {
             "name": declared.state,
-            "on_enter": [*timeout, *declared.on_enter],
-            "on_exit": [*declared.on_exit, functools.partial(self._call_off, declared.state)],
+            "on_enter": [*timeout, *_names(declared.on_enter)],
+            "on_exit": [*_names(declared.on_exit), functools.partial(self._call_off, declared.state)],
         }
         children = [self._state(substate) for substate in declared.substates]
         return {**state, "children": children} if children else state
 
     def _limit(self, declared: Declared, event: EventData) -> None:
-        seconds, reason = getattr(self, declared.timeout)(event)
-        self.schedule(declared.state, seconds, self._due(declared.on_timeout), reason)
+        assert declared.timeout is not None
+        seconds, reason = getattr(self, declared.timeout.name)(event)
+        self.schedule(declared.state, seconds, self._due(declared.timeout.trigger), reason)
 
     def _due(self, name: str) -> Trigger:
         """Return what pulls the trigger of this name when a timeout expires."""
@@ -124,8 +160,17 @@ def _transition(row: Row) -> dict[str, Any]:
         "dest": row.dest,
         "conditions": row.conditions or None,
         "unless": row.unless or None,
-        "before": row.before or None,
+        "before": row.before.name if row.before else None,
     }
+
+
+def _names(actions: Sequence[Action]) -> list[str]:
+    return [action.name for action in actions]
+
+
+def _inner(machine: Machine, trigger: str) -> frozenset[enum.Enum]:
+    sources = machine.sources(trigger)
+    return frozenset(each for each in machine.lasting if each in sources or machine.outer[each] in sources)
 
 
 def _calm_transitions_log() -> None:

@@ -1,32 +1,30 @@
-"""The declared lifecycle: the one place that decides what may happen to the connection, and when."""
+"""The declared machines: the one place that decides what may happen to the connection, and when."""
 
-from .connection import DESCRIPTIONS, DOCUMENTED, STATES, TRANSITIONS, Closed, Closing, Connecting, State, Substate
-from .outage import OUT, OUTAGE_STATES, OUTAGE_TRANSITIONS, PUBLISH_OUTCOMES, SENDING, Outage, PublishOutcome
-from .outbox import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, STARTED, Outbox
-from .renewal import LOGGED_IN, RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
-from .vocabulary import Declared, Row
+from .connection import CONNECTION, DESCRIPTIONS, DOCUMENTED, Closed, Closing, Connecting, State, Substate
+from .outage import OUTAGE, Outage
+from .outbox import OUTBOX, Outbox
+from .renewal import RENEWAL, Renewal
+from .vocabulary import Action, Declared, Follow, Limit, Machine, PublishOutcome, Row
+
+#: Every machine; the first leads, the others follow it.
+MACHINES = (CONNECTION, OUTAGE, RENEWAL, OUTBOX)
 
 __all__ = [
+    "CONNECTION",
     "DESCRIPTIONS",
     "DOCUMENTED",
-    "LOGGED_IN",
-    "OUT",
-    "OUTAGE_STATES",
-    "OUTAGE_TRANSITIONS",
-    "OUTBOX_OUTCOMES",
-    "OUTBOX_STATES",
-    "OUTBOX_TRANSITIONS",
-    "PUBLISH_OUTCOMES",
-    "RENEWAL_STATES",
-    "RENEWAL_TRANSITIONS",
-    "SENDING",
-    "STARTED",
-    "STATES",
-    "TRANSITIONS",
+    "MACHINES",
+    "OUTAGE",
+    "OUTBOX",
+    "RENEWAL",
+    "Action",
     "Closed",
     "Closing",
     "Connecting",
     "Declared",
+    "Follow",
+    "Limit",
+    "Machine",
     "Outage",
     "Outbox",
     "PublishOutcome",

@@ -4,16 +4,22 @@ Rule 1: everything that decides what may happen to the connection is declared in
 for a state does nothing in that state. To change behaviour, change the declaration: the model, the tables and the
 pictures follow.
 
-This file declares the connection; `outage.py` the outage, and what becomes of a publish in each state; `renewal.py` the
-renewal of an open connection's credentials; `outbox.py` the outbox, and how it changes what becomes of a publish. Some
-things are deliberately not declared, because they do not decide what may happen to the connection:
+This file declares the connection. The other machines follow it: `outage.py` declares the outage, `renewal.py` the
+renewal of an open connection's credentials, `outbox.py` the outbox. They see only the marks of its states:
+
+- ``sends``: messages that wait go out; they were accepted, even if new publishes are refused.
+- ``outage``: publishing is impossible, and the client is trying to make it possible.
+- ``logged_in``: the connection is open, and meant to stay open.
+- ``at_rest``: the client was not started, or was stopped on request.
+
+Some things are deliberately not declared, because they do not decide what may happen to the connection:
 
 - the publisher's flow control (`delivery/publisher.py`): the window of unconfirmed messages, the line of waiting ones,
   one question about an exchange at a time, one suspect at a time. It changes with every message.
 - why RabbitMQ is blocking, an alarm or channel.flow: facts from the wire, which `link.py` keeps and the guard
   ``blocking`` reads.
 - which node is next, after what delay, how often one is tried and when a round begins: arithmetic (`attempts.py`),
-  which the timeouts and the guards ``asks`` and ``retries_node`` use.
+  which the timeouts and the guards ``calls`` and ``retries_node`` use.
 - which of a node's addresses is tried: each attempt begins behind the one at which the last one failed (`link.py`).
 - whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known about them
   (`delivery/exchanges.py`).
@@ -24,9 +30,10 @@ things are deliberately not declared, because they do not decide what may happen
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Final
 
-from .vocabulary import Declared, Row
+from .vocabulary import Action, Declared, Limit, Machine, Row
 
 
 class State(enum.IntEnum):
@@ -43,7 +50,7 @@ class State(enum.IntEnum):
 class Connecting(enum.Enum):
     """How far connecting has got."""
 
-    ASKING = "asking for the address"
+    CALLING = "calling the function"
     OPENING_CONNECTION = "opening the connection"
     RETRYING_NODE = "retrying the node"
     SETTING_UP = "setting up"
@@ -70,165 +77,196 @@ class Closed(enum.Enum):
 #: The type of the model's state: a substate, if the state has any.
 Substate = State | Connecting | Closing | Closed
 
-#: The names that existing code shows to people.
+#: The names that existing code shows.
 DESCRIPTIONS: Final = {state: state.name.capitalize() for state in State}
-
-STATES: Final = (
-    Declared(State.IDLE, "Not started yet: the loop is not running, or `connect()` has not been called."),
-    Declared(
-        State.CONNECTING,
-        "A connection, or a channel on an open connection, is being opened.",
-        substates=(
-            Declared(
-                Connecting.ASKING,
-                "The function given as `url` is being called for the URL; skipped if `url` is a string.",
-                on_enter=("ask_for_address",),
-                on_exit=("stop_asking",),
-                timeout="ask_limit",
-                on_timeout="connection_failed",
-            ),
-            Declared(
-                Connecting.OPENING_CONNECTION,
-                "A connection to one node is being opened, up to the end of the AMQP handshake.",
-                on_enter=("open_connection",),
-                timeout="attempt_limit",
-                on_timeout="connection_failed",
-            ),
-            Declared(
-                Connecting.RETRYING_NODE,
-                "The node could not be reached; trying the same one again is scheduled.",
-                on_enter=("drop_attempt",),
-                timeout="node_delay",
-                on_timeout="node_due",
-            ),
-            Declared(
-                Connecting.SETTING_UP,
-                "The connection is open; `setup` declares exchanges, queues and bindings. Skipped without `setup`.",
-                on_enter=("set_up",),
-                on_exit=("stop_setup",),
-                timeout="setup_limit",
-                on_timeout="connection_failed",
-            ),
-            Declared(
-                Connecting.OPENING_CHANNEL,
-                "The connection is open; a channel is being opened and put into confirm mode.",
-                on_enter=("open_channel",),
-                timeout="channel_limit",
-                on_timeout="connection_failed",
-            ),
-            Declared(
-                Connecting.RETRYING_CHANNEL,
-                "RabbitMQ closed the channel; the connection is open, and opening another channel is scheduled.",
-                on_enter=("drop_channel",),
-                timeout="channel_delay",
-                on_timeout="channel_due",
-            ),
-        ),
-    ),
-    Declared(
-        State.READY,
-        "The channel is open and, if publisher confirms are enabled, in confirm mode.",
-        on_enter=("send_waiting",),
-    ),
-    Declared(
-        State.BLOCKED,
-        "RabbitMQ sent `connection.blocked` (it is short of memory or disk space) or stopped the channel's flow.",
-    ),
-    Declared(
-        State.CLOSING,
-        "Closing on request: waiting messages go out, unconfirmed ones are awaited, then the connection is closed.",
-        timeout="closing_limit",
-        on_timeout="close_expired",
-        substates=(
-            Declared(
-                Closing.DRAINING,
-                "Waiting messages go out, and unconfirmed ones are awaited.",
-                on_enter=("send_waiting", "drain"),
-                timeout="half_time",
-                on_timeout="half_time_over",
-            ),
-            Declared(
-                Closing.PAUSED,
-                "RabbitMQ is blocking publishing: what waits may still go out if that ends in time.",
-                on_enter=("drain",),
-                timeout="half_time",
-                on_timeout="half_time_over",
-            ),
-            Declared(
-                Closing.CONFIRMING,
-                "What still waited after half of the time is in the outbox; unconfirmed messages are awaited.",
-                on_enter=("refuse_waiting", "drain"),
-            ),
-            Declared(
-                Closing.CLOSING_CONNECTION,
-                "RabbitMQ has been asked to close the connection.",
-                on_enter=("refuse_waiting", "close_connection"),
-                timeout="answer_limit",
-                on_timeout="close_expired",
-            ),
-        ),
-    ),
-    Declared(
-        State.CLOSED,
-        "There is no connection. Unless it was closed on request, the next attempt is scheduled.",
-        on_enter=("drop_connection",),
-        substates=(
-            Declared(
-                Closed.RETRYING,
-                "The connection was lost or could not be opened; the next attempt is scheduled.",
-                timeout="attempt_delay",
-                on_timeout="connect",
-            ),
-            Declared(
-                Closed.STOPPED,
-                "Closed on request; `connect()` opens it again.",
-                on_enter=("refuse_waiting",),
-            ),
-        ),
-    ),
-)
-
-#: Maps each substate, and each documented state itself, to the documented state.
-DOCUMENTED: Final[dict[enum.Enum, State]] = {
-    declared.state: State[state.state.name] for state in STATES for declared in (state, *state.substates)
-}
 
 _S = State
 _DRAINS: Final = (Closing.DRAINING, Closing.PAUSED, Closing.CONFIRMING)
 
-TRANSITIONS: Final = (
-    # Up: the address, a connection, setup, a channel. RabbitMQ may be blocking from the start.
-    Row("connect", (_S.IDLE, _S.CLOSED), Connecting.ASKING, conditions="asks"),
-    Row("connect", (_S.IDLE, _S.CLOSED), Connecting.OPENING_CONNECTION),
-    Row("address_given", (Connecting.ASKING,), Connecting.OPENING_CONNECTION),
-    Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.SETTING_UP, conditions="sets_up"),
-    Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.OPENING_CHANNEL),
-    Row("setup_done", (Connecting.SETTING_UP,), Connecting.OPENING_CHANNEL),
-    Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),
-    Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.READY),
-    # RabbitMQ stops publishing with an alarm (connection.blocked) or channel.flow, and later resumes it.
-    Row("connection_blocked", (_S.READY,), _S.BLOCKED),
-    Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
-    # Losses. A lost channel is reopened on its connection; a lost connection, after a delay.
-    Row("channel_closed", (_S.READY, _S.BLOCKED), Closed.RETRYING, conditions="expired"),
-    Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
-    Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
-    Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
-    Row("connection_failed", (Connecting.OPENING_CONNECTION,), Connecting.RETRYING_NODE, conditions="retries_node"),
-    Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
-    Row("node_due", (Connecting.RETRYING_NODE,), Connecting.OPENING_CONNECTION),
-    Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),
-    # RabbitMQ refuses access to everything once the credentials have expired: that says nothing about a message.
-    Row("access_expired", (_S.READY, _S.BLOCKED), Closed.RETRYING),
-    # Down, on request: send what waits, wait for unconfirmed messages, close the connection, all within a limit.
-    Row("close", (_S.READY,), Closing.DRAINING),
-    Row("close", (_S.BLOCKED,), Closing.PAUSED),
-    Row("connection_blocked", (Closing.DRAINING,), Closing.PAUSED),
-    Row("connection_unblocked", (Closing.PAUSED,), Closing.DRAINING, unless="blocking"),
-    Row("half_time_over", (Closing.DRAINING, Closing.PAUSED), Closing.CONFIRMING, conditions="stores"),
-    Row("drained", _DRAINS, Closing.CLOSING_CONNECTION),
-    Row("channel_closed", _DRAINS, Closing.CLOSING_CONNECTION, before="drop_channel"),
-    Row("close_expired", (_S.CLOSING,), Closed.STOPPED),
-    Row("connection_closed", (_S.CLOSING,), Closed.STOPPED),
-    Row("stop", (_S.IDLE, _S.CONNECTING, Closed.RETRYING), Closed.STOPPED),
+# Actions of several states
+_DRAIN: Final = Action("drain", "waits until nothing waits and nothing is unconfirmed")
+_DROP_CHANNEL: Final = Action("drop_channel", "drops the channel and settles unconfirmed messages")
+_GIVE_UP_WAITING: Final = Action("give_up_waiting", "ends waiting messages, or stores them")
+_SEND_WAITING: Final = Action("send_waiting", "sends waiting messages, in order")
+_HALF_TIME: Final = Limit("half_time", "half of the time for closing", "half_time_over")
+
+CONNECTION: Final = Machine(
+    "connection",
+    initial=State.IDLE,
+    states=(
+        Declared(
+            State.IDLE,
+            "Not started yet: the loop is not running, or `connect()` has not been called.",
+            publish="waits",
+            marks=("at_rest",),
+            happy=Connecting.OPENING_CONNECTION,
+        ),
+        Declared(
+            State.CONNECTING,
+            "A connection, or a channel on an open connection, is being opened.",
+            substates=(
+                Declared(
+                    Connecting.CALLING,
+                    "The function given as `url` is being called for the URL; skipped if `url` is a string.",
+                    on_enter=(Action("call_for_address", "calls the function for the address"),),
+                    on_exit=(Action("stop_call", "cancels the call"),),
+                    timeout=Limit("call_limit", "the time the function may take", "connection_failed"),
+                    publish="waits",
+                    marks=("outage",),
+                ),
+                Declared(
+                    Connecting.OPENING_CONNECTION,
+                    "A connection to one node is being opened, up to the end of the AMQP handshake.",
+                    on_enter=(Action("open_connection", "opens a connection to the next node"),),
+                    timeout=Limit("attempt_limit", "the time that an attempt may take", "connection_failed"),
+                    publish="waits",
+                    marks=("outage",),
+                    happy=Connecting.OPENING_CHANNEL,
+                ),
+                Declared(
+                    Connecting.RETRYING_NODE,
+                    "The node could not be reached; trying the same one again is scheduled.",
+                    on_enter=(Action("drop_attempt", "drops the connection that could not be opened"),),
+                    timeout=Limit("node_delay", "the delay between attempts on one node", "node_due"),
+                    publish="waits",
+                    marks=("outage",),
+                ),
+                Declared(
+                    Connecting.SETTING_UP,
+                    "The connection is open; `setup` declares exchanges, queues and bindings. Skipped without `setup`.",
+                    on_enter=(Action("set_up", "runs `setup`"),),
+                    on_exit=(Action("stop_setup", "cancels `setup`"),),
+                    timeout=Limit("setup_limit", "the time `setup` may take", "connection_failed"),
+                    publish="waits",
+                    marks=("outage", "logged_in"),
+                ),
+                Declared(
+                    Connecting.OPENING_CHANNEL,
+                    "The connection is open; a channel is being opened and put into confirm mode.",
+                    on_enter=(Action("open_channel", "opens a channel"),),
+                    timeout=Limit("channel_limit", "the time that a channel may take", "connection_failed"),
+                    publish="waits",
+                    marks=("outage", "logged_in"),
+                    happy=State.READY,
+                ),
+                Declared(
+                    Connecting.RETRYING_CHANNEL,
+                    "RabbitMQ closed the channel; the connection is open, and opening another channel is scheduled.",
+                    on_enter=(_DROP_CHANNEL,),
+                    timeout=Limit("channel_delay", "the back-off between channels", "channel_due"),
+                    publish="waits",
+                    marks=("outage", "logged_in"),
+                ),
+            ),
+        ),
+        Declared(
+            State.READY,
+            "The channel is open and, if publisher confirms are enabled, in confirm mode.",
+            on_enter=(Action("tell_ready", "logs that it is ready"), _SEND_WAITING),
+            publish="goes out",
+            marks=("sends", "logged_in"),
+        ),
+        Declared(
+            State.BLOCKED,
+            "RabbitMQ sent `connection.blocked` (it is short of memory or disk space) or stopped the channel's flow.",
+            publish="waits",
+            marks=("outage", "logged_in"),
+        ),
+        Declared(
+            State.CLOSING,
+            "Closing on request: waiting messages go out, unconfirmed ones are awaited, then the connection is closed.",
+            timeout=Limit("closing_limit", "the time left for closing", "close_expired"),
+            substates=(
+                Declared(
+                    Closing.DRAINING,
+                    "Waiting messages go out, and unconfirmed ones are awaited.",
+                    on_enter=(_SEND_WAITING, _DRAIN),
+                    timeout=_HALF_TIME,
+                    publish="is refused",
+                    marks=("sends",),
+                ),
+                Declared(
+                    Closing.PAUSED,
+                    "RabbitMQ is blocking publishing: what waits may still go out if that ends in time.",
+                    on_enter=(_DRAIN,),
+                    timeout=_HALF_TIME,
+                    publish="is refused",
+                ),
+                Declared(
+                    Closing.CONFIRMING,
+                    "What still waited after half of the time is in the outbox; unconfirmed messages are awaited.",
+                    on_enter=(_GIVE_UP_WAITING, _DRAIN),
+                    publish="is refused",
+                ),
+                Declared(
+                    Closing.CLOSING_CONNECTION,
+                    "RabbitMQ has been asked to close the connection.",
+                    on_enter=(_GIVE_UP_WAITING, Action("close_connection", "asks RabbitMQ to close the connection")),
+                    timeout=Limit("answer_limit", "the time RabbitMQ has to answer", "close_expired"),
+                    publish="is refused",
+                ),
+            ),
+        ),
+        Declared(
+            State.CLOSED,
+            "There is no connection. Unless it was closed on request, the next attempt is scheduled.",
+            on_enter=(Action("drop_connection", "drops the connection and settles unconfirmed messages"),),
+            substates=(
+                Declared(
+                    Closed.RETRYING,
+                    "The connection was lost or could not be opened; the next attempt is scheduled.",
+                    timeout=Limit("attempt_delay", "the back-off between attempts", "connect"),
+                    publish="waits",
+                    marks=("outage",),
+                ),
+                Declared(
+                    Closed.STOPPED,
+                    "Closed on request; `connect()` opens it again.",
+                    on_enter=(_GIVE_UP_WAITING,),
+                    on_exit=(Action("forget_reason", "forgets why it was closed"),),
+                    publish="is refused",
+                    marks=("at_rest",),
+                ),
+            ),
+        ),
+    ),
+    rows=(
+        # Up: the address, a connection, setup, a channel. RabbitMQ may be blocking from the start.
+        Row("connect", (_S.IDLE, _S.CLOSED), Connecting.CALLING, conditions="calls"),
+        Row("connect", (_S.IDLE, _S.CLOSED), Connecting.OPENING_CONNECTION),
+        Row("address_given", (Connecting.CALLING,), Connecting.OPENING_CONNECTION),
+        Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.SETTING_UP, conditions="sets_up"),
+        Row("connection_opened", (Connecting.OPENING_CONNECTION,), Connecting.OPENING_CHANNEL),
+        Row("setup_done", (Connecting.SETTING_UP,), Connecting.OPENING_CHANNEL),
+        Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),
+        Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.READY),
+        # RabbitMQ stops publishing with an alarm (connection.blocked) or channel.flow, and later resumes it.
+        Row("connection_blocked", (_S.READY,), _S.BLOCKED),
+        Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
+        # Losses. A lost channel is reopened on its connection; a lost connection, after a delay.
+        Row("channel_closed", (_S.READY, _S.BLOCKED), Closed.RETRYING, conditions="expired"),
+        Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
+        Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
+        Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
+        Row("connection_failed", (Connecting.OPENING_CONNECTION,), Connecting.RETRYING_NODE, conditions="retries_node"),
+        Row("connection_failed", (_S.CONNECTING,), Closed.RETRYING),
+        Row("node_due", (Connecting.RETRYING_NODE,), Connecting.OPENING_CONNECTION),
+        Row("connection_closed", (_S.CONNECTING, _S.READY, _S.BLOCKED), Closed.RETRYING),
+        # RabbitMQ refuses access to everything once the credentials have expired: that says nothing about a message.
+        Row("access_expired", (_S.READY, _S.BLOCKED), Closed.RETRYING),
+        # Down, on request: send what waits, wait for unconfirmed messages, close the connection, all within a limit.
+        Row("close", (_S.READY,), Closing.DRAINING),
+        Row("close", (_S.BLOCKED,), Closing.PAUSED),
+        Row("connection_blocked", (Closing.DRAINING,), Closing.PAUSED),
+        Row("connection_unblocked", (Closing.PAUSED,), Closing.DRAINING, unless="blocking"),
+        Row("half_time_over", (Closing.DRAINING, Closing.PAUSED), Closing.CONFIRMING, conditions="stores"),
+        Row("drained", _DRAINS, Closing.CLOSING_CONNECTION),
+        Row("channel_closed", _DRAINS, Closing.CLOSING_CONNECTION, before=_DROP_CHANNEL),
+        Row("close_expired", (_S.CLOSING,), Closed.STOPPED),
+        Row("connection_closed", (_S.CLOSING,), Closed.STOPPED),
+        Row("stop", (_S.IDLE, _S.CONNECTING, Closed.RETRYING), Closed.STOPPED),
+    ),
 )
+
+#: Maps each substate, and each documented state itself, to the documented state.
+DOCUMENTED: Final[Mapping[enum.Enum, State]] = {state: State[outer.name] for state, outer in CONNECTION.outer.items()}

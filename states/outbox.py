@@ -2,14 +2,14 @@
 
 A message that would end as not sent, or as lost, is stored in the folder ``outbox`` instead. While stored messages are
 waiting to be sent, the outbox is the line: new messages are stored behind them.
+
+The marks of its states: ``troubled``, nothing can be stored; ``finishing``, the files are being closed.
 """
 
 import enum
 from typing import Final
 
-from .connection import Closed, State, Substate
-from .outage import PUBLISH_OUTCOMES, PublishOutcome
-from .vocabulary import Declared, Row
+from .vocabulary import Action, Declared, Follow, Limit, Machine, Row
 
 
 class Outbox(enum.Enum):
@@ -24,80 +24,81 @@ class Outbox(enum.Enum):
     FINISHING = "finishing"
 
 
-OUTBOX_STATES: Final = (
-    Declared(Outbox.OFF, "There is no outbox, or the client is not running."),
-    Declared(
-        Outbox.OPENING,
-        "The files are being opened and their messages counted: those are sent first.",
-        on_enter=("open_files",),
-        on_exit=("tell_found",),
-        timeout="open_limit",
-        on_timeout="disk_failed",
-    ),
-    Declared(
-        Outbox.CLEAR,
-        "Every stored message has been sent; more can be stored.",
-        on_enter=("send_waiting",),
-    ),
-    Declared(
-        Outbox.HOLDING,
-        "Stored messages are waiting to be sent; new ones are stored behind them.",
-        on_enter=("store_waiting",),
-    ),
-    Declared(
-        Outbox.FULL,
-        "Stored messages are waiting to be sent, and no more can be stored: see the log.",
-        on_enter=("refuse_waiting",),
-        timeout="retry_delay",
-        on_timeout="disk_due",
-    ),
-    Declared(
-        Outbox.FAILING,
-        "Nothing can be stored: see the log. Publishes end as they would without an outbox.",
-        on_enter=("send_waiting",),
-        timeout="retry_delay",
-        on_timeout="disk_due",
-    ),
-    Declared(
-        Outbox.FINISHING,
-        "The client is stopping: pending writes are being finished and the files closed.",
-        on_enter=("close_files",),
-        timeout="finish_limit",
-        on_timeout="files_closed",
-    ),
-)
-
-#: The states of the connection in which the outbox is open: entering them pulls ``client_started``, leaving them
-#: ``client_stopped``.
-STARTED: Final[frozenset[Substate]] = frozenset(PUBLISH_OUTCOMES) - {State.IDLE, Closed.STOPPED}
-
 _ANY: Final = (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING, Outbox.FULL, Outbox.FAILING)
 
-OUTBOX_TRANSITIONS: Final = (
-    Row("client_started", (Outbox.OFF, Outbox.FINISHING), Outbox.OPENING, conditions="given"),
-    Row("files_opened", (Outbox.OPENING, Outbox.FULL), Outbox.HOLDING, conditions="holds"),
-    Row("files_opened", (Outbox.OPENING, Outbox.FAILING), Outbox.CLEAR),
-    # A message was stored, or a sent one was lost.
-    Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING, unless="ending"),
-    Row("backlog_began", (Outbox.FAILING,), Outbox.FULL),
-    Row("backlog_ended", (Outbox.HOLDING,), Outbox.CLEAR, unless="holds"),
-    Row("backlog_ended", (Outbox.FULL,), Outbox.FAILING, unless="holds"),
-    # The disk fails, or outbox_limit is reached.
-    Row("disk_failed", (Outbox.OPENING, Outbox.HOLDING), Outbox.FULL, conditions="holds"),
-    Row("disk_failed", (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING), Outbox.FAILING),
-    Row("disk_due", (Outbox.FULL,), Outbox.FULL, before="open_files"),
-    Row("disk_due", (Outbox.FAILING,), Outbox.FAILING, before="open_files"),
-    Row("client_stopped", _ANY, Outbox.FINISHING),
-    Row("files_closed", (Outbox.FINISHING,), Outbox.OFF, before="give_up_writing"),
-)
+_OPEN_FILES: Final = Action("open_files", "opens the files and counts their messages")
+_SEND_WAITING: Final = Action("send_waiting", "sends waiting messages, in order")
+_RETRY_DELAY: Final = Limit("retry_delay", "the delay before a failed disk is tried again", "disk_due")
 
-#: What becomes of a publish, given the outbox's state and what would become of it without an outbox.
-OUTBOX_OUTCOMES: Final[dict[Outbox, dict[PublishOutcome, PublishOutcome]]] = {
-    Outbox.OFF: {"goes out": "goes out", "waits": "waits", "is refused": "is refused"},
-    Outbox.OPENING: {"goes out": "waits", "waits": "waits", "is refused": "is stored"},
-    Outbox.CLEAR: {"goes out": "goes out", "waits": "waits", "is refused": "is stored"},
-    Outbox.HOLDING: {"goes out": "is stored", "waits": "is stored", "is refused": "is stored"},
-    Outbox.FULL: {"goes out": "is refused", "waits": "is refused", "is refused": "is refused"},
-    Outbox.FAILING: {"goes out": "goes out", "waits": "waits", "is refused": "is refused"},
-    Outbox.FINISHING: {"goes out": "goes out", "waits": "waits", "is refused": "is refused"},
-}
+OUTBOX: Final = Machine(
+    "outbox",
+    initial=Outbox.OFF,
+    follows=(Follow("at_rest", entered="client_stopped", left="client_started"),),
+    states=(
+        Declared(Outbox.OFF, "There is no outbox, or the client is not running."),
+        Declared(
+            Outbox.OPENING,
+            "The files are being opened and their messages counted: those are sent first.",
+            on_enter=(_OPEN_FILES,),
+            on_exit=(Action("tell_found", "logs how many messages it found"),),
+            timeout=Limit("open_limit", "the time opening may take", "disk_failed"),
+            makes={"goes out": "waits", "is refused": "is stored"},
+        ),
+        Declared(
+            Outbox.CLEAR,
+            "Every stored message has been sent; more can be stored.",
+            on_enter=(_SEND_WAITING,),
+            makes={"is refused": "is stored"},
+        ),
+        Declared(
+            Outbox.HOLDING,
+            "Stored messages are waiting to be sent; new ones are stored behind them.",
+            on_enter=(Action("store_waiting", "stores waiting messages"),),
+            makes={"goes out": "is stored", "waits": "is stored", "is refused": "is stored"},
+        ),
+        Declared(
+            Outbox.FULL,
+            "Stored messages are waiting to be sent, and no more can be stored: see the log.",
+            on_enter=(Action("refuse_waiting", "refuses waiting messages"),),
+            timeout=_RETRY_DELAY,
+            makes={"goes out": "is refused", "waits": "is refused"},
+            marks=("troubled",),
+        ),
+        Declared(
+            Outbox.FAILING,
+            "Nothing can be stored: see the log. Publishes end as they would without an outbox.",
+            on_enter=(_SEND_WAITING,),
+            timeout=_RETRY_DELAY,
+            marks=("troubled",),
+        ),
+        Declared(
+            Outbox.FINISHING,
+            "The client is stopping: pending writes are being finished and the files closed.",
+            on_enter=(Action("close_files", "finishes pending writes and closes the files"),),
+            timeout=Limit("finish_limit", "what the disk may take for one batch", "files_closed"),
+            marks=("finishing",),
+        ),
+    ),
+    rows=(
+        Row("client_started", (Outbox.OFF, Outbox.FINISHING), Outbox.OPENING, conditions="given"),
+        Row("files_opened", (Outbox.OPENING, Outbox.FULL), Outbox.HOLDING, conditions="holds"),
+        Row("files_opened", (Outbox.OPENING, Outbox.FAILING), Outbox.CLEAR),
+        # A message was stored, or a sent one was lost.
+        Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING, unless="ending"),
+        Row("backlog_began", (Outbox.FAILING,), Outbox.FULL),
+        Row("backlog_ended", (Outbox.HOLDING,), Outbox.CLEAR, unless="holds"),
+        Row("backlog_ended", (Outbox.FULL,), Outbox.FAILING, unless="holds"),
+        # The disk fails, or outbox_limit is reached.
+        Row("disk_failed", (Outbox.OPENING, Outbox.HOLDING), Outbox.FULL, conditions="holds"),
+        Row("disk_failed", (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING), Outbox.FAILING),
+        Row("disk_due", (Outbox.FULL,), Outbox.FULL, before=_OPEN_FILES),
+        Row("disk_due", (Outbox.FAILING,), Outbox.FAILING, before=_OPEN_FILES),
+        Row("client_stopped", _ANY, Outbox.FINISHING),
+        Row(
+            "files_closed",
+            (Outbox.FINISHING,),
+            Outbox.OFF,
+            before=Action("give_up_writing", "gives up on messages not written in time"),
+        ),
+    ),
+)

@@ -8,8 +8,7 @@ the connection stays open for as long as RabbitMQ keeps it.
 import enum
 from typing import Final
 
-from .connection import Connecting, State, Substate
-from .vocabulary import Declared, Row
+from .vocabulary import Action, Declared, Follow, Limit, Machine, Row
 
 
 class Renewal(enum.Enum):
@@ -17,54 +16,48 @@ class Renewal(enum.Enum):
 
     NONE = "nothing to renew"
     VALID = "valid"
-    ASKING = "asking"
+    CALLING = "calling"
     SENDING = "sending"
 
 
-RENEWAL_STATES: Final = (
-    Declared(Renewal.NONE, "There is no connection, or its credentials do not expire."),
-    Declared(
-        Renewal.VALID,
-        "The credentials will expire; their renewal is scheduled.",
-        timeout="renewal_delay",
-        on_timeout="renewal_due",
-    ),
-    Declared(
-        Renewal.ASKING,
-        "The function given as `url` is being called.",
-        on_enter=("ask_again",),
-        on_exit=("stop_asking",),
-        timeout="ask_limit",
-        on_timeout="renewal_failed",
-    ),
-    Declared(
-        Renewal.SENDING,
-        "The new password was sent to RabbitMQ, which has not answered; while it is blocking, it does not.",
-        on_enter=("send_secret",),
-    ),
-)
+_TELL_OTHER_USER: Final = Action("tell_other_user", "logs that the connection keeps its user")
 
-#: The states of the connection in which it is open and meant to stay open: entering them pulls ``login_accepted``,
-#: leaving them ``login_ended``.
-LOGGED_IN: Final[frozenset[Substate]] = frozenset(
-    {
-        Connecting.SETTING_UP,
-        Connecting.OPENING_CHANNEL,
-        Connecting.RETRYING_CHANNEL,
-        State.READY,
-        State.BLOCKED,
-    }
-)
-
-RENEWAL_TRANSITIONS: Final = (
-    Row("login_accepted", (Renewal.NONE,), Renewal.VALID, conditions="expires"),
-    Row("renewal_due", (Renewal.VALID,), Renewal.ASKING),
-    Row("credentials_given", (Renewal.ASKING,), Renewal.SENDING, conditions="sendable"),
-    # RabbitMQ cannot change the user of a connection: a new user takes effect with the next connection.
-    Row("credentials_given", (Renewal.ASKING,), Renewal.VALID, conditions="expires", before="tell_other_user"),
-    Row("credentials_given", (Renewal.ASKING,), Renewal.NONE, before="tell_other_user"),
-    Row("secret_accepted", (Renewal.SENDING,), Renewal.VALID, conditions="expires"),
-    Row("secret_accepted", (Renewal.SENDING,), Renewal.NONE),
-    Row("renewal_failed", (Renewal.ASKING,), Renewal.VALID, before="tell_failure"),
-    Row("login_ended", (Renewal.VALID, Renewal.ASKING, Renewal.SENDING), Renewal.NONE),
+RENEWAL: Final = Machine(
+    "renewal",
+    initial=Renewal.NONE,
+    follows=(Follow("logged_in", entered="login_accepted", left="login_ended"),),
+    states=(
+        Declared(Renewal.NONE, "There is no connection, or its credentials do not expire."),
+        Declared(
+            Renewal.VALID,
+            "The credentials will expire; their renewal is scheduled.",
+            timeout=Limit(
+                "renewal_delay", "two thirds of the credentials' validity; after a failure, a back-off", "renewal_due"
+            ),
+        ),
+        Declared(
+            Renewal.CALLING,
+            "The function given as `url` is being called.",
+            on_enter=(Action("call_again", "calls the function again"),),
+            on_exit=(Action("stop_call", "cancels the call"),),
+            timeout=Limit("call_limit", "the time the function may take", "renewal_failed"),
+        ),
+        Declared(
+            Renewal.SENDING,
+            "The new password was sent to RabbitMQ, which has not answered; while it is blocking, it does not.",
+            on_enter=(Action("send_secret", "sends RabbitMQ the new password"),),
+        ),
+    ),
+    rows=(
+        Row("login_accepted", (Renewal.NONE,), Renewal.VALID, conditions="expires"),
+        Row("renewal_due", (Renewal.VALID,), Renewal.CALLING),
+        Row("credentials_given", (Renewal.CALLING,), Renewal.SENDING, conditions="sendable"),
+        # RabbitMQ cannot change the user of a connection: a new user takes effect with the next connection.
+        Row("credentials_given", (Renewal.CALLING,), Renewal.VALID, conditions="expires", before=_TELL_OTHER_USER),
+        Row("credentials_given", (Renewal.CALLING,), Renewal.NONE, before=_TELL_OTHER_USER),
+        Row("secret_accepted", (Renewal.SENDING,), Renewal.VALID, conditions="expires"),
+        Row("secret_accepted", (Renewal.SENDING,), Renewal.NONE),
+        Row("renewal_failed", (Renewal.CALLING,), Renewal.VALID, before=Action("tell_failure", "logs the failure")),
+        Row("login_ended", (Renewal.VALID, Renewal.CALLING, Renewal.SENDING), Renewal.NONE),
+    ),
 )

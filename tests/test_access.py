@@ -13,7 +13,7 @@ from pika import spec
 
 import sprockets_amqp as amqp
 from sprockets_amqp import STORED, Access, ExchangeRefused, NotReadyError, Topology, testing
-from sprockets_amqp.states import LOGGED_IN, Closed, Connecting, Renewal, State, Substate
+from sprockets_amqp.states import CONNECTION, Closed, Connecting, Renewal, State, Substate
 from sprockets_amqp.testing.peer import Refusal
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
@@ -255,7 +255,7 @@ def _fail_and_hang(broker: Broker) -> None:
     assert directory.asked == 4
     # The next one hangs.
     broker.clock.advance(4.1)
-    assert (directory.asked, client._core.lifecycle.renewal.state) == (5, Renewal.ASKING)
+    assert (directory.asked, client._core.lifecycle.renewal.state) == (5, Renewal.CALLING)
     broker.clock.advance(10.1)
     assert directory.cancelled == 1
     assert (client.ready, len(broker.peers)) == (True, 1)
@@ -293,7 +293,7 @@ def test_nothing_is_renewed_where_nothing_expires(broker: Broker) -> None:
     assert (directory.asked, client._core.lifecycle.renewal.state) == (1, Renewal.NONE)
 
 
-@pytest.mark.parametrize("state", [Renewal.VALID, Renewal.ASKING, Renewal.SENDING])
+@pytest.mark.parametrize("state", [Renewal.VALID, Renewal.CALLING, Renewal.SENDING])
 def test_a_lost_connection_ends_the_renewal(broker: Broker, state: Renewal) -> None:
     """However far it has come; the next connection has a renewal of its own."""
     answers = [Access(url(), valid_for=30)] + ([Access(url("two"), valid_for=30)] if state is Renewal.SENDING else [])
@@ -305,19 +305,40 @@ def test_a_lost_connection_ends_the_renewal(broker: Broker, state: Renewal) -> N
     broker.peer.lose()
     assert renewal.state is Renewal.NONE
     broker.clock.turn()
-    assert directory.cancelled == (state is Renewal.ASKING)
+    assert directory.cancelled == (state is Renewal.CALLING)
     directory.answers = iter([Access(url("three"), valid_for=30)])
     broker.clock.advance(1.1)
     broker.open()
     assert (client.ready, renewal.state) == (True, Renewal.VALID)
 
 
-@pytest.mark.parametrize("substate", sorted(LOGGED_IN, key=str))
+@pytest.mark.parametrize("substate", CONNECTION.marked("logged_in"))
 def test_credentials_are_renewed_for_as_long_as_the_connection_is_open(broker: Broker, substate: Substate) -> None:
     """Also while nothing can be published."""
     setup = never if substate is Connecting.SETTING_UP else None
     client = enter(broker, substate, url=Directory(Access(url(), valid_for=30)), setup=setup)
     assert client._core.lifecycle.renewal.state is Renewal.VALID
+
+
+def _elsewhere() -> list[Any]:
+    apart = {*CONNECTION.marked("logged_in"), *CONNECTION.marked("at_rest")}
+    return [each for each in CONNECTION.lasting if each not in apart]
+
+
+@pytest.mark.parametrize("substate", _elsewhere())
+def test_credentials_are_not_renewed_without_a_connection_that_is_to_stay(broker: Broker, substate: Any) -> None:
+    """Not before the login, and not while closing: the function is called when the next connection is due."""
+    answers = [Access(url() + "?retry_delay=60", valid_for=30) for _ in range(3)]
+    with tempfile.TemporaryDirectory() as path:
+        if substate is Connecting.CALLING:
+            client = broker.ready(Directory(answers[0]), outbox=path)
+            broker.peer.lose()
+            broker.clock.advance(1.1)
+        else:
+            client = enter(broker, substate, url=Directory(*answers), outbox=path, connection_attempts=3)
+        assert client.substate is substate
+        assert client._core.lifecycle.renewal.state is Renewal.NONE
+        broker.shut_down()
 
 
 # Setting up

@@ -4,33 +4,25 @@ import enum
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import resvg_py as resvg
 
-from sprockets_amqp.drawing import declared, diagrams, layout, picture, tables
+from sprockets_amqp.drawing import declared, diagrams, picture, places, tables
 from sprockets_amqp.drawing.declared import Arrow, arrows
 from sprockets_amqp.states import (
+    CONNECTION,
     DOCUMENTED,
-    OUTAGE_STATES,
-    OUTAGE_TRANSITIONS,
-    OUTBOX_OUTCOMES,
-    OUTBOX_STATES,
-    OUTBOX_TRANSITIONS,
-    PUBLISH_OUTCOMES,
-    RENEWAL_STATES,
-    RENEWAL_TRANSITIONS,
-    STATES,
-    TRANSITIONS,
+    MACHINES,
+    OUTAGE,
+    OUTBOX,
     Closed,
     Declared,
-    Outage,
-    Row,
+    Machine,
     State,
 )
-from tests.support.declaration import BOXES, DECLARED, EXPECTED, cell, identifier
+from tests.support.declaration import BOXES, EXPECTED, cell, identifier
 
 COMMITTED = Path(__file__).parent.parent / "diagrams"
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -45,6 +37,13 @@ def test_what_is_committed_is_what_the_declaration_says(suffix: str) -> None:
     assert (COMMITTED / f"lifecycle.{suffix}").read_text(encoding="utf-8") == made()
 
 
+@pytest.mark.parametrize("machine", MACHINES[1:], ids=lambda machine: machine.name)
+def test_the_committed_picture_of_each_other_machine_is_what_it_declares(machine: Machine) -> None:
+    """Each has a picture, in the folder and on the page."""
+    assert (COMMITTED / f"{machine.name}.svg").read_text(encoding="utf-8") == diagrams.svg_file(machine)
+    assert f"]({machine.name}.svg)" in diagrams.page()
+
+
 def test_the_committed_png_was_rendered_from_the_present_picture() -> None:
     """The PNG carries the hash of the SVG that it shows: pixels depend on the machine's fonts."""
     image = (COMMITTED / "lifecycle.png").read_bytes()
@@ -55,10 +54,15 @@ def test_the_committed_png_was_rendered_from_the_present_picture() -> None:
 def test_write_makes_every_file_and_says_which(tmp_path: Path) -> None:
     """The folder is made, and holds what is listed; the PNG is twice as large as the SVG."""
     paths = diagrams.write(tmp_path / "made" / "here")
-    assert [path.name for path in paths] == [f"lifecycle.{kind}" for kind in ("mmd", "dot", "svg", "md", "png")]
+    others = [f"{machine.name}.svg" for machine in MACHINES[1:]]
+    assert [path.name for path in paths] == [
+        *(f"lifecycle.{kind}" for kind in ("mmd", "dot", "svg", "md")),
+        *others,
+        "lifecycle.png",
+    ]
     assert sorted((tmp_path / "made" / "here").iterdir()) == sorted(paths)
     header = paths[-1].read_bytes()[16:24]
-    assert (int.from_bytes(header[:4]), int.from_bytes(header[4:])) == (2 * layout.WIDTH, 2 * layout.HEIGHT)
+    assert (int.from_bytes(header[:4]), int.from_bytes(header[4:])) == (2 * places.WIDTH, 2 * places.HEIGHT)
 
 
 def test_without_resvg_the_others_are_written_and_the_error_says_what_to_install(
@@ -90,29 +94,33 @@ def test_a_guard_stands_below_what_it_guards_and_nothing_else() -> None:
     assert arrow.lines == ["b", "d", "[if blocking]", "a", "c"]
 
 
-def test_what_is_no_longer_declared_is_no_longer_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_longer_declared_is_no_longer_shown() -> None:
     """A row, a timeout or a substate that is taken out is gone everywhere: nothing has a copy of its own."""
-    shown = [diagrams.svg_file, diagrams.mermaid, diagrams.dot, diagrams.page]
-    assert [("stopped" in text, "close_expired" in text) for text in (draw() for draw in shown)] == [(True, True)] * 4
-    rows = [row for row in TRANSITIONS if row.dest is not Closed.STOPPED]
+    shown = [
+        diagrams.svg_file,
+        diagrams.mermaid,
+        diagrams.dot,
+        diagrams.table,
+        tables.substates_table,
+        tables.actions_table,
+    ]
+    texts = [draw(CONNECTION) for draw in shown]
+    assert [("stopped" in text, "close_expired" in text) for text in texts][:4] == [(True, True)] * 4
     left = [
         Declared(
             each.state,
             each.meaning,
             substates=[Declared(sub.state, sub.meaning) for sub in each.substates if sub.state is not Closed.STOPPED],
         )
-        for each in STATES
+        for each in CONNECTION.states
     ]
-    outcomes = {state: outcome for state, outcome in PUBLISH_OUTCOMES.items() if state is not Closed.STOPPED}
-    for module in (declared, tables):
-        monkeypatch.setattr(module, "TRANSITIONS", rows)
-        monkeypatch.setattr(module, "PUBLISH_OUTCOMES", outcomes)
-    monkeypatch.setattr(declared, "STATES", left)
-    for text in (draw() for draw in shown):
+    rows = [row for row in CONNECTION.rows if row.dest is not Closed.STOPPED]
+    less = Machine("connection", left, rows, State.IDLE)
+    for text in (draw(less) for draw in shown):
         assert not re.search(r"\bstopped\b(?! the (channel|flow))", text)
         assert "close_expired" not in text
         assert "channel_due` after" not in text
-    assert not [line for arrow in arrows() for line in arrow.lines if "◷" in line]
+    assert not [line for arrow in arrows(less) for line in arrow.lines if "◷" in line]
 
 
 MERMAID = re.compile(
@@ -131,7 +139,7 @@ def test_the_mermaid_diagram_is_well_formed_and_complete() -> None:
         [label] = [line.removeprefix(start) for line in lines if line.startswith(start)]
         assert trigger in label.replace("◷ ", "").split("<br/>")
         assert f"[{guard}]" in label or not guard
-    for state in STATES:
+    for state in CONNECTION.states:
         at = (
             lines.index(f'    state "{state.state.name.capitalize()}" as {_node(state.state)} {{')
             if state.substates
@@ -162,60 +170,51 @@ def test_graphviz_accepts_the_dot_file_and_reads_every_arrow_from_it() -> None:
         ]
 
 
-@pytest.mark.parametrize(
-    ("rows", "written"),
-    [
-        (TRANSITIONS, diagrams.table),
-        (OUTAGE_TRANSITIONS, tables.outage_table),
-        (RENEWAL_TRANSITIONS, tables.renewal_table),
-        (OUTBOX_TRANSITIONS, tables.outbox_table),
-    ],
-)
-def test_the_table_has_a_line_for_each_row(rows: tuple[Row, ...], written: Callable[[], str]) -> None:
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_the_table_has_a_line_for_each_row(machine: Machine) -> None:
     """Trigger, sources, dest and guard of each declared row stand in its line, in the declaration's order."""
-    head, _, *lines = map(_cells, written().splitlines())
-    for row, line in zip(rows, lines, strict=True):
+    head, _, *lines = map(_cells, tables.rows_table(machine).splitlines())
+    for row, line in zip(machine.rows, lines, strict=True):
         told = dict(zip(head, line, strict=True))
         assert told["trigger"] == f"`{row.trigger}`"
         assert told["from"] == ", ".join(map(cell, row.source))
         assert told["to"] == cell(row.dest)
         assert told.get("guard", "").replace("`", "") == declared.guard(row)
-        assert bool(told.get("does", "")) is bool(row.before)
+        assert told.get("does", "") == (row.before.words if row.before else "")
 
 
-def test_a_table_tells_what_is_done_on_the_way_in_and_out_and_how_long_a_state_may_last() -> None:
-    """Each state that has actions or a timeout has a line, of either machine."""
-    for states, written in (
-        (DECLARED, tables.actions_table()),
-        (OUTAGE_STATES, tables.outage_actions_table()),
-        (OUTBOX_STATES, tables.outbox_actions_table()),
-    ):
-        head, _, *lines = map(_cells, written.splitlines())
-        told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
-        assert list(told) == [cell(each.state) for each in states if each.on_enter or each.on_exit or each.timeout]
-        for each in states:
-            line = told.get(cell(each.state), {})
-            assert line.get("on entry", "") == ", ".join(declared.PHRASES[action] for action in each.on_enter)
-            assert line.get("on exit", "") == ", ".join(declared.PHRASES[action] for action in each.on_exit)
-            timer = f"`{each.on_timeout}` after {declared.TIMES[each.timeout]}" if each.timeout else ""
-            assert line.get("timer", "") == timer
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_a_table_tells_what_is_done_on_the_way_in_and_out_and_how_long_a_state_may_last(machine: Machine) -> None:
+    """Each state that has actions or a timeout has a line, of any machine."""
+    states = machine.declared.values()
+    head, _, *lines = map(_cells, tables.actions_table(machine).splitlines())
+    told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert list(told) == [cell(each.state) for each in states if each.on_enter or each.on_exit or each.timeout]
+    for each in states:
+        line = told.get(cell(each.state), {})
+        assert line.get("on entry", "") == ", ".join(action.words for action in each.on_enter)
+        assert line.get("on exit", "") == ", ".join(action.words for action in each.on_exit)
+        timer = f"`{each.timeout.trigger}` after {each.timeout.words}" if each.timeout else ""
+        assert line.get("timer", "") == timer
 
 
-def test_every_declared_action_and_timeout_is_told_in_words() -> None:
-    """The phrases name each action and timeout of the declarations, and no other."""
-    states = [*DECLARED, *OUTAGE_STATES, *RENEWAL_STATES, *OUTBOX_STATES]
-    actions = {action for each in states for action in (*each.on_enter, *each.on_exit)}
-    rows = (*TRANSITIONS, *OUTAGE_TRANSITIONS, *RENEWAL_TRANSITIONS, *OUTBOX_TRANSITIONS)
-    actions |= {row.before for row in rows if row.before}
-    assert actions == set(declared.PHRASES)
-    assert {each.timeout for each in states if each.timeout} == set(declared.TIMES)
+def test_a_name_has_the_same_words_wherever_a_machine_declares_it() -> None:
+    """An action or a timeout that stands beside several states is one thing."""
+    for machine in MACHINES:
+        states = machine.declared.values()
+        named = [action for each in states for action in (*each.on_enter, *each.on_exit)]
+        named += [row.before for row in machine.rows if row.before]
+        words = {(each.name, each.words) for each in named}
+        assert len(words) == len({name for name, _ in words})
+        limits = {(each.timeout.name, each.timeout.words) for each in states if each.timeout}
+        assert len(limits) == len({name for name, _ in limits})
 
 
 def test_the_states_are_documented_in_the_table_as_where_they_are_declared() -> None:
     """Each state has its value, its meaning from the declaration, and what becomes of a publish."""
-    lines = diagrams.states_table().splitlines()[2:]
+    lines = tables.states_table().splitlines()[2:]
     assert [_cells(line)[:3] for line in lines] == [
-        [cell(each.state), str(each.state.value), each.meaning] for each in STATES
+        [cell(each.state), str(each.state.value), each.meaning] for each in CONNECTION.states
     ]
     assert (
         "| `ready` | 3 | The channel is open and, if publisher confirms are enabled, in confirm mode. | goes out |"
@@ -226,22 +225,29 @@ def test_the_states_are_documented_in_the_table_as_where_they_are_declared() -> 
 
 def test_the_substates_are_documented_in_a_table_of_their_own() -> None:
     """Each has its state, its words, its meaning, and what becomes of a publish."""
-    assert [_cells(line) for line in diagrams.substates_table().splitlines()[2:]] == [
-        [cell(state.state), each.state.value, each.meaning, PUBLISH_OUTCOMES[each.state][Outage.CALM]]  # type: ignore[index]
-        for state in STATES
+    assert [_cells(line) for line in tables.substates_table().splitlines()[2:]] == [
+        [cell(state.state), each.state.value, each.meaning, each.publish]
+        for state in CONNECTION.states
         for each in state.substates
     ]
 
 
-def test_the_page_tells_the_outage_and_what_becomes_of_a_publish_in_it() -> None:
+def test_the_page_tells_each_machine_and_what_becomes_of_a_publish() -> None:
     """Its states stand there with their meanings, and each state of the connection with its three outcomes."""
     written = diagrams.page()
-    for each in OUTAGE_STATES:
-        assert f"| {cell(each.state)} | {each.meaning} |" in written
-    for state, outcomes in PUBLISH_OUTCOMES.items():
-        assert f"| {cell(state)} | {' | '.join(outcomes[outage] for outage in Outage)} |" in written
-    for outbox, made in OUTBOX_OUTCOMES.items():
-        assert f"| {cell(outbox)} | {' | '.join(made.values())} |" in written
+    for machine in MACHINES[1:]:
+        for each in machine.states:
+            assert f"| {cell(each.state)} | {each.meaning} |" in written
+        for follow in machine.follows:
+            assert f"`{follow.entered or follow.left}` | " in written
+    for state, its in CONNECTION.declared.items():
+        if its.publish:
+            calm, refused = its.publish, "is refused" if its.publish == "waits" else its.publish
+            assert f"| {cell(state)} | {calm} | {calm} | {refused} |" in written
+    for outbox in OUTBOX.lasting:
+        made = [OUTBOX.made(outbox, usual) for usual in ("goes out", "waits", "is refused")]
+        assert f"| {cell(outbox)} | {' | '.join(made)} |" in written
+    assert [cell(state) for state in OUTAGE.lasting] == ["`calm`", "`counting`", "`persistent`"]
 
 
 def _cells(line: str) -> list[str]:

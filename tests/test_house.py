@@ -136,8 +136,8 @@ def test_no_code_decides_by_comparing_states() -> None:
     allowed = {
         "sprockets_amqp.client": {"idle", "connecting", "ready", "blocked", "closing", "closed", "wait_for"},
         # A declared set is asked whether the state is in it.
-        "sprockets_amqp.connection.lifecycle": {"publishable", "goes_out", "loads", "announce_change"},
-        "sprockets_amqp.outbox.model": {"_knows"},
+        "sprockets_amqp.connection.lifecycle": {"sends", "sends_new", "sends_stored"},
+        "sprockets_amqp.model": {"knows", "announce_change"},
     }
     found = {module: set(deciders(tree(module))) for module in SOURCES}
     assert {module: names for module, names in found.items() if names} == allowed

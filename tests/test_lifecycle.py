@@ -288,6 +288,38 @@ def test_an_outage_persists_once_and_ends_when_ready(broker: Broker) -> None:
     assert called == [client, client]
 
 
+def test_the_end_of_trouble_is_logged_with_how_long_it_lasted(broker: Broker) -> None:
+    """From the moment at which publishing became impossible, however many attempts were made since."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("sprockets_amqp.lifecycle")
+    logger.addHandler(handler)
+    try:
+        client = broker.ready(reconnect_delay=0.5)
+        broker.clock.advance(3)
+        broker.peer.lose()
+        broker.clock.advance(0.5)
+        broker.peer.refuse()
+        broker.clock.advance(2)
+        broker.open()
+    finally:
+        logger.removeHandler(handler)
+    assert (client.ready, client.reason) == (True, "")
+    assert lines[-1] == "ready again after 2.5 s, on broker:5672"
+
+
+def test_a_client_that_is_asked_to_connect_again_forgets_why_it_was_closed(broker: Broker) -> None:
+    """What has nothing to do with this attempt is not its reason."""
+    client = broker.ready()
+    client.close()
+    broker.open()
+    assert (client.closed, client.recovers) == (True, False)
+    assert "Normal shutdown" in client.reason
+    client.connect()
+    assert (client.connecting, client.reason) == (True, "")
+
+
 def test_no_confirmation_in_time_is_unknown_and_a_late_one_is_nobodys(broker: Broker) -> None:
     """confirm_timeout ends the publish; the tag stays in the ledger, so that the next confirmation is its own."""
     client = broker.ready(confirm_timeout=5)

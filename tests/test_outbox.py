@@ -25,10 +25,11 @@ from sprockets_amqp import (
 from sprockets_amqp.client import Client
 from sprockets_amqp.outbox.file import OutboxFile
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.states import Outbox, State
+from sprockets_amqp.states import CONNECTION, Connecting, Outbox, State
 from sprockets_amqp.web import status
 from tests.support.memory import Broker, in_memory, outcome
 from tests.support.observing import Seen
+from tests.test_substates import enter, never
 from tools.memory import Disk
 
 broker = in_memory
@@ -515,6 +516,60 @@ def test_a_full_outbox_refuses_until_something_was_delivered(broker: Broker) -> 
         (goes,) = publish(client, "goes")
         confirm(broker)
         assert (goes.result(), broker.messages) == (None, ["stored", "stored", "goes"])
+
+
+def test_trouble_is_told_while_nothing_can_be_stored_and_no_longer(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each state that follows, and after the client was stopped and started again."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, outbox_limit=300)
+        broker.clock.turn()
+        publish(client, "stored", "full")[1].exception()
+        broker.clock.turn()
+        assert (state(client), "(outbox_limit)" in client.outbox_trouble) == (Outbox.FULL, True)
+        broker.clock.advance(1.1)
+        assert (state(client), client.outbox_trouble) == (Outbox.HOLDING, "")
+        confirm(broker)
+        broker.clock.advance(2)
+        assert (state(client), client.outbox_trouble) == (Outbox.CLEAR, "")
+        problems = failing(monkeypatch)
+        lose(broker)
+        publish(client, "stored")
+        broker.clock.turn()
+        broker.clock.turn()
+        assert (state(client), bool(client.outbox_trouble)) == (Outbox.FAILING, True)
+        problems.clear()
+        Disk.waiting = waiting = list[Any]()
+        task = broker.clock.loop.create_task(client.shutdown(2))
+        broker.clock.turn()
+        assert (state(client), client.outbox_trouble) == (Outbox.FINISHING, "")
+        Disk.waiting = None
+        work(waiting)
+        stop(broker, client)
+        task.result()
+        assert (state(client), client.outbox_trouble) == (Outbox.OFF, "")
+        Disk.waiting = waiting
+        client.connect()
+        assert (state(client), client.outbox_trouble) == (Outbox.OPENING, "")
+        Disk.waiting = None
+        work(waiting)
+
+
+def _running() -> list[Any]:
+    return [each for each in CONNECTION.lasting if each not in CONNECTION.marked("at_rest")]
+
+
+@pytest.mark.parametrize("substate", _running())
+def test_the_outbox_is_open_from_the_first_attempt_until_the_client_is_stopped(broker: Broker, substate: Any) -> None:
+    """Whatever the connection does."""
+    function = {"url": never} if substate is Connecting.CALLING else {"url": "amqp://broker/?retry_delay=60"}
+    setup = {"setup": never} if substate is Connecting.SETTING_UP else {}
+    with folder() as path:
+        client = enter(broker, substate, outbox=path, connection_attempts=3, **function, **setup)
+        assert state(client) not in {Outbox.OFF, Outbox.FINISHING}
+        stop(broker, client)
+        assert state(client) is Outbox.OFF
 
 
 def test_a_full_outbox_that_is_read_again_goes_on_with_what_it_has(broker: Broker) -> None:

@@ -9,16 +9,18 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from sprockets_amqp.drawing import diagrams, layout
+from sprockets_amqp.drawing import diagrams, layout, places
 from sprockets_amqp.drawing.declared import Arrow, arrows
 from sprockets_amqp.drawing.layout import Frame
+from sprockets_amqp.drawing.picture import layout_of
 from sprockets_amqp.states import (
+    CONNECTION,
     DOCUMENTED,
-    PUBLISH_OUTCOMES,
+    MACHINES,
     Closed,
     Closing,
     Connecting,
-    Outage,
+    Machine,
     PublishOutcome,
     State,
     Substate,
@@ -27,6 +29,9 @@ from tests.support.declaration import BOXES, DECLARED, EXPECTED, FRAMES, identif
 
 COMMITTED = Path(__file__).parent.parent / "diagrams"
 NAMESPACE = "{http://www.w3.org/2000/svg}"
+LAYOUT = layout_of(CONNECTION)
+#: What usually becomes of a publish in each state that lasts.
+OUTCOMES = {each.state: each.publish for each in DECLARED if each.publish}
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_substates_stand_inside_their_state_with_their_names_and_what_they_mean(
         inside = [part.get("id") for part in group.findall(f"{NAMESPACE}g")]
         assert inside == [f"state-{identifier(substate.state)}" for substate in each.substates]
         for substate in each.substates:
-            assert _within(layout.frame(substate.state), layout.frame(each.state))
+            assert _within(LAYOUT.frame(substate.state), LAYOUT.frame(each.state))
 
 
 @pytest.mark.parametrize("state", BOXES)
@@ -72,14 +77,14 @@ def test_the_colour_of_a_box_is_what_becomes_of_a_publish(drawing: ET.Element, s
     """A closed connection that retries takes a publish, one that was stopped refuses it: their colours differ."""
     [group] = [group for group in drawing.iter(f"{NAMESPACE}g") if group.get("id") == f"state-{identifier(state)}"]
     [box] = [part.get("class", "").split() for part in group if "box" in part.get("class", "").split()]
-    assert PUBLISH_OUTCOMES[state][Outage.CALM].replace(" ", "-") in box
+    assert OUTCOMES[state].replace(" ", "-") in box
 
 
 def test_what_is_pulled_by_a_timer_is_marked_and_explained(drawing: ET.Element) -> None:
     """An arrow has the mark where its state, or one of its substates, has a timeout with that trigger."""
     marked = {(arrow.source, line[2:]) for arrow in arrows() for line in arrow.lines if line.startswith("◷ ")}
     assert marked == {(source, trigger) for source, _, trigger, _ in EXPECTED if trigger in timed(source)}
-    assert {trigger for _, trigger in marked} == {each.on_timeout for each in DECLARED if each.timeout}
+    assert {trigger for _, trigger in marked} == {each.timeout.trigger for each in DECLARED if each.timeout}
     [legend] = [group for group in drawing.iter(f"{NAMESPACE}g") if group.get("class") == "legend"]
     said = ["".join(text.itertext()) for text in legend.iter(f"{NAMESPACE}text")]
     assert said[said.index("◷") + 1].startswith("also pulled by a timer")
@@ -92,15 +97,15 @@ def test_no_label_lies_on_another_or_on_a_state() -> None:
     """With the widest of common fonts, labels, names and lit boxes are apart, inside the picture."""
     frames = [*_labels(), *_headings(), *((state.name, _lit(state)) for state in BOXES), *_echoes()]
     assert [(one, other) for (one, a), (other, b) in combinations(frames, 2) if _overlap(a, b)] == []
-    legend = layout.HEIGHT - 79
-    assert [one for one, a in frames if min(a.left, a.top) < 0 or a.right > layout.WIDTH or a.bottom > legend] == []
+    legend = places.HEIGHT - 79
+    assert [one for one, a in frames if min(a.left, a.top) < 0 or a.right > places.WIDTH or a.bottom > legend] == []
 
 
 def test_no_label_lies_on_the_edge_of_a_state() -> None:
     """Inside a state's frame stand its own substates, their names and arrows; all else is outside, lit or not."""
     boxes = [(state.name, _lit(state)) for state in BOXES]
     for around in FRAMES:
-        edges, lit = layout.frame(around), _lit(around)
+        edges, lit = LAYOUT.frame(around), _lit(around)
         astride = [
             one
             for one, a in (*_labels(), *_headings(), *boxes, *_echoes())
@@ -119,7 +124,7 @@ def test_no_arrow_runs_through_a_label_or_a_state() -> None:
     frames = [*_labels(), *_headings(), *_echoes()]
     for arrow in arrows():
         strange = [state for state in FRAMES if state not in {DOCUMENTED[arrow.source], DOCUMENTED[arrow.dest]}]
-        around = [*frames, *((state.name, layout.frame(state)) for state in (*BOXES, *strange))]
+        around = [*frames, *((state.name, LAYOUT.frame(state)) for state in (*BOXES, *strange))]
         assert [one for line in _lines(arrow) for one, a in around if _overlap(line, a)] == [], arrow.id
 
 
@@ -137,20 +142,20 @@ def test_no_two_arrows_cross() -> None:
 def test_arrows_lead_from_their_source_to_their_dest() -> None:
     """Each way begins at an edge of its source and ends at one of its dest; the way to ready is one straight line."""
     for arrow in arrows():
-        points = layout.route(arrow).points
-        ends = [layout.frame(arrow.dest), *(layout.ECHOES[state] for state in layout.ECHOES if state is arrow.dest)]
-        assert _touches(points[0], layout.frame(arrow.source)), arrow.id
+        points = LAYOUT.route(arrow).points
+        ends = [LAYOUT.frame(arrow.dest), *(places.ECHOES[state] for state in places.ECHOES if state is arrow.dest)]
+        assert _touches(points[0], LAYOUT.frame(arrow.source)), arrow.id
         assert any(_touches(points[-1], end) for end in ends), arrow.id
     way = [State.IDLE, Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL, State.READY]
-    assert {layout.frame(state).centre[1] for state in way} == {88}
+    assert {LAYOUT.frame(state).centre[1] for state in way} == {88}
     assert {(arrow.source, arrow.dest) for arrow in arrows() if arrow.happy} == set(pairwise(way))
-    assert {point[1] for arrow in arrows() if arrow.happy for point in layout.route(arrow).points} == {88}
+    assert {point[1] for arrow in arrows() if arrow.happy for point in LAYOUT.route(arrow).points} == {88}
 
 
 def test_every_place_and_way_is_that_of_something_declared() -> None:
     """What was taken out of the declaration leaves nothing in the picture's layout."""
-    assert {*layout.PLACES, *layout.ECHOES} <= {each.state for each in DECLARED}
-    assert set(layout.ROUTES) == {(source, dest) for source, dest, _, _ in EXPECTED}
+    assert {*places.PLACES, *places.ECHOES} <= {each.state for each in DECLARED}
+    assert set(places.ROUTES) == {(source, dest) for source, dest, _, _ in EXPECTED}
 
 
 @pytest.mark.parametrize("homeless", [Closing.DRAINING, State.BLOCKED, *Closed])
@@ -158,25 +163,55 @@ def test_what_has_no_place_in_the_picture_is_drawn_all_the_same(
     monkeypatch: pytest.MonkeyPatch, homeless: Substate
 ) -> None:
     """A state, substate or arrow that is new stands in a row of its own until it is given a place."""
-    monkeypatch.delitem(layout.PLACES, homeless)
-    for key in [key for key in layout.ROUTES if homeless in key]:
-        monkeypatch.delitem(layout.ROUTES, key)
+    monkeypatch.delitem(places.PLACES, homeless)
+    for key in [key for key in places.ROUTES if homeless in key]:
+        monkeypatch.delitem(places.ROUTES, key)
     drawn = diagrams.svg()
     assert f'id="state-{identifier(homeless)}"' in drawn
     ids = [f'id="arrow-{identifier(source)}-{identifier(dest)}"' for source, dest, _, _ in EXPECTED]
     assert [each for each in ids if each not in drawn] == []
-    assert layout.frame(homeless).top > layout.HEIGHT
+    assert LAYOUT.frame(homeless).top > places.HEIGHT
     height = float(_parsed(drawn).get("viewBox", "").split()[3])
-    assert layout.frame(homeless).bottom < height
+    assert LAYOUT.frame(homeless).bottom < height
 
 
 def test_a_state_that_has_no_place_with_all_its_substates_is_drawn_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """They stand in one row, none on another."""
     for state in Closing:
-        monkeypatch.delitem(layout.PLACES, state)
-    frames = [layout.frame(state) for state in (State.CLOSING, *Closing)]
-    assert all(frame.top > layout.HEIGHT for frame in frames)
+        monkeypatch.delitem(places.PLACES, state)
+    frames = [LAYOUT.frame(state) for state in (State.CLOSING, *Closing)]
+    assert all(frame.top > places.HEIGHT for frame in frames)
     assert not any(_overlap(a, b) for a, b in combinations(frames, 2))
+
+
+# The others lay themselves out
+
+
+@pytest.mark.parametrize("machine", MACHINES[1:], ids=lambda machine: machine.name)
+def test_a_machine_without_a_layout_lays_itself_out(machine: Machine) -> None:
+    """Each state and each arrow with its triggers is there; no label lies on another, on a state, or on a line."""
+    drawn, laid = _parsed(diagrams.svg_file(machine)), layout_of(machine)
+    groups = {group.get("id"): group for group in drawn.iter(f"{NAMESPACE}g")}
+    assert len([each for each in groups if each is not None and each.startswith("state-")]) == len(machine.declared)
+    its_arrows = arrows(machine)
+    for row in machine.rows:
+        for source in row.source:
+            [arrow] = [each for each in its_arrows if (each.source, each.dest) == (source, row.dest)]
+            said = " ".join("".join(text.itertext()) for text in groups[arrow.id].iter(f"{NAMESPACE}text"))
+            assert row.trigger in said and (row.conditions or row.unless) in said
+            points = laid.route(arrow).points
+            assert _touches(points[0], laid.frame(source)) and _touches(points[-1], laid.frame(row.dest))
+    labels = [laid.label_frame(each) for each in its_arrows]
+    boxes = [laid.frame(state).grown(2) for state in machine.lasting]
+    lines = [
+        Frame(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+        for each in its_arrows
+        for (x1, y1), (x2, y2) in pairwise(laid.route(each).points)
+    ]
+    assert not any(_overlap(a, b) for a, b in combinations((*labels, *boxes), 2))
+    assert not any(_overlap(a, b) for a in labels for b in lines)
+    assert max(each.right for each in (*labels, *lines)) < laid.width
+    assert max(each.bottom for each in boxes) < laid.height
 
 
 # On a page
@@ -191,7 +226,7 @@ def test_the_present_state_and_no_other_is_lit(present: Substate) -> None:
 
 
 @pytest.mark.parametrize("said", ["is refused", "is stored"])
-@pytest.mark.parametrize("present", [each.state for each in DECLARED if each.state in PUBLISH_OUTCOMES])
+@pytest.mark.parametrize("present", [each.state for each in DECLARED if each.state in OUTCOMES])
 def test_the_present_state_says_what_becomes_of_a_publish_now(present: Substate, said: PublishOutcome) -> None:
     """In a persistent outage, or with an outbox, that is not what usually does; the other states are as ever."""
     usual, now = (_parsed(diagrams.svg(present, each)) for each in (None, said))
@@ -203,7 +238,7 @@ def test_the_present_state_says_what_becomes_of_a_publish_now(present: Substate,
             assert after.get("data-publish") == before.get("data-publish") != said
     own = {f"state-{identifier(each)}" for each in (present, DOCUMENTED[present])}
     assert changed <= own
-    assert f"state-{identifier(present)}" in changed or PUBLISH_OUTCOMES[present][Outage.CALM] == said
+    assert f"state-{identifier(present)}" in changed or OUTCOMES[present] == said
 
 
 def _own(group: ET.Element) -> set[str]:
@@ -250,8 +285,8 @@ def test_those_who_do_not_see_the_picture_are_told_what_it_shows(drawing: ET.Ele
     told = " ".join(drawing.findtext(f"{NAMESPACE}{part}", "") for part in ("title", "desc"))
     named = {part.get("id") for part in drawing if part.tag in {f"{NAMESPACE}title", f"{NAMESPACE}desc"}}
     assert set(drawing.get("aria-labelledby", "").split()) == named
-    for state, outcomes in PUBLISH_OUTCOMES.items():
-        assert f"In {_spoken(state)}, a publish {outcomes[Outage.CALM]}." in told
+    for state, said in OUTCOMES.items():
+        assert f"In {_spoken(state)}, a publish {said}." in told
     for source, dest, trigger, _ in EXPECTED:
         by_timer = r" \(also by a timer\)" if trigger in timed(source) else r"(?! \()"
         ends = re.escape(f"{_spoken(source)} to {_spoken(dest)}: ")
@@ -274,24 +309,24 @@ def _within(inner: Frame, outer: Frame) -> bool:
 def _lit(state: enum.Enum) -> Frame:
     # With half of the ring's width.
     out = layout.HALO + 2.5 if isinstance(state, State) else layout.INNER_HALO + 2
-    frame = layout.frame(state)
+    frame = LAYOUT.frame(state)
     return Frame(frame.left - out, frame.top - out, frame.right + out, frame.bottom + out)
 
 
 def _labels() -> list[tuple[str, Frame]]:
-    return [(arrow.id, layout.label_frame(arrow)) for arrow in arrows()]
+    return [(arrow.id, LAYOUT.label_frame(arrow)) for arrow in arrows()]
 
 
 def _headings() -> list[tuple[str, Frame]]:
-    return [(f"name of {state.name}", layout.heading_frame(state)) for state in FRAMES]
+    return [(f"name of {state.name}", LAYOUT.heading_frame(state)) for state in FRAMES]
 
 
 def _echoes() -> list[tuple[str, Frame]]:
-    return [(f"echo of {state.name}", frame) for state, frame in layout.ECHOES.items()]
+    return [(f"echo of {state.name}", frame) for state, frame in places.ECHOES.items()]
 
 
 def _lines(arrow: Arrow) -> Iterator[Frame]:
-    for (x1, y1), (x2, y2) in pairwise(layout.route(arrow).points):
+    for (x1, y1), (x2, y2) in pairwise(LAYOUT.route(arrow).points):
         yield Frame(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
 
 

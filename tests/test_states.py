@@ -14,32 +14,21 @@ from typing import Any, Final, NamedTuple
 import pytest
 from transitions import EventData, MachineError, Transition
 
-from sprockets_amqp.connection import lifecycle, outage, renewal
 from sprockets_amqp.connection.lifecycle import Lifecycle
 from sprockets_amqp.connection.outage import OutageModel
 from sprockets_amqp.connection.renewal import RenewalModel
-from sprockets_amqp.model import Trigger
-from sprockets_amqp.outbox import model as outbox
+from sprockets_amqp.model import Model, Trigger
 from sprockets_amqp.outbox.model import OutboxModel
 from sprockets_amqp.states import (
+    CONNECTION,
     DESCRIPTIONS,
     DOCUMENTED,
-    LOGGED_IN,
-    OUT,
-    OUTAGE_STATES,
-    OUTAGE_TRANSITIONS,
-    OUTBOX_OUTCOMES,
-    OUTBOX_STATES,
-    OUTBOX_TRANSITIONS,
-    PUBLISH_OUTCOMES,
-    RENEWAL_STATES,
-    RENEWAL_TRANSITIONS,
-    STATES,
-    TRANSITIONS,
+    MACHINES,
     Closed,
     Closing,
     Connecting,
     Declared,
+    Machine,
     Outage,
     Outbox,
     Row,
@@ -154,115 +143,154 @@ def is_noticed(defect: "Defect") -> bool:
 
 
 class Defect(NamedTuple):
-    """What is changed, and what stands instead, by the names under which the models find their declaration."""
+    """What is changed, and the machine that a model then runs."""
 
     label: str
-    module: Any
-    name: str
-    declaration: Any
+    model: type[Model]
+    machine: Machine
 
     def __str__(self) -> str:
         return self.label
 
 
-def _changed(thing: Any, part: str, value: object) -> Any:
-    return dataclasses.replace(thing, **{part: value})
+#: The models of the machines.
+MODELS: Final[list[type[Model]]] = [Lifecycle, OutageModel, RenewalModel, OutboxModel]
+
+#: The parts of a state that do something, and what stands in place of each part that is taken out.
+Change = tuple[str, Declared]
 
 
-def _without(declared: Declared) -> Iterator[tuple[str, Declared]]:
-    """Yield the state with one part of it taken out, for each part."""
+def _changed(thing: Any, **parts: object) -> Any:
+    return dataclasses.replace(thing, **parts)
+
+
+def _changes(declared: Declared) -> Iterator[Change]:
+    """Yield the state with one part of it taken out or changed, for each part."""
+    yield from _fewer_actions(declared)
+    if declared.timeout:
+        yield f"{declared.state} timeout", _changed(declared, timeout=None)
+    for other in _other_outcomes(declared):
+        yield f"{declared.state}: {other}", _changed(declared, publish=other)
+    for usual in ("goes out", "waits", "is refused"):
+        made = declared.makes.get(usual, usual)
+        for other in _other_makes(declared.state, usual, made):
+            yield f"{declared.state}, {usual}: {other}", _changed(declared, makes={**declared.makes, usual: other})
+    if not declared.substates:
+        yield from _other_marks(declared)
+    for index, substate in enumerate(declared.substates):
+        for label, changed in _changes(substate):
+            substates = (*declared.substates[:index], changed, *declared.substates[index + 1 :])
+            yield label, _changed(declared, substates=substates)
+
+
+def _fewer_actions(declared: Declared) -> Iterator[Change]:
     for kind in ("on_enter", "on_exit"):
         actions = getattr(declared, kind)
         for index, action in enumerate(actions):
             less = (*actions[:index], *actions[index + 1 :])
-            yield f"{declared.state} {kind} {action}", _changed(declared, kind, less)
-    if declared.timeout:
-        yield f"{declared.state} timeout", dataclasses.replace(declared, timeout="", on_timeout="")
-    for index, substate in enumerate(declared.substates):
-        for label, less_of_it in _without(substate):
-            substates = (*declared.substates[:index], less_of_it, *declared.substates[index + 1 :])
-            yield label, dataclasses.replace(declared, substates=substates)
+            yield f"{declared.state} {kind} {action.name}", _changed(declared, **{kind: less})
 
 
-def _defects_in_states(module: Any, name: str, declaration: tuple[Declared, ...]) -> Iterator[Defect]:
-    for index, declared in enumerate(declaration):
-        for label, less in _without(declared):
-            yield Defect(label, module, name, (*declaration[:index], less, *declaration[index + 1 :]))
+def _other_marks(declared: Declared) -> Iterator[Change]:
+    for mark in MARKS.get(type(declared.state), ()):
+        if (declared.state, mark) not in UNSEEN:
+            marks = {*declared.marks} ^ {mark}
+            yield f"{declared.state} {mark} or not", _changed(declared, marks=tuple(marks))
 
 
-def _defects_in_rows(module: Any, name: str, rows: tuple[Row, ...]) -> Iterator[Defect]:
+#: The marks of the states of each kind.
+_OF_THE_CONNECTION: Final = ("sends", "outage", "logged_in", "at_rest")
+MARKS: Final[dict[type, tuple[str, ...]]] = {
+    State: _OF_THE_CONNECTION,
+    Connecting: _OF_THE_CONNECTION,
+    Closing: _OF_THE_CONNECTION,
+    Closed: _OF_THE_CONNECTION,
+    Outbox: ("troubled", "finishing"),
+}
+#: Marks that change nothing where they are missing or too many, each with the reason.
+UNSEEN: Final[set[tuple[Any, str]]] = {
+    # Nothing waits there any more that could go out.
+    (Closing.CONFIRMING, "sends"),
+    (Closing.CLOSING_CONNECTION, "sends"),
+    # It is never entered, and nothing has begun that could end when it is left.
+    (State.IDLE, "logged_in"),
+    # Whether the files are being closed is asked of a client that was stopped: there is FINISHING, or OFF.
+    *((state, "finishing") for state in Outbox if state not in {Outbox.FINISHING, Outbox.OFF}),
+}
+
+
+def _other_outcomes(declared: Declared) -> list[str]:
+    return sorted({"waits", "is refused"} - {declared.publish}) if declared.publish else []
+
+
+#: What publishes meet in each state that changes what becomes of them. There is no outage where they go out, and none
+#: that is persistent begins where they are refused; of a client that is stopping, they are refused.
+_EVERY: Final = {"goes out", "waits", "is refused"}
+MET: Final[dict[Any, set[str]]] = {
+    Outage.CALM: _EVERY,
+    Outage.COUNTING: {"waits"},
+    Outage.PERSISTENT: {"waits"},
+    **dict.fromkeys(Outbox, _EVERY),
+    Outbox.FINISHING: {"is refused"},
+}
+
+
+def _other_makes(state: Any, usual: str, made: str) -> Iterator[str]:
+    if usual in MET.get(state, ()):
+        yield "is refused" if made in {"goes out", "waits"} else "waits"
+        if made == "is stored" and usual == "is refused":
+            yield "is refused"
+
+
+def _defects_in_states(model: type[Model]) -> Iterator[Defect]:
+    states = model.machine.states
+    for index, declared in enumerate(states):
+        for label, changed in _changes(declared):
+            machine = _changed(model.machine, states=(*states[:index], changed, *states[index + 1 :]))
+            yield Defect(label, model, machine)
+
+
+def _defects_in_rows(model: type[Model]) -> Iterator[Defect]:
+    rows = model.machine.rows
     for index, row in enumerate(rows):
-        others = rows[:index], rows[index + 1 :]
-        yield Defect(f"{row.trigger} to {row.dest}", module, name, (*others[0], *others[1]))
-        for source in row.source if len(row.source) > 1 else ():
-            less = dataclasses.replace(row, source=tuple(each for each in row.source if each is not source))
-            yield Defect(f"{row.trigger} to {row.dest} from {source}", module, name, (*others[0], less, *others[1]))
-        for part in ("conditions", "unless", "before"):
-            if getattr(row, part):
-                less = _changed(row, part, "")
-                yield Defect(f"{row.trigger} to {row.dest} {part}", module, name, (*others[0], less, *others[1]))
+        for label, instead in _changes_of_row(row):
+            machine = _changed(model.machine, rows=(*rows[:index], *instead, *rows[index + 1 :]))
+            yield Defect(label, model, machine)
 
 
-def _reachable() -> Iterator[tuple[Any, Outage]]:
-    """Yield the pairs of states that last: an outage is counted in those of `OUT`, and calm in the others."""
-    for state in PUBLISH_OUTCOMES:
-        yield from (
-            ((state, each) for each in (Outage.COUNTING, Outage.PERSISTENT))
-            if state in OUT
-            else ((state, Outage.CALM),)
-        )
+def _changes_of_row(row: Row) -> Iterator[tuple[str, tuple[Row, ...]]]:
+    label = f"{row.trigger} to {row.dest}"
+    yield label, ()
+    for source in row.source if len(row.source) > 1 else ():
+        less = tuple(each for each in row.source if each is not source)
+        yield f"{label} from {source}", (_changed(row, source=less),)
+    for part, nothing in (("conditions", ""), ("unless", ""), ("before", None)):
+        if getattr(row, part):
+            yield f"{label} {part}", (_changed(row, **{part: nothing}),)
 
 
-def _defects_in_the_outage() -> Iterator[Defect]:
-    for state in DOCUMENTED:
-        if state in PUBLISH_OUTCOMES:
-            yield Defect(f"{state} out or not", lifecycle, "OUT", OUT ^ {state})
-    for state in (*sorted(LOGGED_IN, key=str), Closed.RETRYING):
-        yield Defect(f"{state} logged in or not", lifecycle, "LOGGED_IN", LOGGED_IN ^ {state})
-    for state, its_outage in _reachable():
-        for other in sorted({"waits", "is refused"} - {PUBLISH_OUTCOMES[state][its_outage]}):
-            cells = {**PUBLISH_OUTCOMES[state], its_outage: other}
-            label = f"{state}, {its_outage}: {other}"
-            yield Defect(label, lifecycle, "PUBLISH_OUTCOMES", {**PUBLISH_OUTCOMES, state: cells})
+def _defects_in_following(model: type[Model]) -> Iterator[Defect]:
+    follows = model.machine.follows
+    for index, follow in enumerate(follows):
+        for part in ("entered", "left"):
+            if getattr(follow, part):
+                less = (*follows[:index], _changed(follow, **{part: ""}), *follows[index + 1 :])
+                yield Defect(f"{getattr(follow, part)} not pulled", model, _changed(model.machine, follows=less))
 
 
-#: What a publish does not meet: in these states it is asked for in a state of the connection that has no other.
-UNMET: Final[set[tuple[Outbox, str]]] = {(Outbox.FINISHING, "goes out"), (Outbox.FINISHING, "waits")}
-
-
-def _defects_of_the_outbox() -> Iterator[Defect]:
-    """Yield each cell of its table changed, of those that a publish can meet."""
-    for state, made in OUTBOX_OUTCOMES.items():
-        for usual, outcome in made.items():
-            if (state, usual) not in UNMET:
-                other: Any = "is refused" if outcome in {"goes out", "waits"} else "waits"
-                cells = {**OUTBOX_OUTCOMES, state: {**made, usual: other}}
-                yield Defect(f"{state}, {usual}: {other}", lifecycle, "OUTBOX_OUTCOMES", cells)
-        if made["is refused"] == "is stored":
-            cells = {**OUTBOX_OUTCOMES, state: {**made, "is refused": "is refused"}}
-            yield Defect(f"{state} takes nothing", outbox, "OUTBOX_OUTCOMES", cells)
-
-
-SWAPPED: Final = [
-    Defect(
-        "blocked after ready",
-        lifecycle,
-        "TRANSITIONS",
-        tuple(sorted(TRANSITIONS, key=lambda row: bool(row.conditions))),
-    ),
-]
+SWAPPED: Final = Defect(
+    "blocked after ready",
+    Lifecycle,
+    _changed(CONNECTION, rows=tuple(sorted(CONNECTION.rows, key=lambda row: bool(row.conditions)))),
+)
 DEFECTS: Final = [
-    *_defects_in_states(lifecycle, "STATES", STATES),
-    *_defects_in_states(outage, "OUTAGE_STATES", OUTAGE_STATES),
-    *_defects_in_rows(lifecycle, "TRANSITIONS", TRANSITIONS),
-    *_defects_in_rows(outage, "OUTAGE_TRANSITIONS", OUTAGE_TRANSITIONS),
-    *_defects_in_states(renewal, "RENEWAL_STATES", RENEWAL_STATES),
-    *_defects_in_rows(renewal, "RENEWAL_TRANSITIONS", RENEWAL_TRANSITIONS),
-    *_defects_in_states(outbox, "OUTBOX_STATES", OUTBOX_STATES),
-    *_defects_in_rows(outbox, "OUTBOX_TRANSITIONS", OUTBOX_TRANSITIONS),
-    *_defects_in_the_outage(),
-    *_defects_of_the_outbox(),
-    *SWAPPED,
+    *(
+        defect
+        for model in MODELS
+        for kind in (_defects_in_states, _defects_in_rows, _defects_in_following)
+        for defect in kind(model)
+    ),
+    SWAPPED,
 ]
 
 
@@ -279,42 +307,37 @@ def test_a_defect_of_the_declaration_is_seen(monkeypatch: pytest.MonkeyPatch, de
     """Without a row, a source, a guard, an action or a timeout, or with a publish treated otherwise, a test fails."""
     # Behaviours are watched as it is declared.
     places()
-    monkeypatch.setattr(defect.module, defect.name, defect.declaration)
+    monkeypatch.setattr(defect.model, "machine", defect.machine)
     assert is_noticed(defect)
 
 
 # The model has what is declared, and nothing else
 
 
-def _all(declaration: tuple[Declared, ...]) -> Iterator[Declared]:
-    for declared in declaration:
-        yield declared
-        yield from _all(tuple(declared.substates))
+def test_every_machine_has_its_model() -> None:
+    """In the order of the declaration."""
+    assert [model.machine for model in MODELS] == list(MACHINES)
 
 
-#: The models, and the states and rows that are declared for them.
-MODELS: Final[list[tuple[Any, Any, Any]]] = [
-    (Lifecycle, STATES, TRANSITIONS),
-    (OutageModel, OUTAGE_STATES, OUTAGE_TRANSITIONS),
-    (RenewalModel, RENEWAL_STATES, RENEWAL_TRANSITIONS),
-    (OutboxModel, OUTBOX_STATES, OUTBOX_TRANSITIONS),
-]
-
-
-@pytest.mark.parametrize(("model", "states", "rows"), MODELS)
-def test_the_annotations_are_the_triggers(model: Any, states: Any, rows: Any) -> None:
-    """What a model annotates as a trigger is what rows declare and timeouts pull, and nothing is in its way."""
+@pytest.mark.parametrize("model", MODELS)
+def test_the_annotations_are_the_triggers(model: Any) -> None:
+    """What a model annotates as a trigger is what rows declare, and what timeouts and following pull."""
     annotated = {name for name, kind in model.__annotations__.items() if kind is Trigger}
-    assert annotated == {row.trigger for row in rows}
-    assert {declared.on_timeout for declared in _all(states)} - {""} <= annotated
+    machine: Machine = model.machine
+    assert annotated == {row.trigger for row in machine.rows}
+    assert {each.timeout.trigger for each in machine.declared.values() if each.timeout} <= annotated
+    assert {trigger for each in machine.follows for trigger in (each.entered, each.left)} - {""} <= annotated
     assert annotated.isdisjoint(name for base in model.__mro__ for name in vars(base))
 
 
-@pytest.mark.parametrize(("model", "states", "rows"), MODELS)
-def test_every_name_is_a_method_of_the_model_and_every_method_is_declared(model: Any, states: Any, rows: Any) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_every_name_is_a_method_of_the_model_and_every_method_is_declared(model: Any) -> None:
     """Actions and timeouts take an event, guards are properties; no such method is left over."""
-    named = {action for declared in _all(states) for action in (*declared.on_enter, *declared.on_exit)}
-    named |= {declared.timeout for declared in _all(states)} | {row.before for row in rows}
+    machine: Machine = model.machine
+    states = machine.declared.values()
+    named = {action.name for each in states for action in (*each.on_enter, *each.on_exit)}
+    named |= {each.timeout.name for each in states if each.timeout}
+    named |= {row.before.name for row in machine.rows if row.before}
     takes_event = {
         name
         for name, method in vars(model).items()
@@ -322,9 +345,18 @@ def test_every_name_is_a_method_of_the_model_and_every_method_is_declared(model:
     }
     at_every_transition = {"note_change", "announce_change"}
     private = {name for name in takes_event if name.startswith("_")}
-    assert takes_event - at_every_transition - private == named - {""}
-    for guard in {row.conditions for row in rows} | {row.unless for row in rows}:
+    assert takes_event - at_every_transition - private == named
+    for guard in {row.conditions for row in machine.rows} | {row.unless for row in machine.rows}:
         assert not guard or isinstance(getattr(model, guard), property)
+
+
+def test_what_a_machine_follows_is_a_mark_of_the_connection() -> None:
+    """A mark that no state has would be followed in vain."""
+    for machine in MACHINES:
+        for follow in machine.follows:
+            assert 0 < len(CONNECTION.marked(follow.mark)) < len(CONNECTION.lasting)
+    marks = {mark for each in CONNECTION.declared.values() for mark in each.marks}
+    assert marks == set(_OF_THE_CONNECTION)
 
 
 def _parameters(method: Any) -> list[inspect.Parameter]:
@@ -343,12 +375,6 @@ def test_an_undeclared_trigger_raises_and_leaves_the_state_alone(monkeypatch: py
     broker.close()
 
 
-def test_a_timeout_names_its_trigger_and_the_other_way_round() -> None:
-    """One without the other would do nothing, or fail when it is entered."""
-    for declared in (*_all(STATES), *_all(OUTAGE_STATES), *_all(RENEWAL_STATES), *_all(OUTBOX_STATES)):
-        assert bool(declared.timeout) is bool(declared.on_timeout), declared
-
-
 def test_the_values_are_those_of_existing_code() -> None:
     """Existing code compares 1 to 6, and shows the descriptions to people."""
     values = {"IDLE": 1, "CONNECTING": 2, "READY": 3, "BLOCKED": 4, "CLOSING": 5, "CLOSED": 6}
@@ -358,9 +384,9 @@ def test_the_values_are_those_of_existing_code() -> None:
 
 def test_the_documented_states_are_the_outermost() -> None:
     """Each substate refines one of them, and only states that can last are in the table of publishes."""
-    assert [declared.state for declared in STATES] == list(State)
-    assert {state for state in DOCUMENTED if state not in PUBLISH_OUTCOMES} == {
-        declared.state for declared in STATES if declared.substates
+    assert [declared.state for declared in CONNECTION.states] == list(State)
+    assert {state for state, each in CONNECTION.declared.items() if not each.publish} == {
+        declared.state for declared in CONNECTION.states if declared.substates
     }
     for substates, state in ((Connecting, State.CONNECTING), (Closing, State.CLOSING), (Closed, State.CLOSED)):
         assert {DOCUMENTED[substate] for substate in substates} == {state}

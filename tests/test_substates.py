@@ -23,7 +23,7 @@ async def never(*_: object) -> str:
 
 #: The substates of an outage, and settings with which each lasts longer than the outage may.
 OUTAGES: dict[Substate, dict[str, Any]] = {
-    Connecting.ASKING: {"timeout": 3, "url": never},
+    Connecting.CALLING: {"timeout": 3, "url": never},
     Connecting.OPENING_CONNECTION: {"timeout": 3},
     Connecting.RETRYING_NODE: {"timeout": 3, "connection_attempts": 3, "url": "amqp://broker/?retry_delay=60"},
     Connecting.SETTING_UP: {"timeout": 3, "setup": never},
@@ -75,6 +75,8 @@ def begin_to_close(broker: Broker, client: Client, substate: Closing) -> None:
     if substate is Closing.CLOSING_CONNECTION:
         broker.peer.confirm_all()
         broker.clock.turn()
+    if substate is Closing.CONFIRMING:
+        broker.clock.advance(5.1)
 
 
 @pytest.mark.parametrize("substate", OUTAGES)

@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks import growth_report, report, results
 from sprockets_amqp.drawing import diagrams, tables
+from sprockets_amqp.states import OUTAGE, OUTBOX, RENEWAL
 from tools import faults, matrix, modules, starts
 
 ROOT: Final = Path(__file__).parent.parent
@@ -20,13 +21,13 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "systems": lambda: matrix.table(matrix.recorded()),
     "starts": starts.table,
     "modules": modules.table,
-    "states": diagrams.states_table,
-    "substates": diagrams.substates_table,
+    "states": tables.states_table,
+    "substates": tables.substates_table,
     "transitions": diagrams.table,
-    "outages": tables.outages_table,
+    "outages": lambda: tables.states_table(OUTAGE),
     "outcomes": tables.outcomes_table,
-    "renewals": tables.renewals_table,
-    "outboxes": tables.outboxes_table,
+    "renewals": lambda: tables.states_table(RENEWAL),
+    "outboxes": lambda: tables.states_table(OUTBOX),
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
     "faults": faults.table,
     "benchmarks": lambda: report.summary(results.read(ROOT / "benchmarks/results.json")),

@@ -44,15 +44,15 @@ OUTBOX: Final = "sprockets_amqp/outbox/model.py"
 FOLDER: Final = "sprockets_amqp/outbox/folder.py"
 
 DEFECTS: Final = (
-    Defect("ready sends nothing that waits", STATES, 'on_enter=("send_waiting",),', ""),
-    Defect("closed keeps the connection", STATES, 'on_enter=("drop_connection",),', ""),
-    Defect("a lost channel is kept", STATES, 'on_enter=("drop_channel",),', ""),
-    Defect("stopped lets wait what waits", STATES, 'again.",\n                on_enter=("refuse_waiting",),', 'again.",'),
-    Defect("closing has no limit", STATES, 'timeout="closing_limit",\n        on_timeout="close_expired",', ""),
-    Defect("a channel may take forever", STATES, 'on_enter=("open_channel",),\n                timeout="channel_limit",\n                on_timeout="connection_failed",', 'on_enter=("open_channel",),'),
+    Defect("ready sends nothing that waits", STATES, 'on_enter=(Action("tell_ready", "logs that it is ready"), _SEND_WAITING),', ""),
+    Defect("closed keeps the connection", STATES, 'on_enter=(Action("drop_connection", "drops the connection and settles unconfirmed messages"),),', ""),
+    Defect("a lost channel is kept", STATES, 'on_enter=(_DROP_CHANNEL,),', ""),
+    Defect("stopped lets wait what waits", STATES, 'again.",\n                    on_enter=(_GIVE_UP_WAITING,),', 'again.",'),
+    Defect("closing has no limit", STATES, 'timeout=Limit("closing_limit", "the time left for closing", "close_expired"),', ""),
+    Defect("a channel may take forever", STATES, 'timeout=Limit("channel_limit", "the time that a channel may take", "connection_failed"),', ""),
     Defect("unblocked, whatever else blocks", STATES, '_S.READY, unless="blocking"', "_S.READY"),
-    Defect("ready from the first moment, though blocked", STATES, '    Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),\n', ""),
-    Defect("draining does not end with the channel", STATES, '    Row("channel_closed", _DRAINS, Closing.CLOSING_CONNECTION, before="drop_channel"),\n', ""),
+    Defect("ready from the first moment, though blocked", STATES, '        Row("channel_opened", (Connecting.OPENING_CHANNEL,), _S.BLOCKED, conditions="blocking"),\n', ""),
+    Defect("draining does not end with the channel", STATES, '        Row("channel_closed", _DRAINS, Closing.CLOSING_CONNECTION, before=_DROP_CHANNEL),\n', ""),
     Defect("a multiple confirm leaves out the last", CONFIRMS, "range(self._lowest, delivery_tag + 1)", "range(self._lowest, delivery_tag)"),
     Defect("tags drift on the second channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 1, 0"),
     Defect("returns are looked for where they were on the last channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 0, self._found"),
@@ -75,14 +75,14 @@ DEFECTS: Final = (
     Defect("a torn confirm is lost", "sprockets_amqp/wire/connection.py", "            self._rest = data[start:]\n", '            self._rest = b""\n'),
     Defect("stored is told before it is on the disk", OUTBOX, "        self._disk.submit()\n        return \"\"\n", "        self._disk.submit()\n        self._publisher.succeed(message, STORED)\n        return \"\"\n"),
     Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, message, error)\n", "                self._delete(key, message)\n"),
-    Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=("store_waiting",),', ""),
-    Defect("what is published passes what is stored", "states/outbox.py", '    Outbox.HOLDING: {"goes out": "is stored"', '    Outbox.HOLDING: {"goes out": "goes out"'),
+    Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=(Action("store_waiting", "stores waiting messages"),),', ""),
+    Defect("what is published passes what is stored", "states/outbox.py", 'makes={"goes out": "is stored"', 'makes={"goes out": "goes out"'),
     Defect("what is stored is numbered backwards", "sprockets_amqp/outbox/row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
     Defect("what is refused is deleted", OUTBOX, "        self._disk.next.set_asides[key] = words\n", "        self._disk.next.deletes.add(key)\n"),
     # What only a process that starts anew can notice.
     Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),
     Defect("what another client left is thrown away", FOLDER, "        if totals.messages or totals.set_aside:\n", "        if totals.set_aside:\n"),
-    Defect("what is published passes what was left", "states/outbox.py", '    Outbox.OPENING: {"goes out": "waits"', '    Outbox.OPENING: {"goes out": "goes out"'),
+    Defect("what is published passes what was left", "states/outbox.py", 'makes={"goes out": "waits"', 'makes={"goes out": "goes out"'),
     Defect("what was scheduled is not called off", "sprockets_amqp/model.py", "            handle.cancel()\n", "            pass\n"),
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from sprockets_amqp.urls import hide_password, node_name, node_parameters, split
 from .attempts import Attempts
 
 #: Seconds that the function may take.
-ASK_LIMIT: Final = 10.0
+CALL_LIMIT: Final = 10.0
 
 #: Called when the function has returned: with None, or with what is wrong.
 Tell = Callable[[AMQPException | None], object]
@@ -53,7 +53,7 @@ class Address:
         self.attempts: Attempts[Node] = Attempts([], settings.reconnect_delay, settings.max_reconnect_delay)
         self._settings = settings
         self._loop = loop
-        self._asking: asyncio.Task[None] | None = None
+        self._call: asyncio.Task[None] | None = None
         self.lifetime = math.inf
         #: When the credentials expire, in the loop's time.
         self._valid_until = math.inf
@@ -79,7 +79,7 @@ class Address:
     @property
     def next_step(self) -> str:
         """Say what the next attempt begins with."""
-        return f"calling {self.function}" if self.asks else f"trying {self.node_name}"
+        return f"calling {self.function}" if self.is_due else f"trying {self.node_name}"
 
     @property
     def node_name(self) -> str:
@@ -93,7 +93,7 @@ class Address:
         return self._settings.shown_url
 
     @property
-    def asks(self) -> bool:
+    def is_due(self) -> bool:
         """Whether to call the function before the next attempt."""
         return not isinstance(self._settings.url, str) and (self.attempts.due or self.valid_for <= 0)
 
@@ -137,23 +137,23 @@ class Address:
         self._used = node, read
         return read
 
-    def ask(self, tell: Tell, *, for_connection: bool = False) -> None:
-        """Call the function, take over its answer, and call ``tell``; after `stop_asking` neither happens.
+    def call(self, tell: Tell, *, for_connection: bool = False) -> None:
+        """Call the function, take over its answer, and call ``tell``; after `stop_call` neither happens.
 
         With ``for_connection`` the answer is for the open connection, and does not change which node is next.
         """
         answers: list[object] = []
         # An eager task factory would call the function within a transition.
-        self._asking = task = asyncio.Task(self._call(answers), loop=self._loop)
+        self._call = task = asyncio.Task(self._append(answers), loop=self._loop)
         task.add_done_callback(lambda _task: self._on_done(task, answers, tell, for_connection))
 
-    def stop_asking(self) -> None:
+    def stop_call(self) -> None:
         """Cancel the call, if it has not returned yet."""
-        task, self._asking = self._asking, None
+        task, self._call = self._call, None
         if task is not None:
             task.cancel()
 
-    async def _call(self, answers: list[object]) -> None:
+    async def _append(self, answers: list[object]) -> None:
         """Append what the function returns or raises: asyncio logs results and errors of tasks, secrets included."""
         function = self._settings.url
         assert not isinstance(function, str)
@@ -165,9 +165,9 @@ class Address:
 
     def _on_done(self, task: "asyncio.Task[None]", answers: list[object], tell: Tell, for_connection: bool) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if task is not self._asking:
+        if task is not self._call:
             return
-        self._asking = None
+        self._call = None
         [answer] = [error] if error is not None else answers
         if isinstance(answer, BaseException):
             problem = self._problem(answer)

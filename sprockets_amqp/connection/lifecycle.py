@@ -21,25 +21,10 @@ from sprockets_amqp.model import Model, Timeout, Trigger
 from sprockets_amqp.observers import Observers
 from sprockets_amqp.outbox.model import OutboxModel
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.states import (
-    DESCRIPTIONS,
-    DOCUMENTED,
-    LOGGED_IN,
-    OUT,
-    OUTBOX_OUTCOMES,
-    PUBLISH_OUTCOMES,
-    SENDING,
-    STARTED,
-    STATES,
-    TRANSITIONS,
-    Outage,
-    PublishOutcome,
-    State,
-    Substate,
-)
+from sprockets_amqp.states import CONNECTION, DESCRIPTIONS, DOCUMENTED, PublishOutcome, State, Substate
 from sprockets_amqp.wire.replies import ACCESS_REFUSED, describe
 
-from .address import ASK_LIMIT, Address
+from .address import CALL_LIMIT, Address
 from .link import Events, Link
 from .outage import OutageModel
 from .renewal import RenewalModel
@@ -60,6 +45,7 @@ SETUP_LIMIT: Final = 30.0
 class Lifecycle(Model):
     """The model. Only the declared transitions set its state."""
 
+    machine = CONNECTION
     state: Substate
     # Added by the declaration; tests/test_states.py keeps the two in step.
     connect: Trigger
@@ -110,26 +96,20 @@ class Lifecycle(Model):
         self._link = link
         self._events = events
         self._announce = announce
-        #: The states in which a publish goes out whatever the outage, and in which waiting messages do; the states of
-        #: the outbox in which each does. Each publish asks: a tuple compares identities, a set would hash an Enum.
-        self._sending = tuple(SENDING)
-        self._publishable = tuple(
-            state for state, outcomes in PUBLISH_OUTCOMES.items() if set(outcomes.values()) == {"goes out"}
-        )
-        self._passing = tuple(outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] == "goes out")
-        self._letting = tuple(outbox for outbox, made in OUTBOX_OUTCOMES.items() if made["goes out"] != "waits")
-        #: The state that the last transition left, or is about to leave.
-        self._left: Substate = State.IDLE
-        #: Since when publishing has been impossible, in the loop's time, and whether it was possible before.
-        self._out_since = 0.0
+        #: Of this machine and the outbox: the states in which what waits is sent, in which stored messages are, and in
+        #: which a new publish is, at once. Each publish asks: a tuple compares identities, a set would hash an Enum.
+        declared, outbox = self.machine, self.outbox.machine
+        self._sending = declared.marked("sends")
+        self._publishing = tuple(state for state, each in declared.declared.items() if each.publish == "goes out")
+        self._letting = tuple(state for state in outbox.lasting if outbox.made(state, "goes out") != "waits")
+        self._passing = tuple(state for state in outbox.lasting if outbox.made(state, "goes out") == "goes out")
+        #: Whether it was ready before.
         self._been_ready = False
         #: When half of the time for closing is over, in the loop's time.
         self._half_time = 0.0
         self._logger = named(LOGGER, name)
         self._log = BoundedLog(self._logger, loop.time)
-        self._run(
-            STATES, TRANSITIONS, State.IDLE, before_state_change="note_change", after_state_change="announce_change"
-        )
+        self.lead(self.outage, self.outbox, self.renewal)
 
     def __repr__(self) -> str:
         return f"<Lifecycle {self.state.name}, {self.outage.state.name}>"
@@ -144,42 +124,45 @@ class Lifecycle(Model):
     @property
     def publish_outcome(self) -> PublishOutcome:
         """What becomes of a publish now."""
-        return OUTBOX_OUTCOMES[self.outbox.state][PUBLISH_OUTCOMES[self.state][self.outage.state]]
+        outcome = self.machine.declared[self.state].publish
+        assert outcome is not None
+        outcome = self.outage.machine.made(self.outage.state, outcome)
+        return self.outbox.machine.made(self.outbox.state, outcome)
 
     @property
-    def publishable(self) -> bool:
-        """Whether a message may go out now, if it is its turn."""
-        return self.state in self._sending and self.outbox.state in self._letting
-
-    @property
-    def loads(self) -> bool:
-        """Whether stored messages may be read, to be sent: not while closing, when only what waits is sent."""
-        return self.state in self._publishable and self.outbox.state in self._letting
-
-    @property
-    def goes_out(self) -> bool:
-        """Whether a message published now goes out at once."""
-        return self.state in self._publishable and self.outbox.state in self._passing
-
-    @property
-    def awaitable(self) -> bool:
+    def accepts(self) -> bool:
         """Whether a message published now goes out, or may wait to."""
         return self.publish_outcome in {"goes out", "waits"}
 
     @property
+    def sends(self) -> bool:
+        """Whether waiting messages go out now."""
+        return self.state in self._sending and self.outbox.state in self._letting
+
+    @property
+    def sends_stored(self) -> bool:
+        """Whether stored messages go out now: not while closing, when only what waits is sent."""
+        return self.state in self._publishing and self.outbox.state in self._letting
+
+    @property
+    def sends_new(self) -> bool:
+        """Whether a message published now goes out at once."""
+        return self.state in self._publishing and self.outbox.state in self._passing
+
+    @property
     def recovers(self) -> bool:
         """Whether the client is ready, or will be by itself; false once it was closed on request."""
-        return PUBLISH_OUTCOMES[self.state][Outage.CALM] != "is refused"
+        return self.machine.declared[self.state].publish != "is refused"
 
     @property
     def closable(self) -> bool:
         """Whether there is an open connection to close."""
-        return bool(self.may_close())  # type: ignore[attr-defined] # the machine adds it
+        return self.knows("close")
 
     @property
-    def asks(self) -> bool:
+    def calls(self) -> bool:
         """Whether to call a function for the address before the next attempt."""
-        return self.address.asks
+        return self.address.is_due
 
     @property
     def retries_node(self) -> bool:
@@ -215,7 +198,7 @@ class Lifecycle(Model):
     @property
     def condition(self) -> str:
         """The state of the connection and the reason for it, for people."""
-        trouble = "" if self.publishable else self._link.blocking or self.reason
+        trouble = "" if self.sends else self._link.blocking or self.reason
         because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
@@ -227,9 +210,8 @@ class Lifecycle(Model):
         return disowned
 
     def states_for(self, trigger: str) -> str:
-        """Name the states in which a trigger has an effect, for people."""
-        sources = [source for row in TRANSITIONS if row.trigger == trigger for source in row.source]
-        return " or ".join(dict.fromkeys(DESCRIPTIONS[DOCUMENTED[source]] for source in sources))
+        """Name the states in which a trigger has an effect, in words."""
+        return " or ".join(dict.fromkeys(DESCRIPTIONS[DOCUMENTED[each]] for each in self.machine.sources(trigger)))
 
     def start(self) -> None:
         """Connect; if the loop does not run yet, in its first turn: until then the client is idle."""
@@ -263,63 +245,36 @@ class Lifecycle(Model):
         self.schedule(self.state, delay, self._ask_to_connect)
         return True
 
-    # What the machines do at every transition
+    # What the machine does at every transition
 
     def note_change(self, event: EventData) -> None:
         """Keep the state that is left, and the reason given."""
-        self._left = self.state
+        super().note_change(event)
         self.next_attempt = None
         self.reason = event.kwargs.get("reason") or self.reason
 
     def announce_change(self, event: EventData) -> None:
-        """Announce a change of the documented state, and tell the other machines what it means for them."""
-        source, dest, reason = DOCUMENTED[self._left], self.documented, event.kwargs.get("reason", "")
-        self._logger.debug("%s -> %s by %s %s", self._left.name, self.state.name, event.event.name, reason)
-        if (self.state in OUT) is not (self._left in OUT):
-            self._turn_outage(began=self.state in OUT, reason=reason)
-        if (self.state in STARTED) is not (self._left in STARTED):
-            outbox = self.outbox
-            outbox.feed(outbox.client_started if self.state in STARTED else outbox.client_stopped)
-        if (self.state in LOGGED_IN) is not (self._left in LOGGED_IN):
-            renewal = self.renewal
-            renewal.feed(renewal.login_accepted if self.state in LOGGED_IN else renewal.login_ended)
+        """Have the other machines follow, and announce a change of the documented state."""
+        source, dest, reason = DOCUMENTED[self._previous], self.documented, event.kwargs.get("reason", "")
+        self._logger.debug("%s -> %s by %s %s", self._previous.name, self.state.name, event.event.name, reason)
+        super().announce_change(event)
         if dest is not source:
             self.since = time.time()
             self._announce(StateChange(source, dest, event.event.name, reason, self.since))
 
-    def _turn_outage(self, *, began: bool, reason: str) -> None:
-        if began:
-            self._out_since = self._loop.time()
-            # Problems from before it was asked to connect are past.
-            self.reason = reason
-        elif self.publishable:
-            self._log_ready()
-            self.reason = ""
-        self.outage.feed(self.outage.outage_began if began else self.outage.outage_ended)
-
-    def _log_ready(self) -> None:
-        node, again = self.address.node_name, " again" if self._been_ready else ""
-        if self.reason:
-            # A warning, too: those who saw the trouble in the log should see its end.
-            lasted = self._loop.time() - self._out_since
-            self._log.log(logging.WARNING, "ready%s after %.1f s, on %s", again, lasted, node)
-        else:
-            self._logger.info("ready, on %s", node)
-        self._been_ready = True
-
     # What is declared: connecting
 
-    def ask_for_address(self, _event: EventData) -> None:
+    def call_for_address(self, _event: EventData) -> None:
         """Call the function for the address."""
-        self.address.ask(self._tell_end(self.address_given))
+        self.address.call(self._tell_end(self.address_given))
 
-    def stop_asking(self, _event: EventData) -> None:
+    def stop_call(self, _event: EventData) -> None:
         """Cancel the call."""
-        self.address.stop_asking()
+        self.address.stop_call()
 
-    def ask_limit(self, _event: EventData) -> Timeout:
+    def call_limit(self, _event: EventData) -> Timeout:
         """Return how long the function may take."""
-        return ASK_LIMIT, f"{self.address.function} has not returned within {ASK_LIMIT:g} s"
+        return CALL_LIMIT, f"{self.address.function} has not returned within {CALL_LIMIT:g} s"
 
     def open_connection(self, _event: EventData) -> None:
         """Open a connection to the next node."""
@@ -405,13 +360,28 @@ class Lifecycle(Model):
 
     # ... ready
 
+    def tell_ready(self, _event: EventData) -> None:
+        """Log that it is ready: as a warning after trouble, for those who saw that in the log should see its end."""
+        node, again = self.address.node_name, " again" if self._been_ready else ""
+        if self.reason:
+            lasted = self._loop.time() - self.outage.began
+            self._log.log(logging.WARNING, "ready%s after %.1f s, on %s", again, lasted, node)
+        else:
+            self._logger.info("ready, on %s", node)
+        self._been_ready = True
+        self.reason = ""
+
     def send_waiting(self, _event: EventData) -> None:
         """Send waiting messages, in order."""
         self.publisher.send_waiting()
 
-    def refuse_waiting(self, _event: EventData) -> None:
-        """Refuse waiting messages."""
-        self.publisher.refuse_waiting()
+    def give_up_waiting(self, _event: EventData) -> None:
+        """End waiting messages, or store them."""
+        self.publisher.give_up_waiting()
+
+    def forget_reason(self, _event: EventData) -> None:
+        """Forget the last problem: it is from before the client was asked to connect."""
+        self.reason = ""
 
     # ... losses
 

@@ -10,7 +10,7 @@ from sprockets_amqp.bounded_log import named
 from sprockets_amqp.delivery.publisher import Publisher
 from sprockets_amqp.delivery.surroundings import Gate
 from sprockets_amqp.model import Model, Timeout, Trigger
-from sprockets_amqp.states import OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage
+from sprockets_amqp.states import OUTAGE, Outage
 
 LOGGER = logging.getLogger("sprockets_amqp.outage")
 
@@ -18,6 +18,7 @@ LOGGER = logging.getLogger("sprockets_amqp.outage")
 class OutageModel(Model):
     """The model: whether the connection behind the gate is out, and has been for too long."""
 
+    machine = OUTAGE
     state: Outage
     # Added by the declaration; tests/test_states.py keeps the two in step.
     outage_began: Trigger
@@ -39,7 +40,12 @@ class OutageModel(Model):
         self._publisher = publisher
         self._timeout = timeout
         self._on_persistent_failure = on_persistent_failure
-        self._run(OUTAGE_STATES, OUTAGE_TRANSITIONS, Outage.CALM)
+        #: When the present or last one began, in the loop's time.
+        self.began = 0.0
+
+    def note_beginning(self, _event: EventData) -> None:
+        """Note when publishing became impossible."""
+        self.began = self._loop.time()
 
     def patience(self, _event: EventData) -> Timeout:
         """Return how long an outage may last before it is persistent."""
@@ -53,9 +59,9 @@ class OutageModel(Model):
         )
         self._on_persistent_failure()
 
-    def refuse_waiting(self, _event: EventData) -> None:
-        """Refuse waiting messages."""
-        self._publisher.refuse_waiting()
+    def give_up_waiting(self, _event: EventData) -> None:
+        """End waiting messages, or store them."""
+        self._publisher.give_up_waiting()
 
     def give_up_unconfirmed(self, _event: EventData) -> None:
         """End what RabbitMQ has not confirmed: while it is blocking, it may keep its confirms back for hours."""

@@ -9,9 +9,9 @@ from transitions import EventData
 from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.model import Model, Timeout, Trigger
-from sprockets_amqp.states import RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal
+from sprockets_amqp.states import RENEWAL, Renewal
 
-from .address import ASK_LIMIT, Address
+from .address import CALL_LIMIT, Address
 from .attempts import Backoff
 from .link import Link
 
@@ -28,6 +28,7 @@ SHORTEST_DELAY: Final = 0.1
 class RenewalModel(Model):
     """The model: whether the open connection's credentials need renewing, and how far that has got."""
 
+    machine = RENEWAL
     state: Renewal
     # Added by the declaration; tests/test_states.py keeps the two in step.
     login_accepted: Trigger
@@ -46,7 +47,6 @@ class RenewalModel(Model):
         self._max_retry_delay = max_retry_delay
         self._retries = Backoff(SHORTEST_DELAY, max_retry_delay)
         self._log = BoundedLog(named(LOGGER, name), loop.time)
-        self._run(RENEWAL_STATES, RENEWAL_TRANSITIONS, Renewal.NONE)
 
     @property
     def expires(self) -> bool:
@@ -71,17 +71,17 @@ class RenewalModel(Model):
         self._retries = Backoff(max(lifetime * RETRY, SHORTEST_DELAY), self._max_retry_delay)
         return max(self._address.valid_for - lifetime * RESERVE, SHORTEST_DELAY), ""
 
-    def ask_limit(self, _event: EventData) -> Timeout:
+    def call_limit(self, _event: EventData) -> Timeout:
         """Return how long the function may take."""
-        return ASK_LIMIT, f"{self._address.function} has not returned within {ASK_LIMIT:g} s"
+        return CALL_LIMIT, f"{self._address.function} has not returned within {CALL_LIMIT:g} s"
 
-    def ask_again(self, _event: EventData) -> None:
+    def call_again(self, _event: EventData) -> None:
         """Call the function for new credentials."""
-        self._address.ask(self._on_answer, for_connection=True)
+        self._address.call(self._on_answer, for_connection=True)
 
-    def stop_asking(self, _event: EventData) -> None:
+    def stop_call(self, _event: EventData) -> None:
         """Cancel the call."""
-        self._address.stop_asking()
+        self._address.stop_call()
 
     def send_secret(self, _event: EventData) -> None:
         """Send RabbitMQ the new password on the open connection."""

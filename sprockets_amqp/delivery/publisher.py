@@ -114,7 +114,7 @@ class Publisher:
         if refusal is not None:
             self.end(message, refusal)
         elif (
-            self._gate.goes_out
+            self._gate.sends_new
             and (not self._line or self._line.lets_pass(message))
             and self._has_room()
             and self._exchanges.knows(message)
@@ -160,7 +160,7 @@ class Publisher:
             if message.key is not None:
                 self.end(message, OutcomeUnknown(describe(cause)), cause)
         lost = [message for message in unconfirmed if not message.future.done() and message.key is None]
-        keep = self._kept(lost, cause) if self._settings.republish_unconfirmed and self._gate.awaitable else {}
+        keep = self._kept(lost, cause) if self._settings.republish_unconfirmed and self._gate.accepts else {}
         for message in lost:
             if message not in keep:
                 self.end(message, OutcomeUnknown(describe(cause)), cause)
@@ -199,7 +199,7 @@ class Publisher:
         if not self._link.held:
             self.send_waiting()
 
-    def refuse_waiting(self) -> None:
+    def give_up_waiting(self) -> None:
         """End every waiting message."""
         for message in self._line.in_order():
             self.give_up(message, self._gate.condition)
@@ -227,7 +227,7 @@ class Publisher:
         """Put a message that cannot be stored back in line; end it if it may not wait."""
         if message.future.done():
             return
-        if self._gate.awaitable:
+        if self._gate.accepts:
             self._enter(message, max(0.0, deadline - self._loop.time()))
             self.send_waiting()
         else:
@@ -321,14 +321,14 @@ class Publisher:
 
     def _wait(self, message: Message) -> None:
         timeout = self._settings.timeout if message.timeout is None else message.timeout
-        may_send = self._may_send() or (self._link.held and self._gate.publishable)
+        may_send = self._may_send() or (self._link.held and self._gate.sends)
         if len(message.body) > self._link.body_limit:
             self.end(message, _too_large(message, self._link.body_limit, 0))
         elif self._gate.publish_outcome == "is stored":
             problem = self.keeper.store(message, self._loop.time() + timeout)
             if problem:
                 self.give_up(message, problem, storable=False)
-        elif not self._gate.awaitable:
+        elif not self._gate.accepts:
             self.give_up(message, self._gate.condition)
         elif self._has_too_many_strangers(message):
             half = "half of max_waiting and max_waiting_size"
@@ -378,12 +378,12 @@ class Publisher:
             message.timer = None
 
     def _expire(self, message: Message) -> None:
-        late = "" if self._gate.publishable else ", and did not become ready in time"
+        late = "" if self._gate.sends else ", and did not become ready in time"
         self.give_up(message, f"{self._reason_to_wait()}{late}")
         self.send_waiting()
 
     def _reason_to_wait(self) -> str:
-        if not self._gate.publishable:
+        if not self._gate.sends:
             return self._gate.condition
         if len(self._confirms.entries) >= self._settings.max_unconfirmed:
             return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self._confirms.entries)})"
@@ -439,7 +439,7 @@ class Publisher:
     # The wire
 
     def _may_send(self) -> bool:
-        return self._gate.publishable and self._has_room()
+        return self._gate.sends and self._has_room()
 
     def _has_room(self) -> bool:
         has_room = (

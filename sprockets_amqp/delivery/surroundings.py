@@ -12,20 +12,20 @@ class Gate(Protocol):
     """What the publisher asks the lifecycle."""
 
     @property
-    def publishable(self) -> bool:
-        """Whether a message may go out now."""
+    def sends(self) -> bool:
+        """Whether waiting messages go out now."""
 
     @property
-    def goes_out(self) -> bool:
+    def sends_new(self) -> bool:
         """Whether a message published now goes out at once."""
 
     @property
-    def awaitable(self) -> bool:
+    def accepts(self) -> bool:
         """Whether a message published now goes out, or may wait to."""
 
     @property
-    def loads(self) -> bool:
-        """Whether stored messages may be read, to be sent: not while closing, when only what waits is sent."""
+    def sends_stored(self) -> bool:
+        """Whether stored messages go out now: not while closing, when only what waits is sent."""
 
     @property
     def recovers(self) -> bool:

@@ -1,6 +1,6 @@
-"""The declaration as diagrams and tables need it: its rows bundled into arrows, its names in words.
+"""The declaration as pictures and tables need it: its rows bundled into arrows, its names in words.
 
-Unless a docstring says otherwise, a state is a documented state or a substate.
+Unless a docstring says otherwise, a state is an outermost state or a substate.
 """
 
 import enum
@@ -8,96 +8,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from sprockets_amqp.states import (
-    DESCRIPTIONS,
-    DOCUMENTED,
-    PUBLISH_OUTCOMES,
-    STATES,
-    TRANSITIONS,
-    Connecting,
-    Declared,
-    Outage,
-    Row,
-    State,
-)
-
-#: What the declared actions do, for people; tests/test_diagrams.py keeps the names in step with the declaration.
-PHRASES: Final = {
-    "ask_again": "calls the function again",
-    "ask_for_address": "calls the function for the address",
-    "close_files": "finishes pending writes and closes the files",
-    "close_connection": "asks RabbitMQ to close the connection",
-    "drain": "waits until nothing waits and nothing is unconfirmed",
-    "drop_attempt": "drops the connection that could not be opened",
-    "drop_channel": "drops the channel and settles unconfirmed messages",
-    "drop_connection": "drops the connection and settles unconfirmed messages",
-    "give_up_unconfirmed": "ends unconfirmed messages, which RabbitMQ may still confirm",
-    "give_up_writing": "gives up on messages not written in time",
-    "open_channel": "opens a channel",
-    "open_connection": "opens a connection to the next node",
-    "open_files": "opens the files and counts their messages",
-    "refuse_waiting": "refuses waiting messages",
-    "send_waiting": "sends waiting messages, in order",
-    "send_secret": "sends RabbitMQ the new password",
-    "set_up": "runs `setup`",
-    "store_waiting": "stores waiting messages",
-    "stop_asking": "cancels the call",
-    "stop_setup": "cancels `setup`",
-    "tell_failure": "logs the failure",
-    "tell_found": "logs how many messages it found",
-    "tell_other_user": "logs that the connection keeps its user",
-    "tell_persistent_failure": "reports the persistent failure",
-}
-
-#: How long the declared timeouts are, for people; kept in step like the actions.
-TIMES: Final = {
-    "answer_limit": "the time RabbitMQ has to answer",
-    "ask_limit": "the time the function may take",
-    "attempt_delay": "the back-off between attempts",
-    "attempt_limit": "the time that an attempt may take",
-    "channel_delay": "the back-off between channels",
-    "channel_limit": "the time that a channel may take",
-    "closing_limit": "the time left for closing",
-    "half_time": "half of the time for closing",
-    "node_delay": "the delay between attempts on one node",
-    "open_limit": "the time opening may take",
-    "finish_limit": "what the disk may take for one batch",
-    "patience": "the setting `timeout`",
-    "renewal_delay": "two thirds of the credentials' validity; after a failure, a back-off",
-    "retry_delay": "the delay before a failed disk is tried again",
-    "setup_limit": "the time `setup` may take",
-}
-
-#: The way to ready when nothing goes wrong.
-HAPPY: Final[frozenset[tuple[enum.Enum, enum.Enum]]] = frozenset(
-    {
-        (State.IDLE, Connecting.OPENING_CONNECTION),
-        (Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL),
-        (Connecting.OPENING_CHANNEL, State.READY),
-    }
-)
+from sprockets_amqp.states import CONNECTION, DESCRIPTIONS, MACHINES, Machine, Row, State
 
 #: Marks a trigger that a timer may pull.
 TIMER: Final = "◷"
+#: The outermost state of each state of each machine.
+OUTER: Final = {state: outer for machine in MACHINES for state, outer in machine.outer.items()}
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """All rows from one state to another: their triggers, each with its guard or an empty string."""
+    """All rows from one state to another: their triggers, each with its guard or an empty string.
+
+    Attributes:
+        happy: whether it is part of the path on which nothing goes wrong.
+        timed: the triggers that a timer may pull, too.
+    """
 
     source: enum.Enum
     dest: enum.Enum
-    triggers: list[tuple[str, str]] = field(default_factory=list)
+    triggers: list[tuple[str, str]] = field(default_factory=list, compare=False)
+    happy: bool = False
+    timed: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:
         """Its id in documents: ``arrow-idle-connecting-opening-the-connection``."""
         return f"arrow-{slug(self.source)}-{slug(self.dest)}"
-
-    @property
-    def happy(self) -> bool:
-        """Whether it is part of the way to ready when nothing goes wrong."""
-        return (self.source, self.dest) in HAPPY
 
     @property
     def lines(self) -> list[str]:
@@ -106,39 +43,39 @@ class Arrow:
         return [line for guard in guards for line in self._guarded(guard)]
 
     def _guarded(self, guard: str) -> Iterator[str]:
-        timed = timers(self.source)
         for trigger, its_guard in self.triggers:
             if its_guard == guard:
-                yield f"{TIMER} {trigger}" if trigger in timed else trigger
+                yield f"{TIMER} {trigger}" if trigger in self.timed else trigger
         if guard:
             yield f"[{guard}]"
 
 
-def arrows() -> list[Arrow]:
+def arrows(machine: Machine = CONNECTION) -> list[Arrow]:
     """Bundle the rows by source and dest, in the order of the declaration."""
     found: dict[tuple[enum.Enum, enum.Enum], Arrow] = {}
-    for row in TRANSITIONS:
+    for row in machine.rows:
         for source in row.source:
-            arrow = found.setdefault((source, row.dest), Arrow(source, row.dest))
+            declared = machine.declared.get(source)
+            arrow = found.setdefault(
+                (source, row.dest),
+                Arrow(
+                    source,
+                    row.dest,
+                    happy=declared is not None and declared.happy is row.dest,
+                    timed=frozenset(timers(machine, source)),
+                ),
+            )
             arrow.triggers.append((row.trigger, guard(row)))
     return list(found.values())
 
 
-def states() -> dict[enum.Enum, Declared]:
-    """Return the declaration of each documented state, each followed by those of its substates."""
-    return {each.state: each for declared in STATES for each in (declared, *declared.substates)}
-
-
-def substates(state: enum.Enum) -> list[enum.Enum]:
-    """List the substates of a documented state; others have none."""
-    found = states().get(state)
-    return [each.state for each in found.substates] if found else []
-
-
-def timers(state: enum.Enum) -> set[str]:
-    """Name the triggers that a timer may pull while the connection is in the state."""
-    around = {state, DOCUMENTED.get(state, state), *substates(state)}
-    return {each.on_timeout for known, each in states().items() if known in around and each.timeout}
+def timers(machine: Machine, state: enum.Enum) -> set[str]:
+    """Name the triggers that a timer may pull while the machine is in the state."""
+    outer = machine.outer.get(state)
+    around = {state, outer} | ({each.state for each in machine.declared[state].substates} if outer else set())
+    return {
+        each.timeout.trigger for known, each in machine.declared.items() if known in around and each.timeout is not None
+    }
 
 
 def guard(row: Row) -> str:
@@ -149,12 +86,12 @@ def guard(row: Row) -> str:
 
 
 def name(state: enum.Enum) -> str:
-    """Name a documented state as the client's properties do, and a substate by its value."""
+    """Name a documented state as the client's properties do, and any other by its value."""
     return state.name.lower() if isinstance(state, State) else str(state.value)
 
 
 def label(state: enum.Enum) -> str:
-    """Name a state as existing code shows it to people."""
+    """Name a state as existing code shows it."""
     return DESCRIPTIONS[state] if isinstance(state, State) else name(state)
 
 
@@ -165,8 +102,8 @@ def substate_name(state: enum.Enum) -> str:
 
 def full_name(state: enum.Enum) -> str:
     """Name the state and, in brackets, the substate: ``closed (retrying)``."""
-    documented = DOCUMENTED.get(state, state)
-    return name(state) if state is documented else f"{name(documented)} ({name(state)})"
+    outer = OUTER.get(state, state)
+    return name(state) if state is outer else f"{name(outer)} ({name(state)})"
 
 
 def slug(state: enum.Enum) -> str:
@@ -174,7 +111,7 @@ def slug(state: enum.Enum) -> str:
     return full_name(state).replace(" (", "-").replace(" ", "-").rstrip(")")
 
 
-def outcome(state: enum.Enum) -> str:
-    """Say what usually becomes of a publish in the state or its substates."""
-    found = [PUBLISH_OUTCOMES[each] for each in (substates(state) or [state]) if each in PUBLISH_OUTCOMES]
-    return " or ".join(dict.fromkeys(outcomes[Outage.CALM] for outcomes in found))
+def outcome(machine: Machine, state: enum.Enum) -> str:
+    """Say what usually becomes of a publish in the state or its substates; empty if the machine does not say."""
+    declared = machine.declared[state]
+    return " or ".join(dict.fromkeys(each.publish for each in declared.substates or (declared,) if each.publish))

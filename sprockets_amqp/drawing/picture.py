@@ -1,4 +1,4 @@
-"""The lifecycle as a picture, SVG or PNG: states and arrows come from the declaration, their places from `layout`."""
+"""A machine as a picture, SVG or PNG: states and arrows come from the declaration, their places from its layout."""
 
 import enum
 import hashlib
@@ -9,27 +9,12 @@ import zlib
 from html import escape
 from typing import Final, get_args
 
-from sprockets_amqp.states import DOCUMENTED, Declared, PublishOutcome, State, Substate
+from sprockets_amqp.states import CONNECTION, DOCUMENTED, Declared, Machine, PublishOutcome, State, Substate
 
-from .declared import TIMER, Arrow, arrows, full_name, label, name, outcome, slug, states
-from .layout import (
-    CHARACTER,
-    CORNER,
-    ECHOES,
-    HALO,
-    HEIGHT,
-    INNER_HALO,
-    LINE,
-    PADDING,
-    WIDTH,
-    Frame,
-    Point,
-    first_baseline,
-    frame,
-    height,
-    route,
-    uniform,
-)
+from .declared import TIMER, Arrow, arrows, full_name, label, name, outcome, slug
+from .ladder import ladder
+from .layout import CHARACTER, CORNER, HALO, INNER_HALO, LINE, PADDING, Frame, Layout, Point
+from .places import ECHOES, HEIGHT, PLACES, ROUTES, WIDTH
 
 #: The picture's style sheet, for a page that shows it inline; the highlighted state has the class ``present``.
 STYLE: Final = """\
@@ -77,8 +62,8 @@ STYLE: Final = """\
 """
 
 
-def svg(present: Substate | None = None, publish: PublishOutcome | None = None) -> str:
-    """Draw the lifecycle for a page that serves `STYLE`; ``present`` is highlighted, together with its state.
+def svg(present: Substate | None = None, publish: PublishOutcome | None = None, machine: Machine = CONNECTION) -> str:
+    """Draw a machine for a page that serves `STYLE`; ``present`` is highlighted, together with its state.
 
     Where ``publish`` is given, the highlighted boxes say that, rather than what usually becomes of a publish: in a
     persistent outage, or with an outbox, it is something else.
@@ -87,16 +72,19 @@ def svg(present: Substate | None = None, publish: PublishOutcome | None = None) 
     (``arrow-ready-blocked``): to highlight another, move the class ``present``. A group's ``data-publish`` is what
     usually becomes of a publish there. A document can hold the picture only once, or the ids are no longer unique.
     """
-    return _document("", "", present, publish)
+    lit: Lit = {present: publish, DOCUMENTED[present]: publish} if present else {}
+    return _Picture(machine, lit).document("", "")
 
 
-def svg_file() -> str:
-    """Draw the lifecycle as a standalone file, with its style and size."""
-    return _document(f' width="{WIDTH}" height="{HEIGHT}"', f"<style>\n{STYLE}</style>\n", None, None)
+def svg_file(machine: Machine = CONNECTION) -> str:
+    """Draw a machine as a standalone file, with its style and size."""
+    picture = _Picture(machine, {})
+    size = f' width="{picture.layout.width:g}" height="{picture.layout.floor:g}"'
+    return picture.document(size, f"<style>\n{STYLE}</style>\n")
 
 
 def png() -> bytes:
-    """Render `svg_file` at twice its size; the image contains the SVG's SHA-256, written by `stamp`.
+    """Render `svg_file` of the connection at twice its size; it contains the SVG's SHA-256, written by `stamp`.
 
     Raises RuntimeError, naming what to install, if resvg or fonts are missing.
     """
@@ -112,6 +100,13 @@ def png() -> bytes:
     return image[:33] + stamp(source) + image[33:]
 
 
+def layout_of(machine: Machine) -> Layout:
+    """Return where everything goes: the connection is laid out by hand."""
+    if machine.name == CONNECTION.name:
+        return Layout(machine, WIDTH, HEIGHT, PLACES, ROUTES, ECHOES)
+    return ladder(machine)
+
+
 _PROBE: Final = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="60" height="20">'
     '<text y="15" font-family="DejaVu Sans, sans-serif">{}</text></svg>'
@@ -124,10 +119,11 @@ def stamp(source: str) -> bytes:
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def describe() -> str:
+def describe(machine: Machine = CONNECTION) -> str:
     """Describe the picture in words, for readers who cannot see it."""
-    outcomes = [f"In {full_name(state)}, a publish {outcome(state)}." for state in states()]
-    told = [f"{full_name(arrow.source)} to {full_name(arrow.dest)}: {_told(arrow)}." for arrow in arrows()]
+    said = {state: outcome(machine, state) for state in machine.declared}
+    outcomes = [f"In {full_name(state)}, a publish {each}." for state, each in said.items() if each]
+    told = [f"{full_name(arrow.source)} to {full_name(arrow.dest)}: {_told(arrow)}." for arrow in arrows(machine)]
     return " ".join([*outcomes, *told])
 
 
@@ -145,24 +141,102 @@ def _told(arrow: Arrow) -> str:
 Lit = dict[enum.Enum, PublishOutcome | None]
 
 
-def _document(size: str, style: str, present: Substate | None, publish: PublishOutcome | None) -> str:
-    # The state and the substate are highlighted.
-    lit: Lit = {present: publish, DOCUMENTED[present]: publish} if present else {}
-    declared = states()
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="lifecycle" viewBox="0 0 {WIDTH} {height():g}"{size}',
-        '  role="img" aria-labelledby="lifecycle-title lifecycle-description">',
-        '<title id="lifecycle-title">The life of the connection to RabbitMQ</title>',
-        f'<desc id="lifecycle-description">{escape(describe())}</desc>',
-        f"{style}<defs>{_head('head', 9)}{_head('happy-head', 14)}</defs>",
-        f'<rect class="paper" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height() - 1:g}" rx="12"/>',
-        *(_state(each, lit) for state, each in declared.items() if isinstance(state, State)),
-        *(_echo(declared[state], edges) for state, edges in ECHOES.items() if state in declared),
-        *(_arrow(arrow) for arrow in arrows()),
-        _legend(),
-        "</svg>\n",
-    ]
-    return "\n".join(parts)
+class _Picture:
+    """One picture of a machine."""
+
+    def __init__(self, machine: Machine, lit: Lit) -> None:
+        self.layout = layout_of(machine)
+        self._machine = machine
+        self._lit = lit
+
+    def document(self, size: str, style: str) -> str:
+        """Draw the document."""
+        machine, layout = self._machine, self.layout
+        is_connection = machine.name == CONNECTION.name
+        title = "The life of the connection to RabbitMQ" if is_connection else f"The {machine.name}"
+        width, height = layout.width, layout.height
+        echoes = [
+            (machine.declared[state], edges) for state, edges in layout.echoes.items() if state in machine.declared
+        ]
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="lifecycle" viewBox="0 0 {width:g} {height:g}"{size}',
+            '  role="img" aria-labelledby="lifecycle-title lifecycle-description">',
+            f'<title id="lifecycle-title">{title}</title>',
+            f'<desc id="lifecycle-description">{escape(describe(machine))}</desc>',
+            f"{style}<defs>{_head('head', 9)}{_head('happy-head', 14)}</defs>",
+            f'<rect class="paper" x="0.5" y="0.5" width="{width - 1:g}" height="{height - 1:g}" rx="12"/>',
+            *(self._state(each) for each in machine.states),
+            *(self._echo(declared, edges) for declared, edges in echoes),
+            *(self._arrow(arrow) for arrow in arrows(machine)),
+            *([_legend()] if is_connection else []),
+            "</svg>\n",
+        ]
+        return "\n".join(parts)
+
+    def _state(self, declared: Declared) -> str:
+        state, edges, said = declared.state, self.layout.frame(declared.state), self._said(declared.state)
+        x, y = edges.centre
+        kind = "name" if isinstance(state, State) else "words"
+        if declared.substates:
+            beside = f'<tspan class="outcome" dx="8">{said}</tspan>' if said and self.layout.uniform(state) else ""
+            texts = [_text("name", edges.left + PADDING, edges.top + 25, label(state) + beside, "start")]
+        elif said:
+            texts = [_text(kind, x, y - 3, label(state)), _text("outcome", x, y + 18, said)]
+        else:
+            texts = [_text(kind, x, y + 5, label(state))]
+        inside = "".join(self._substate(each, told=self.layout.uniform(state)) for each in declared.substates)
+        box = self._box(state, edges, " around" if declared.substates else "")
+        return self._group("state", declared, _halo(edges, HALO) + box + "".join(texts) + inside)
+
+    def _substate(self, declared: Declared, *, told: bool) -> str:
+        """Draw a substate, with what becomes of a publish unless its state says it already."""
+        state, edges = declared.state, self.layout.frame(declared.state)
+        said = "" if told else self._said(state).removeprefix("publish ")
+        box = _halo(edges, INNER_HALO) + self._box(state, edges)
+        return self._group("substate", declared, box + _words(state, edges, said))
+
+    def _echo(self, declared: Declared, edges: Frame) -> str:
+        state, (x, y) = declared.state, edges.centre
+        words = label(state) if isinstance(state, State) else f"{label(DOCUMENTED[state])}: {name(state)}"
+        box = _rectangle(f"box {self._colour(state, None)}", edges, CORNER)
+        return f'<g class="echo"><title>{escape(declared.meaning)}</title>{box}{_text("words", x, y + 4.5, words)}</g>'
+
+    def _said(self, state: enum.Enum) -> str:
+        said = self._lit.get(state) or outcome(self._machine, state)
+        return f"publish {said}" if said else ""
+
+    def _group(self, kind: str, declared: Declared, content: str) -> str:
+        state, said = declared.state, outcome(self._machine, declared.state)
+        kind += " present" if state in self._lit else ""
+        usual = f' data-publish="{said}"' if said else ""
+        meaning = escape(declared.meaning)
+        return f'<g id="state-{slug(state)}" class="{kind}"{usual}><title>{meaning}</title>{content}</g>'
+
+    def _box(self, state: enum.Enum, edges: Frame, kind: str = "") -> str:
+        return _rectangle(f"box {self._colour(state, self._lit.get(state))}{kind}", edges, CORNER)
+
+    def _colour(self, state: enum.Enum, publish: PublishOutcome | None) -> str:
+        said = outcome(self._machine, state)
+        return _kind(publish or said) if said and self.layout.uniform(state) else "mixed"
+
+    def _arrow(self, arrow: Arrow) -> str:
+        way, happy = self.layout.route(arrow), arrow.happy
+        y = self.layout.first_baseline(arrow)
+        lines = "".join(
+            _text(
+                f"label{' guard' if line.startswith('[') else ''}",
+                way.label[0],
+                y + LINE * index,
+                escape(line).replace(TIMER, _TIMER_MARK),
+                way.anchor,
+            )
+            for index, line in enumerate(arrow.lines)
+        )
+        head = "happy-head" if happy else "head"
+        return (
+            f'<g id="{arrow.id}" class="arrow{" happy" if happy else ""}">'
+            f'<path class="line" d="{_path(way.points)}" marker-end="url(#lifecycle-{head})"/>{lines}</g>'
+        )
 
 
 def _head(kind: str, size: int) -> str:
@@ -173,28 +247,6 @@ def _head(kind: str, size: int) -> str:
     )
 
 
-def _state(declared: Declared, lit: Lit) -> str:
-    state, edges = declared.state, frame(declared.state)
-    x, y = edges.centre
-    said = f"publish {lit.get(state) or outcome(state)}"
-    if declared.substates:
-        beside = f'<tspan class="outcome" dx="8">{said}</tspan>' if uniform(state) else ""
-        texts = [_text("name", edges.left + PADDING, edges.top + 25, label(state) + beside, "start")]
-    else:
-        texts = [_text("name", x, y - 3, label(state)), _text("outcome", x, y + 18, said)]
-    inside = "".join(_substate(each, uniform(state), lit) for each in declared.substates)
-    box = _box(state, edges, lit, " around" if declared.substates else "")
-    return _group("state", declared, lit, _halo(edges, HALO) + box + "".join(texts) + inside)
-
-
-def _substate(declared: Declared, told: bool, lit: Lit) -> str:
-    """Draw a substate, with what becomes of a publish unless its state says it already."""
-    state, edges = declared.state, frame(declared.state)
-    box = _halo(edges, INNER_HALO) + _box(state, edges, lit)
-    said = "" if told else lit.get(state) or outcome(state)
-    return _group("substate", declared, lit, box + _words(state, edges, said))
-
-
 def _words(state: enum.Enum, edges: Frame, said: str) -> str:
     lines = [("words", line) for line in textwrap.wrap(name(state), int((edges.right - edges.left - 8) / CHARACTER))]
     lines += [("outcome", f"publish {said}")] if said else []
@@ -203,32 +255,12 @@ def _words(state: enum.Enum, edges: Frame, said: str) -> str:
     return "".join(_text(kind, x, top + 16 * index, line) for index, (kind, line) in enumerate(lines))
 
 
-def _echo(declared: Declared, edges: Frame) -> str:
-    state, (x, y) = declared.state, edges.centre
-    its_label = label(DOCUMENTED[state])
-    words = _text("words", x, y + 4.5, its_label if isinstance(state, State) else f"{its_label}: {name(state)}")
-    return f'<g class="echo"><title>{escape(declared.meaning)}</title>{_box(state, edges, {})}{words}</g>'
-
-
-def _group(kind: str, declared: Declared, lit: Lit, content: str) -> str:
-    state = declared.state
-    kind += " present" if state in lit else ""
-    usual = f' data-publish="{outcome(state)}"'
-    return f'<g id="state-{slug(state)}" class="{kind}"{usual}><title>{escape(declared.meaning)}</title>{content}</g>'
-
-
 def _text(kind: str, x: float, y: float, text: str, anchor: str = "middle") -> str:
     return f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{text}</text>'
 
 
 def _halo(edges: Frame, out: int) -> str:
-    around = Frame(edges.left - out, edges.top - out, edges.right + out, edges.bottom + out)
-    return _rectangle("halo", around, CORNER + out - 2)
-
-
-def _box(state: enum.Enum, edges: Frame, lit: Lit, kind: str = "") -> str:
-    colour = _kind(lit.get(state) or outcome(state)) if uniform(state) else "mixed"
-    return _rectangle(f"box {colour}{kind}", edges, CORNER)
+    return _rectangle("halo", edges.grown(out), CORNER + out - 2)
 
 
 def _rectangle(kind: str, edges: Frame, corner: int) -> str:
@@ -240,26 +272,6 @@ def _rectangle(kind: str, edges: Frame, corner: int) -> str:
 
 def _kind(said: str) -> str:
     return said.replace(" ", "-")
-
-
-def _arrow(arrow: Arrow) -> str:
-    way, happy = route(arrow), arrow.happy
-    y = first_baseline(arrow)
-    lines = "".join(
-        _text(
-            f"label{' guard' if line.startswith('[') else ''}",
-            way.label[0],
-            y + LINE * index,
-            escape(line).replace(TIMER, _TIMER_MARK),
-            way.anchor,
-        )
-        for index, line in enumerate(arrow.lines)
-    )
-    head = "happy-head" if happy else "head"
-    return (
-        f'<g id="{arrow.id}" class="arrow{" happy" if happy else ""}">'
-        f'<path class="line" d="{_path(way.points)}" marker-end="url(#lifecycle-{head})"/>{lines}</g>'
-    )
 
 
 _TIMER_MARK: Final = f'<tspan class="timer">{TIMER}</tspan>'
@@ -298,7 +310,7 @@ def _legend() -> str:
     parts.append(f'<text x="144" y="{y + 28}">the same state, drawn again</text>')
     parts.append(f'<text class="label guard" x="648" y="{y + 28}">[guard]</text>')
     parts.append(
-        f'<text x="716" y="{y + 28}">asks: url is a function · sets_up: setup is given · '
+        f'<text x="716" y="{y + 28}">calls: url is a function · sets_up: setup is given · '
         "retries_node: attempts are left · blocking: an alarm or flow</text>"
     )
     parts.append(f'<text x="716" y="{y + 51}">stores: an outbox that works · expired: the credentials have</text>')

@@ -3,169 +3,109 @@
 import enum
 from collections.abc import Iterable, Sequence
 
-from sprockets_amqp.states import (
-    DOCUMENTED,
-    LOGGED_IN,
-    OUT,
-    OUTAGE_STATES,
-    OUTAGE_TRANSITIONS,
-    OUTBOX_OUTCOMES,
-    OUTBOX_STATES,
-    OUTBOX_TRANSITIONS,
-    PUBLISH_OUTCOMES,
-    RENEWAL_STATES,
-    RENEWAL_TRANSITIONS,
-    SENDING,
-    STARTED,
-    TRANSITIONS,
-    Declared,
-    Outage,
-    PublishOutcome,
-    Row,
-    State,
-)
+from sprockets_amqp.states import CONNECTION, OUTAGE, Action, Declared, Machine, PublishOutcome, Row
 
-from .declared import PHRASES, TIMES, guard, name, outcome, states
+from .declared import OUTER, guard, name, outcome
 
 
-def states_table() -> str:
-    """Write a table of the documented states: value, meaning, and what becomes of a publish."""
-    documented = {state: each for state, each in states().items() if isinstance(state, State)}
-    return _table(
+def states_table(machine: Machine = CONNECTION) -> str:
+    """Write a table of the outermost states: meaning, and what becomes of a publish."""
+    return _filled(
         ("state", "value", "meaning", "a publish"),
-        ((_code(state), str(state.value), each.meaning, outcome(state)) for state, each in documented.items()),
-    )
-
-
-def substates_table() -> str:
-    """Write a table of the substates: meaning, and what becomes of a publish."""
-    refined = {state: each for state, each in states().items() if not isinstance(state, State)}
-    return _table(
-        ("state", "substate", "meaning", "a publish"),
-        ((_code(DOCUMENTED[state]), name(state), each.meaning, outcome(state)) for state, each in refined.items()),
-    )
-
-
-def table() -> str:
-    """Write a table of the connection's transitions; ``does`` lists actions that belong to the event alone."""
-    return _rows_table(TRANSITIONS)
-
-
-def actions_table() -> str:
-    """Write a table of the actions on entering and leaving each state, and how long it may last."""
-    return _actions_table(states().values())
-
-
-def outages_table() -> str:
-    """Write a table of the outage's states."""
-    return _table(("outage", "meaning"), ((_code(each.state), each.meaning) for each in OUTAGE_STATES))
-
-
-def outage_actions_table() -> str:
-    """Write a table of the actions on entering and leaving each state of the outage, and how long it may last."""
-    return _actions_table(OUTAGE_STATES)
-
-
-def outage_table() -> str:
-    """Write a table of the outage's transitions."""
-    return _rows_table(OUTAGE_TRANSITIONS)
-
-
-def renewals_table() -> str:
-    """Write a table of the renewal's states."""
-    return _table(("renewal", "meaning"), ((_code(each.state), each.meaning) for each in RENEWAL_STATES))
-
-
-def renewal_actions_table() -> str:
-    """Write a table of the actions on entering and leaving each state of the renewal, and how long it may last."""
-    return _actions_table(RENEWAL_STATES)
-
-
-def renewal_table() -> str:
-    """Write a table of the renewal's transitions."""
-    return _rows_table(RENEWAL_TRANSITIONS)
-
-
-def outboxes_table() -> str:
-    """Write a table of the outbox's states."""
-    return _table(("outbox", "meaning"), ((_code(each.state), each.meaning) for each in OUTBOX_STATES))
-
-
-def outbox_actions_table() -> str:
-    """Write a table of the actions on entering and leaving each state of the outbox, and how long it may last."""
-    return _actions_table(OUTBOX_STATES)
-
-
-def outbox_table() -> str:
-    """Write a table of the outbox's transitions."""
-    return _rows_table(OUTBOX_TRANSITIONS)
-
-
-def outbox_outcomes_table() -> str:
-    """Write a table of what each state of the outbox changes about what becomes of a publish."""
-    usual: tuple[PublishOutcome, ...] = ("goes out", "waits", "is refused")
-    return _table(
-        ("outbox", *(f"usually {each}" for each in usual)),
-        ((_code(state), *(made[each] for each in usual)) for state, made in OUTBOX_OUTCOMES.items()),
-    )
-
-
-def started() -> str:
-    """List the states of the connection in which the outbox is open."""
-    return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in STARTED)
-
-
-def logged_in() -> str:
-    """List the states of the connection in which credentials are renewed."""
-    return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in LOGGED_IN)
-
-
-def outage_began() -> str:
-    """List the states of the connection that begin an outage."""
-    return ", ".join(_code(state) for state in PUBLISH_OUTCOMES if state in OUT)
-
-
-def outcomes_table() -> str:
-    """Write a table of what becomes of a publish, by the state of the outage, and whether what waits goes out."""
-    return _table(
-        ("state", *(name(outage) for outage in Outage), "what waits"),
         (
-            (_code(state), *(found[outage] for outage in Outage), "goes out" if state in SENDING else "stays in line")
-            for state, found in PUBLISH_OUTCOMES.items()
+            (_code(each.state), _value(each.state), each.meaning, outcome(machine, each.state))
+            for each in machine.states
         ),
     )
 
 
-def _rows_table(rows: Iterable[Row]) -> str:
-    return _filled(("trigger", "from", "to", "guard", "does"), map(_row, rows))
+def substates_table(machine: Machine = CONNECTION) -> str:
+    """Write a table of the substates: meaning, and what becomes of a publish."""
+    return _filled(
+        ("state", "substate", "meaning", "a publish"),
+        (
+            (_code(outer.state), name(each.state), each.meaning, outcome(machine, each.state))
+            for outer in machine.states
+            for each in outer.substates
+        ),
+    )
+
+
+def rows_table(machine: Machine = CONNECTION) -> str:
+    """Write a table of the transitions; ``does`` lists actions that belong to the event alone."""
+    return _filled(("trigger", "from", "to", "guard", "does"), map(_row, machine.rows))
+
+
+def actions_table(machine: Machine = CONNECTION) -> str:
+    """Write a table of the actions on entering and leaving each state, and how long it may last."""
+    return _filled(
+        ("state", "on entry", "on exit", "timer"),
+        (_actions(each) for each in machine.declared.values() if each.on_enter or each.on_exit or each.timeout),
+    )
+
+
+def follows_table(machine: Machine) -> str:
+    """Write a table of how the machine follows the connection."""
+    return _filled(
+        ("trigger", "is pulled when the connection", "these states"),
+        (
+            (f"`{trigger}`", verb, ", ".join(map(_code, CONNECTION.marked(follow.mark))))
+            for follow in machine.follows
+            for trigger, verb in ((follow.entered, "enters"), (follow.left, "leaves"))
+            if trigger
+        ),
+    )
+
+
+def makes_table(machine: Machine) -> str:
+    """Write a table of what each state makes of a publish that would have another outcome."""
+    usual: tuple[PublishOutcome, ...] = ("goes out", "waits", "is refused")
+    return _table(
+        (machine.name, *(f"usually {each}" for each in usual)),
+        ((_code(state), *(machine.made(state, each) for each in usual)) for state in machine.lasting),
+    )
+
+
+def outcomes_table(connection: Machine = CONNECTION) -> str:
+    """Write a table of what becomes of a publish, by the state of the outage, and whether what waits goes out."""
+    return _table(
+        ("state", *map(name, OUTAGE.lasting), "what waits"),
+        (
+            (
+                _code(state),
+                *(OUTAGE.made(outage, declared.publish) for outage in OUTAGE.lasting),
+                "goes out" if "sends" in declared.marks else "stays in line",
+            )
+            for state, declared in connection.declared.items()
+            if declared.publish
+        ),
+    )
+
+
+def _value(state: enum.Enum) -> str:
+    return str(state.value) if isinstance(state.value, int) else ""
 
 
 def _row(row: Row) -> tuple[str, ...]:
     sources = ", ".join(map(_code, row.source))
     word, _, asked = guard(row).partition(" ")
     when = f"{word} `{asked}`" if asked else ""
-    return f"`{row.trigger}`", sources, _code(row.dest), when, PHRASES.get(row.before, row.before)
-
-
-def _actions_table(declared: Iterable[Declared]) -> str:
-    return _filled(
-        ("state", "on entry", "on exit", "timer"),
-        (_actions(each) for each in declared if each.on_enter or each.on_exit or each.timeout),
-    )
+    return f"`{row.trigger}`", sources, _code(row.dest), when, row.before.words if row.before else ""
 
 
 def _actions(declared: Declared) -> tuple[str, ...]:
-    entry, leave = (
-        ", ".join(PHRASES.get(each, each) for each in names) for names in (declared.on_enter, declared.on_exit)
-    )
-    timer = f"`{declared.on_timeout}` after {TIMES.get(declared.timeout, declared.timeout)}" if declared.timeout else ""
-    return _code(declared.state), entry, leave, timer
+    timer = f"`{declared.timeout.trigger}` after {declared.timeout.words}" if declared.timeout else ""
+    return _code(declared.state), _words(declared.on_enter), _words(declared.on_exit), timer
+
+
+def _words(actions: Iterable[Action]) -> str:
+    return ", ".join(action.words for action in actions)
 
 
 def _code(state: enum.Enum) -> str:
     """Name a state, followed by the substate, if it is one."""
-    documented = DOCUMENTED.get(state, state)
-    return f"`{name(documented)}`" + ("" if state is documented else f" {name(state)}")
+    outer = OUTER.get(state, state)
+    return f"`{name(outer)}`" + ("" if state is outer else f" {name(state)}")
 
 
 def _filled(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

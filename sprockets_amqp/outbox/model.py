@@ -20,7 +20,7 @@ from sprockets_amqp.errors import AMQPException, ExchangeRefused, MessageNacked,
 from sprockets_amqp.model import Model, Timeout, Trigger
 from sprockets_amqp.observers import OUTCOMES, Delivery, Observers, Outcome
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.states import OUTBOX_OUTCOMES, OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox
+from sprockets_amqp.states import OUTBOX, Outbox
 from sprockets_amqp.text import shown
 from sprockets_amqp.wire.replies import describe
 
@@ -72,6 +72,7 @@ class OutboxModel(Model, Keeper):
     as long as more is published than the disk writes at once.
     """
 
+    machine = OUTBOX
     state: Outbox
     # Added by the declaration; tests/test_states.py keeps the two in step.
     client_started: Trigger
@@ -130,12 +131,6 @@ class OutboxModel(Model, Keeper):
         #: How many messages were left when the files were closed.
         self._left = 0
         self._when_closed: list[asyncio.Future[None]] = []
-        #: The states in which each trigger has a row: one that would be ignored is not pulled for each message.
-        self._sources = {
-            name: {source for row in OUTBOX_TRANSITIONS if row.trigger == name for source in row.source}
-            for name in {row.trigger for row in OUTBOX_TRANSITIONS}
-        }
-        self._run(OUTBOX_STATES, OUTBOX_TRANSITIONS, Outbox.OFF)
 
     # Queries
 
@@ -167,7 +162,7 @@ class OutboxModel(Model, Keeper):
     @property
     def _is_empty(self) -> bool:
         # While everything waits for the files to be opened, their contents are unknown.
-        return not self.stored and OUTBOX_OUTCOMES[self.state]["goes out"] != "waits"
+        return not self.stored and self.machine.made(self.state, "goes out") != "waits"
 
     @property
     def set_aside(self) -> int:
@@ -177,12 +172,12 @@ class OutboxModel(Model, Keeper):
     @property
     def trouble(self) -> str:
         """Why nothing can be stored; empty if it can."""
-        return self._trouble if self._knows("disk_due") else ""
+        return self._trouble if self._is("troubled") else ""
 
     @property
     def takes_messages(self) -> bool:
         """Whether a publish that ends badly is stored."""
-        return OUTBOX_OUTCOMES[self.state]["is refused"] == "is stored"
+        return self.machine.made(self.state, "is refused") == "is stored"
 
     async def emptied(self) -> int:
         """Return when nothing is stored any more, except what was set aside; or how many were left at the end."""
@@ -194,7 +189,7 @@ class OutboxModel(Model, Keeper):
 
     async def closed(self, timeout: float) -> None:
         """Return when the client has stopped and everything is written, or when that is given up after ``timeout``."""
-        if self._knows("files_closed"):
+        if self._is("finishing"):
             future = self._loop.create_future()
             self._when_closed.append(future)
             await asyncio.wait([future], timeout=max(0.0, timeout))
@@ -205,8 +200,8 @@ class OutboxModel(Model, Keeper):
         if self.given:
             self._disk.abandon()
 
-    def _knows(self, trigger: str) -> bool:
-        return self.state in self._sources[trigger]
+    def _is(self, mark: str) -> bool:
+        return mark in self.machine.declared[self.state].marks
 
     # Called by the publisher, before a message is stored
 
@@ -221,7 +216,7 @@ class OutboxModel(Model, Keeper):
         if len(self._behind) >= settings.max_waiting or self._writing_size > settings.max_waiting_size:
             return f"{len(self._behind)} messages are being stored already (max_waiting, max_waiting_size)"
         problem = self._store(Entry(message, None, deadline))
-        if not self._backlog and self._gate.loads:
+        if not self._backlog and self._gate.sends_stored:
             self._publisher.send_waiting()
         return problem
 
@@ -257,7 +252,7 @@ class OutboxModel(Model, Keeper):
                 self._publisher.give_up(message, problem, storable=False)
 
     def _note_backlog(self) -> None:
-        if self._knows("backlog_began"):
+        if self.knows("backlog_began"):
             self.feed(self.backlog_began)
 
     # Called by the publisher, for messages that are stored
@@ -383,7 +378,7 @@ class OutboxModel(Model, Keeper):
     def fill_line(self) -> None:
         """Put messages that are being written in line, if nothing is ahead of them and they may be sent."""
         room = LOAD - self._to_send
-        if self._behind and room > 0 and not self._backlog and self._gate.loads:
+        if self._behind and room > 0 and not self._backlog and self._gate.sends_stored:
             # Lost messages have come back behind later ones.
             for key in sorted(self._behind)[:room]:
                 entry = self._behind[key]
@@ -397,21 +392,21 @@ class OutboxModel(Model, Keeper):
         """Read more stored messages, if they may be sent and too few are in line."""
         wanted = self._backlog and self._to_send < LOAD and len(self._deferred) < MAX_DEFERRED
         disk = self._disk
-        if wanted and self._gate.loads and not disk.loading:
+        if wanted and self._gate.sends_stored and not disk.loading:
             disk.next.load, disk.next.loaded = (LOAD, LOAD_SIZE), frozenset((*self._loaded, *self._deferred))
             disk.submit()
 
     def _enter(self, rows: list[tuple[Key, Row]]) -> None:
         for key, row in rows:
             known = (self._loaded, self._deferred, self._writing, self._disk.next.deletes, self._disk.next.set_asides)
-            if not any(key in each for each in known) and self._gate.loads and self._backlog:
+            if not any(key in each for each in known) and self._gate.sends_stored and self._backlog:
                 self._backlog -= 1
                 self._to_send += 1
                 message = self._loaded[key] = message_of(key, row, self._loop)
                 self._publisher.enter_stored(message)
 
     def _see_end_of_backlog(self) -> None:
-        if not self.holds and self._knows("backlog_ended"):
+        if not self.holds and self.knows("backlog_ended"):
             self.schedule(self.state, 0, self.backlog_ended)
 
     def _tell_empty(self) -> None:

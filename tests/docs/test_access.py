@@ -12,7 +12,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 import sprockets_amqp as amqp
-from sprockets_amqp.connection.address import ASK_LIMIT
+from sprockets_amqp.connection.address import CALL_LIMIT
 from sprockets_amqp.connection.renewal import RESERVE
 from sprockets_amqp.names import PATTERN
 from sprockets_amqp.testing import Broker
@@ -139,7 +139,7 @@ async def test_a_file_is_read_before_each_connection(monkeypatch: pytest.MonkeyP
         before = client.url
         await client.wait_for(amqp.State.READY, 30)
         assert (before, client.url) == (None, "amqp://orders:from-the-file@localhost")
-    assert f"may take {ASK_LIMIT:g} seconds" in ACCESS.section("Credentials that change")
+    assert f"may take {CALL_LIMIT:g} seconds" in ACCESS.section("Credentials that change")
 
 
 @pytest.mark.usefixtures("amqp_broker")

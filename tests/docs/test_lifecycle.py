@@ -11,10 +11,11 @@ import pytest
 
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, StateChange, settings
-from sprockets_amqp.connection.address import ASK_LIMIT
+from sprockets_amqp.connection.address import CALL_LIMIT
 from sprockets_amqp.connection.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, SETUP_LIMIT
 from sprockets_amqp.drawing import diagrams
 from sprockets_amqp.hooks import HISTORY_LENGTH, PENDING_LIMIT
+from sprockets_amqp.states import CONNECTION, MACHINES
 from sprockets_amqp.testing import Broker
 from tests.support.command import run
 from tests.support.documents import Document
@@ -36,10 +37,13 @@ def names(cells: list[str]) -> list[str]:
     return [name.strip("` ") for cell in cells for name in cell.split(", ")]
 
 
-def test_the_picture_is_there() -> None:
+def test_the_picture_of_each_machine_is_there() -> None:
     """With a text for those who cannot see it."""
-    (picture,) = re.findall(r"!\[[^]]{50,}\]\(([^)]+)\)", LIFECYCLE.text)
-    assert (ROOT / "docs" / picture).read_text().startswith("<svg")
+    pictures = re.findall(r"!\[[^]]{50,}\]\(([^)]+)\)", LIFECYCLE.text)
+    names = {"lifecycle" if machine is CONNECTION else machine.name for machine in MACHINES}
+    assert {Path(picture).stem for picture in pictures} == names
+    for picture in pictures:
+        assert (ROOT / "docs" / picture).read_text().startswith("<svg")
 
 
 # The hooks
@@ -118,7 +122,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     client = Client(URL)
     node = client.parameters
     assert node is not None
-    limits = [ASK_LIMIT, float(node.stack_timeout or 0), SETUP_LIMIT, DRAIN_LIMIT, CLOSE_LIMIT]
+    limits = [CALL_LIMIT, float(node.stack_timeout or 0), SETUP_LIMIT, DRAIN_LIMIT, CLOSE_LIMIT]
     assert [row[1] for row in LIFECYCLE.rows("How the client reconnects")] == [f"{limit:g} s" for limit in limits]
     section = LIFECYCLE.section("How the client reconnects")
     assert f"`reconnect_delay` seconds at most, {settings.DEFAULT_RECONNECT_DELAY} by default" in section
@@ -161,10 +165,6 @@ async def test_the_declaration_is_drawn(command: str, tmp_path: Path, monkeypatc
     if "--print" in arguments:
         assert done.out == {"mermaid": diagrams.mermaid, "table": diagrams.table}[arguments[-1]]()
     else:
-        assert sorted(path.suffix for path in (tmp_path / "lifecycle").iterdir()) == [
-            ".dot",
-            ".md",
-            ".mmd",
-            ".png",
-            ".svg",
-        ]
+        names = [f"lifecycle.{kind}" for kind in ("dot", "md", "mmd", "png", "svg")]
+        names += [f"{machine.name}.svg" for machine in MACHINES if machine is not CONNECTION]
+        assert sorted(path.name for path in (tmp_path / "lifecycle").iterdir()) == sorted(names)

@@ -150,7 +150,7 @@ def test_the_limits_are_the_clients(amqp_broker: Broker) -> None:
         "messages in line": lengths,
         "waiting in line": f"timeout {defaults.timeout:g} seconds",
         "waiting for a confirm": f"confirm_timeout {defaults.confirm_timeout:g} seconds",
-        "asking a url function": f"{address.ASK_LIMIT:g} seconds",
+        "calling a url function": f"{address.CALL_LIMIT:g} seconds",
         "reaching one node, up to its handshake": f"stack_timeout in the URL {_stack_timeout():g} seconds",
         "setup": f"{lifecycle.SETUP_LIMIT:g} seconds",
         "a message that went out into an alarm": "timeout as for one that waits",

@@ -3,16 +3,16 @@
 import enum
 
 from sprockets_amqp.drawing import declared
-from sprockets_amqp.states import DOCUMENTED, STATES, TRANSITIONS, Declared, State
+from sprockets_amqp.states import CONNECTION, DOCUMENTED, Declared, State
 
 #: Every state, and every substate.
-DECLARED: list[Declared] = [each for state in STATES for each in (state, *state.substates)]
+DECLARED: list[Declared] = [each for state in CONNECTION.states for each in (state, *state.substates)]
 #: Those of them that are boxes in the picture, rather than frames around boxes.
 BOXES: list[enum.Enum] = [each.state for each in DECLARED if not each.substates]
 FRAMES: list[State] = [DOCUMENTED[each.state] for each in DECLARED if each.substates]
 
 #: Every arrow that the declaration asks for, with its trigger and guard.
-EXPECTED = {(source, row.dest, row.trigger, declared.guard(row)) for row in TRANSITIONS for source in row.source}
+EXPECTED = {(source, row.dest, row.trigger, declared.guard(row)) for row in CONNECTION.rows for source in row.source}
 
 
 def identifier(state: enum.Enum) -> str:
@@ -31,7 +31,7 @@ def cell(state: enum.Enum) -> str:
 def timed(source: enum.Enum) -> set[str]:
     """What a timer pulls while the connection is in the state, be it in its state's time or in a substate's."""
     return {
-        each.on_timeout
+        each.timeout.trigger
         for each in DECLARED
         if each.timeout and source in {each.state, DOCUMENTED[each.state], *(sub.state for sub in each.substates)}
     }
