@@ -1,5 +1,6 @@
 """The declared machines: the one place that decides what may happen to the connection, and when."""
 
+from .check import CHECK, Check, Running
 from .connection import CONNECTION, DESCRIPTIONS, DOCUMENTED, Closed, Closing, Connecting, State, Substate
 from .outage import OUTAGE, Outage
 from .outbox import OUTBOX, Outbox
@@ -7,9 +8,10 @@ from .renewal import RENEWAL, Renewal
 from .vocabulary import Action, Declared, Follow, Limit, Machine, PublishOutcome, Row
 
 #: Every machine; the first leads, the others follow it.
-MACHINES = (CONNECTION, OUTAGE, RENEWAL, OUTBOX)
+MACHINES = (CONNECTION, OUTAGE, RENEWAL, OUTBOX, CHECK)
 
 __all__ = [
+    "CHECK",
     "CONNECTION",
     "DESCRIPTIONS",
     "DOCUMENTED",
@@ -18,6 +20,7 @@ __all__ = [
     "OUTBOX",
     "RENEWAL",
     "Action",
+    "Check",
     "Closed",
     "Closing",
     "Connecting",
@@ -30,6 +33,7 @@ __all__ = [
     "PublishOutcome",
     "Renewal",
     "Row",
+    "Running",
     "State",
     "Substate",
 ]

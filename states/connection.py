@@ -5,23 +5,26 @@ for a state does nothing in that state. To change behaviour, change the declarat
 pictures follow.
 
 This file declares the connection. The other machines follow it: `outage.py` declares the outage, `renewal.py` the
-renewal of an open connection's credentials, `outbox.py` the outbox. They see only the marks of its states:
+renewal of an open connection's credentials, `outbox.py` the outbox, `check.py` the exchange check. They see only the
+marks of its states:
 
 - ``sends``: messages that wait go out; they were accepted, even if new publishes are refused.
 - ``outage``: publishing is impossible, and the client is trying to make it possible.
-- ``logged_in``: the connection is open, and meant to stay open.
+- ``connected``: the connection is open.
+- ``logged_in``: it is meant to stay open.
+- ``has_channel``: there is a channel to publish on.
 - ``at_rest``: the client was not started, or was stopped on request.
 
 Some things are deliberately not declared, because they do not decide what may happen to the connection:
 
 - the publisher's flow control (`delivery/publisher.py`): the window of unconfirmed messages, the line of waiting ones,
-  one question about an exchange at a time, one suspect at a time. It changes with every message.
+  one exchange check at a time, one suspect at a time. It changes with every message.
 - why RabbitMQ is blocking, an alarm or channel.flow: facts from the wire, which `link.py` keeps and the guard
   ``blocking`` reads.
 - which node is next, after what delay, how often one is tried and when a round begins: arithmetic (`attempts.py`),
   which the timeouts and the guards ``calls`` and ``retries_node`` use.
 - which of a node's addresses is tried: each attempt begins behind the one at which the last one failed (`link.py`).
-- whether RabbitMQ lets the user ask about exchanges: learned once, and kept with what is known about them
+- which exchanges RabbitMQ accepts messages for, and which check may have cost a connection: memory, with limits
   (`delivery/exchanges.py`).
 - when the outbox looks for files that other clients left: every minute while it is open, in any state (the package's
   `outbox.py`). Files that it finds pull a trigger like any other event.
@@ -138,7 +141,7 @@ CONNECTION: Final = Machine(
                     on_exit=(Action("stop_setup", "cancels `setup`"),),
                     timeout=Limit("setup_limit", "the time `setup` may take", "connection_failed"),
                     publish="waits",
-                    marks=("outage", "logged_in"),
+                    marks=("outage", "connected", "logged_in"),
                 ),
                 Declared(
                     Connecting.OPENING_CHANNEL,
@@ -146,7 +149,7 @@ CONNECTION: Final = Machine(
                     on_enter=(Action("open_channel", "opens a channel"),),
                     timeout=Limit("channel_limit", "the time that a channel may take", "connection_failed"),
                     publish="waits",
-                    marks=("outage", "logged_in"),
+                    marks=("outage", "connected", "logged_in"),
                     happy=State.READY,
                 ),
                 Declared(
@@ -155,7 +158,7 @@ CONNECTION: Final = Machine(
                     on_enter=(_DROP_CHANNEL,),
                     timeout=Limit("channel_delay", "the back-off between channels", "channel_due"),
                     publish="waits",
-                    marks=("outage", "logged_in"),
+                    marks=("outage", "connected", "logged_in"),
                 ),
             ),
         ),
@@ -164,13 +167,13 @@ CONNECTION: Final = Machine(
             "The channel is open and, if publisher confirms are enabled, in confirm mode.",
             on_enter=(Action("tell_ready", "logs that it is ready"), _SEND_WAITING),
             publish="goes out",
-            marks=("sends", "logged_in"),
+            marks=("sends", "connected", "logged_in", "has_channel"),
         ),
         Declared(
             State.BLOCKED,
             "RabbitMQ sent `connection.blocked` (it is short of memory or disk space) or stopped the channel's flow.",
             publish="waits",
-            marks=("outage", "logged_in"),
+            marks=("outage", "connected", "logged_in", "has_channel"),
         ),
         Declared(
             State.CLOSING,
@@ -183,7 +186,7 @@ CONNECTION: Final = Machine(
                     on_enter=(_SEND_WAITING, _DRAIN),
                     timeout=_HALF_TIME,
                     publish="is refused",
-                    marks=("sends",),
+                    marks=("sends", "connected", "has_channel"),
                 ),
                 Declared(
                     Closing.PAUSED,
@@ -191,12 +194,14 @@ CONNECTION: Final = Machine(
                     on_enter=(_DRAIN,),
                     timeout=_HALF_TIME,
                     publish="is refused",
+                    marks=("connected", "has_channel"),
                 ),
                 Declared(
                     Closing.CONFIRMING,
                     "What still waited after half of the time is in the outbox; unconfirmed messages are awaited.",
                     on_enter=(_GIVE_UP_WAITING, _DRAIN),
                     publish="is refused",
+                    marks=("connected", "has_channel"),
                 ),
                 Declared(
                     Closing.CLOSING_CONNECTION,
@@ -204,6 +209,7 @@ CONNECTION: Final = Machine(
                     on_enter=(_GIVE_UP_WAITING, Action("close_connection", "asks RabbitMQ to close the connection")),
                     timeout=Limit("answer_limit", "the time RabbitMQ has to answer", "close_expired"),
                     publish="is refused",
+                    marks=("connected",),
                 ),
             ),
         ),

@@ -51,9 +51,13 @@ def actions(source: ast.Module) -> set[str]:
 
 
 def test_only_the_link_registers_with_pika_and_acts_on_the_wire() -> None:
-    """Every event of pika's enters there, and every AMQP action leaves there, but for those of `setup`."""
+    """Every event of pika's enters there, and every action leaves there, but for those of `setup` and of checks."""
     users = {module: used for module in SOURCES if (used := actions(tree(module)))}
-    assert set(users) == {"sprockets_amqp.connection.link", "sprockets_amqp.connection.topology"}
+    assert set(users) == {
+        "sprockets_amqp.connection.link",
+        "sprockets_amqp.connection.topology",
+        "sprockets_amqp.delivery.check",
+    }
     assert users["sprockets_amqp.connection.link"] >= {"channel", "confirm_delivery", "add_on_return_callback"}
 
 

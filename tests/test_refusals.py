@@ -186,6 +186,57 @@ def test_beside_messages_in_flight_a_question_is_asked_again_alone(broker: Broke
     assert len(broker.peers) == 3
 
 
+def picky(broker: Broker, seen: list[Any]) -> None:
+    """Have RabbitMQ fail over messages to one exchange that lack a header, as some types of exchanges do."""
+    patched, judge = cast("Any", broker), broker.judge
+
+    def judge_headers(message: Published) -> Refusal | None:
+        headers = message.properties.headers or {}
+        if message.exchange == "picky":
+            seen.append(headers)
+            if "kind" not in headers:
+                return Refusal(541, "INTERNAL_ERROR", connection=True)
+        return judge(message)
+
+    patched.judge = judge_headers
+
+
+def test_an_exchange_that_needs_a_header_is_checked_with_it_in_the_end(broker: Broker) -> None:
+    """The check without headers costs one connection; with them RabbitMQ accepts, and the messages go out."""
+    seen: list[Any] = []
+    picky(broker, seen)
+    client = using(broker, "events")
+    good = {"headers": {"kind": "order", "n": 1}}
+    first, second = (client.publish("picky", "q", b"", good, timeout=60) for _ in range(2))
+    assert settled(broker, first, second) == [None] * 2
+    assert (len(broker.peers), seen[0]) == (2, {"x-recent-history-no-store": True})
+    assert seen[1] == {"kind": "order", "n": 1, "x-recent-history-no-store": True}
+    assert seen[2:] == [good["headers"]] * 2
+
+
+def test_a_message_without_the_header_refuses_no_message_that_has_it(broker: Broker) -> None:
+    """The first check with headers costs a connection, too; those with other headers are checked by themselves."""
+    picky(broker, [])
+    client = using(broker, "events")
+    bad = client.publish("picky", "q", b"", {"headers": {"other": 1}}, timeout=60)
+    good = client.publish("picky", "q", b"", {"headers": {"kind": "order"}}, timeout=60)
+    for _ in range(8):
+        broker.open().peer.confirm_all()
+        broker.clock.advance(1)
+    assert settled(broker, bad, good) == [ExchangeRefused, None]
+    assert len(broker.peers) == 3
+
+
+def test_no_check_has_the_headers_of_its_message_from_the_start(broker: Broker) -> None:
+    """Some types of exchanges act on them at once: one that drops duplicates would drop the message."""
+    seen: list[Any] = []
+    patched, judge = cast("Any", broker), broker.judge
+    patched.judge = lambda message: (seen.append(message.properties.headers or {}), judge(message))[1]
+    client = broker.ready()
+    assert settled(broker, client.publish("events", "q", b"", {"headers": {"x-deduplication-header": "1"}})) == [None]
+    assert seen == [{"x-recent-history-no-store": True}, {"x-deduplication-header": "1"}]
+
+
 def test_a_check_that_happens_to_be_open_is_not_blamed(broker: Broker) -> None:
     """Another message costs the connection, again and again: the exchange is checked first, alone, and accepted."""
     client = using(broker)

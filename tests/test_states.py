@@ -17,6 +17,7 @@ from transitions import EventData, MachineError, Transition
 from sprockets_amqp.connection.lifecycle import Lifecycle
 from sprockets_amqp.connection.outage import OutageModel
 from sprockets_amqp.connection.renewal import RenewalModel
+from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.model import Model, Trigger
 from sprockets_amqp.outbox.model import OutboxModel
 from sprockets_amqp.states import (
@@ -24,6 +25,7 @@ from sprockets_amqp.states import (
     DESCRIPTIONS,
     DOCUMENTED,
     MACHINES,
+    Check,
     Closed,
     Closing,
     Connecting,
@@ -32,6 +34,7 @@ from sprockets_amqp.states import (
     Outage,
     Outbox,
     Row,
+    Running,
     State,
 )
 from tests import (
@@ -42,6 +45,7 @@ from tests import (
     test_lifecycle,
     test_outbox,
     test_publishing,
+    test_refusals,
     test_stopping,
     test_substates,
 )
@@ -82,6 +86,7 @@ MODULES: Final = (
     test_connecting,
     test_publishing,
     test_exchanges,
+    test_refusals,
     test_access,
     test_outbox,
 )
@@ -154,7 +159,7 @@ class Defect(NamedTuple):
 
 
 #: The models of the machines.
-MODELS: Final[list[type[Model]]] = [Lifecycle, OutageModel, RenewalModel, OutboxModel]
+MODELS: Final[list[type[Model]]] = [Lifecycle, OutageModel, RenewalModel, OutboxModel, CheckModel]
 
 #: The parts of a state that do something, and what stands in place of each part that is taken out.
 Change = tuple[str, Declared]
@@ -199,14 +204,17 @@ def _other_marks(declared: Declared) -> Iterator[Change]:
 
 
 #: The marks of the states of each kind.
-_OF_THE_CONNECTION: Final = ("sends", "outage", "logged_in", "at_rest")
+_OF_THE_CONNECTION: Final = ("sends", "outage", "connected", "logged_in", "has_channel", "at_rest")
 MARKS: Final[dict[type, tuple[str, ...]]] = {
     State: _OF_THE_CONNECTION,
     Connecting: _OF_THE_CONNECTION,
     Closing: _OF_THE_CONNECTION,
     Closed: _OF_THE_CONNECTION,
     Outbox: ("troubled", "finishing"),
+    Check: ("on_wire", "unchecked"),
+    Running: ("on_wire", "unchecked"),
 }
+_BEFORE_THE_LOGIN: Final = (Connecting.CALLING, Connecting.OPENING_CONNECTION, Connecting.RETRYING_NODE)
 #: Marks that change nothing where they are missing or too many, each with the reason.
 UNSEEN: Final[set[tuple[Any, str]]] = {
     # Nothing waits there any more that could go out.
@@ -214,6 +222,12 @@ UNSEEN: Final[set[tuple[Any, str]]] = {
     (Closing.CLOSING_CONNECTION, "sends"),
     # It is never entered, and nothing has begun that could end when it is left.
     (State.IDLE, "logged_in"),
+    # There is no channel for checks that could end.
+    *((state, "connected") for state in (State.IDLE, *_BEFORE_THE_LOGIN)),
+    # No check is running where there is no channel to publish on.
+    *((state, "has_channel") for state in CONNECTION.lasting if state not in CONNECTION.marked("has_channel")),
+    # No message is being checked that could be blamed.
+    *((state, "on_wire") for state in (Check.NONE, Check.IDLE, Check.LEAVING, Check.UNAVAILABLE)),
     # Whether the files are being closed is asked of a client that was stopped: there is FINISHING, or OFF.
     *((state, "finishing") for state in Outbox if state not in {Outbox.FINISHING, Outbox.OFF}),
 }
@@ -259,7 +273,7 @@ def _defects_in_rows(model: type[Model]) -> Iterator[Defect]:
 
 
 def _changes_of_row(row: Row) -> Iterator[tuple[str, tuple[Row, ...]]]:
-    label = f"{row.trigger} to {row.dest}"
+    label = f"{row.trigger} to {row.dest}" + (f" with {row.before.name}" if row.before else "")
     yield label, ()
     for source in row.source if len(row.source) > 1 else ():
         less = tuple(each for each in row.source if each is not source)

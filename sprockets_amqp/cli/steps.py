@@ -17,7 +17,10 @@ from tornado.ioloop import IOLoop
 
 from sprockets_amqp.connection.link import Events, Link
 from sprockets_amqp.connection.topology import SetupFunction, declare
+from sprockets_amqp.delivery.check import Answer, CheckModel
+from sprockets_amqp.delivery.message import Message
 from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.wire.connection import VERSION_LIMIT
 from sprockets_amqp.wire.failed import AttemptFailed
@@ -52,16 +55,6 @@ class Step:
 
 class Blocked(AMQPException):
     """RabbitMQ blocks connections that publish: an alarm."""
-
-
-@dataclass
-class _Probe:
-    """The message that is published and rolled back: to the default exchange, which is there for everybody."""
-
-    exchange: str = ""
-    routing_key: str = ""
-    user_id: str | None = None
-    copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 async def check_node(
@@ -104,6 +97,7 @@ class _Attempt(Events):
         parameters.socket_timeout, parameters.stack_timeout = limit, None
         self._loop = asyncio.get_running_loop()
         self._link = Link(self, IOLoop.current(), confirm=False, on_step=self._on_step)
+        self._check = CheckModel(self._link, self._loop, DEFAULT_NAME)
         #: What each step of connecting has found, or the error of the first that failed.
         self._found: dict[str, asyncio.Future[str]] = {}
         self._addresses: set[str] = set()
@@ -193,15 +187,23 @@ class _Attempt(Events):
     async def _publish(self) -> str:
         # RabbitMQ tells of an alarm only connections that publish (https://www.rabbitmq.com/docs/connection-blocked).
         self._expect_answer()
-        # A refusal says that messages are taken, too.
-        self._link.ask(_Probe(), lambda _refusal: self._succeed())
+        # To the default exchange, which is there for everybody. A refusal says that messages are taken, too.
+        message = Message(self._loop.create_future(), "", "", b"", None, None, {})
+        checked: list[bool] = []
+
+        def on_answer(answer: Answer) -> None:
+            if answer.in_time:
+                checked.append(answer.checked)
+                self._succeed()
+
+        self._check.check(message, {}, on_answer)
         try:
             await self._answer
         except ConnectionClosedByBroker as error:
             if error.reply_code in NOT_TRIED:
                 return f"not tried: {describe(error)}"
             raise
-        return "RabbitMQ takes messages (one was rolled back)" if self._link.asked else "not tried: only one channel"
+        return "RabbitMQ takes messages (one was rolled back)" if checked == [True] else "not tried: only one channel"
 
     # Events of the link
 

@@ -109,7 +109,7 @@ class Lifecycle(Model):
         self._half_time = 0.0
         self._logger = named(LOGGER, name)
         self._log = BoundedLog(self._logger, loop.time)
-        self.lead(self.outage, self.outbox, self.renewal)
+        self.lead(self.outage, self.outbox, self.renewal, self.publisher.check)
 
     def __repr__(self) -> str:
         return f"<Lifecycle {self.state.name}, {self.outage.state.name}>"

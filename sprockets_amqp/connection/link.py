@@ -1,6 +1,6 @@
 """pika's connection and channel: every pika event enters here, and every AMQP action leaves here.
 
-What `setup` declares goes over a channel of its own, in `topology.py`.
+What `setup` declares and exchange checks go over channels of their own, in `topology.py` and `delivery/check.py`.
 
 pika's events are passed on to `Events`, in pika's terms; those of a connection or channel that was dropped are ignored.
 """
@@ -9,18 +9,18 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pika
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.exceptions import AMQPError, ConnectionWrongStateError, NoFreeChannels
+from pika.exceptions import AMQPError, ConnectionWrongStateError
 from pika.frame import Method
 from pika.spec import Basic
 from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.bounded_log import named
 from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.text import shown
 from sprockets_amqp.wire.connection import BODY_LIMIT, Connection
@@ -28,7 +28,7 @@ from sprockets_amqp.wire.failed import AttemptFailed
 from sprockets_amqp.wire.network import SocketAddress, other_network
 from sprockets_amqp.wire.pika_insides import send_flow_ok
 from sprockets_amqp.wire.pika_log import tell_once
-from sprockets_amqp.wire.replies import ACCESS_REFUSED, NOT_ALLOWED, reply, told_limit
+from sprockets_amqp.wire.replies import ACCESS_REFUSED, reply, told_limit
 from sprockets_amqp.wire.tcp import INTERNET
 from sprockets_amqp.wire.tls import unverified
 
@@ -40,20 +40,6 @@ FLOW: Final = "flow"
 
 #: Nodes whose failed addresses are remembered: a function may return ever new ones.
 MANY_NODES: Final = 100
-
-
-class Question(Protocol):
-    """What RabbitMQ is asked about: where a message goes, and what only RabbitMQ can check."""
-
-    exchange: str
-    routing_key: str
-    user_id: str | None
-    #: Headers with further routing keys: each name and its keys.
-    copies: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-#: Called with None if RabbitMQ accepts the message, else with its reply code and text.
-Answer = Callable[[tuple[int, str] | None], None]
 
 
 class Events:
@@ -99,7 +85,7 @@ class Events:
 
 
 class Link:
-    """One connection at a time, the channel to publish on, and a channel for questions.
+    """One connection at a time, and the channel to publish on.
 
     Args:
         events: receives pika's events.
@@ -118,8 +104,6 @@ class Link:
         body_limit: the most octets of a body: max_message_size, or the default of the connected RabbitMQ; without a
             connection, the largest default of any version.
         header_limit: the most octets of properties that fit in one frame.
-        asked: whether the last question was put on the wire.
-        refuses_questions: whether RabbitMQ allows the user no second channel, as a lost connection showed.
         held: whether pika is handling an event, which may turn out to be the end of the channel or the connection: what
             is published meanwhile has to wait.
     """
@@ -139,14 +123,11 @@ class Link:
         tell_once()
         self._name = name
         self._log = named(LOGGER, name)
-        self._bounded = BoundedLog(self._log, io_loop.time)
         self.connection: Connection | None = None
         self.channel: Channel | None = None
         self.opened = 0
         self.error: BaseException | None = None
         self.publish: Callable[[bytes, bytes, bytes], None] = _publish_nowhere
-        self.asked = False
-        self.refuses_questions = False
         self.held = False
         self._events = events
         self._confirm = confirm
@@ -163,14 +144,6 @@ class Link:
         self._loop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._blocking: dict[str, str] = {}
         self._channel_since: float | None = None
-        #: The channel for questions, whether it is still being opened, and an earlier one that is still being closed.
-        self._asking: Channel | None = None
-        self._asking_opens = False
-        self._leaving: Channel | None = None
-        self._stuck = False
-        #: The message that RabbitMQ is asked about, and the callback for the answer.
-        self._question: Question | None = None
-        self._on_answer: Answer | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.connection!r}>"
@@ -251,40 +224,6 @@ class Link:
         selected = functools.partial(self._on_confirms_selected, self.channel)
         self.channel.confirm_delivery(self._events.on_delivery_confirmation, callback=selected)
 
-    def ask(self, message: Question, on_answer: Answer) -> None:
-        """Ask RabbitMQ whether it accepts such a message: one question at a time, answered in a later turn of the loop.
-
-        On a channel of its own, an empty message is published in a transaction that is rolled back
-        (https://www.rabbitmq.com/docs/semantics#tx). When RabbitMQ receives it, it checks the exchange, the permissions
-        (including those by routing key) and the user id. It delivers nothing, and closes the channel if it refuses.
-        """
-        self._on_answer = on_answer
-        self._question = message
-        self.asked = False
-        if self._asking is not None and self._asking.is_open:
-            self._try_message(self._asking)
-        elif self._leaving is None:
-            self._open_asking()
-
-    def drop_question(self) -> None:
-        """Drop the current question: it is not answered, and its answer is not taken for that of the next one."""
-        if self._on_answer is None:
-            return
-        channel, self._asking = self._asking, None
-        self._question = self._on_answer = None
-        if channel is None:
-            # The question was waiting for a channel to close that does not: the next question does not wait for it.
-            self._stuck = self._stuck or self._leaving is not None
-            self._leaving = None
-            return
-        try:
-            channel.close()
-        except AMQPError as error:
-            self._log.debug("closing %s: %r", channel, error)
-        else:
-            # Until it is closed, it keeps its number and counts towards RabbitMQ's limit on channels.
-            self._leaving = channel
-
     def drop_channel(self) -> float:
         """Forget the channel, which is closed; return how many seconds it was open."""
         since, self._channel_since = self._channel_since, None
@@ -332,8 +271,6 @@ class Link:
     def drop_connection(self) -> float:
         """Drop the connection without waiting for RabbitMQ; return how many seconds its channel was open."""
         connection, self.connection = self.connection, None
-        self._asking = self._leaving = self._question = self._on_answer = None
-        self._stuck = False
         self._told_limit = 0
         self.held = False
         self.body_limit = self._max_message_size or BODY_LIMIT
@@ -442,75 +379,6 @@ class Link:
         if connection is self.connection:
             self.error = error
             self._events.on_connection_closed(connection, *reply(error))
-
-    # Questions
-
-    def _open_asking(self) -> None:
-        assert self.connection is not None and self._question is not None
-        try:
-            self._asking = self.connection.channel(on_open_callback=self._on_asking_open)
-        except NoFreeChannels:
-            if not self._stuck:
-                exchange = self._question.exchange
-                self._bounded.log(
-                    logging.WARNING, "RabbitMQ allows no second channel: exchange %r is used unchecked", exchange
-                )
-                self._answer(None)
-        except AMQPError as error:
-            # The connection is closing, and the question ends with it.
-            self._log.debug("asking about exchange %r: %r", self._question.exchange, error)
-        else:
-            self._asking_opens = True
-            self._asking.add_on_close_callback(self._on_asking_closed)
-
-    def _on_asking_open(self, channel: Channel) -> None:
-        if channel is self._asking:
-            self._asking_opens = False
-            channel.tx_select(callback=lambda _frame: self._try_message(channel))
-
-    def _try_message(self, channel: Channel) -> None:
-        if channel is not self._asking or self._question is None:
-            return
-        message = self._question
-        headers: dict[str, Any] | None = {name: list(routes) for name, routes in message.copies} or None
-        properties = BasicProperties(headers=headers, user_id=message.user_id)
-        self.asked = True
-        try:
-            # Not the channel's own attribute, which instrumentation may have replaced: this is not a message.
-            Channel.basic_publish(channel, message.exchange, message.routing_key, b"", properties)
-            channel.tx_rollback(callback=functools.partial(self._on_taken, channel))
-        except AMQPError as error:
-            self._log.debug("asking about exchange %r: %r", message.exchange, error)
-
-    def _on_taken(self, channel: Channel, _frame: object) -> None:
-        if channel is self._asking:
-            self._answer(None)
-
-    def _on_asking_closed(self, channel: Channel, error: BaseException) -> None:
-        if channel is self._leaving:
-            self._leaving = None
-            if self._question is not None:
-                # Later: pika has not released the channel's number yet.
-                self._loop.call_soon(self._ask_again)
-        elif channel is self._asking:
-            self._asking = None
-            if channel.connection.is_open:
-                self._answer(reply(error))
-            elif self._asking_opens and reply(error)[0] == NOT_ALLOWED:
-                self._log.warning("RabbitMQ allows this user no second channel: exchanges are used unchecked")
-                self.refuses_questions = True
-
-    def _ask_again(self) -> None:
-        if self._question is not None and self._asking is None and self._leaving is None:
-            self._open_asking()
-
-    def _answer(self, refusal: tuple[int, str] | None) -> None:
-        on_answer, self._on_answer = self._on_answer, None
-        self._question = None
-        if on_answer is not None:
-            # Later: pika has not yet released the number of a channel that a refusal closed, and the next question
-            # needs it.
-            self._loop.call_soon(on_answer, refusal)
 
 
 def _publish_nowhere(_method: bytes, _properties: bytes, _body: bytes) -> None:

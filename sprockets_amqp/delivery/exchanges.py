@@ -1,12 +1,14 @@
 """Which messages RabbitMQ accepts, where only RabbitMQ knows.
 
 A publish to an exchange that does not exist (404), or that the user may not write to (403), closes the channel under
-every other message in flight. So before an exchange is first used on a channel, RabbitMQ is asked about it on another
-channel (see `Link.ask`); its answer holds until the publishing channel is lost.
+every other message in flight. So an exchange is checked before it is first used on a channel (`check`); the answer
+holds until that channel is lost.
 
-If RabbitMQ refuses a topic that the user may not write to, that says nothing about other topics: it is asked about each
-routing key of that exchange for a while. A question that cost the connection is asked again with nothing else in
-flight; if it costs the connection then, it is not asked again for a while.
+If RabbitMQ refuses a topic that the user may not write to, that says nothing about other topics: each routing key of
+that exchange is checked for a while. A check that cost the connection is made again with nothing else in flight; if
+that costs the connection, once more with the message's headers, for there are types of exchanges that fail without one
+of them; then it is not made again for a while. It does not have the headers from the start because there are types that
+act on them at once, whatever becomes of the transaction: those that drop duplicates would drop the message.
 
 RabbitMQ's reply texts quote names and routing keys, which strangers have chosen. Only their beginning is RabbitMQ's
 own; what follows is compared as a whole with the texts about the messages that were in flight.
@@ -17,8 +19,8 @@ import functools
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from pika.exceptions import ConnectionClosedByBroker
 
@@ -26,6 +28,7 @@ from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.text import SENTENCE_LIMIT, shown
 from sprockets_amqp.wire.replies import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, reply
 
+from .check import Answer, CheckModel
 from .message import Message
 from .surroundings import Wire
 
@@ -33,12 +36,10 @@ Value = TypeVar("Value")
 
 LOGGER = logging.getLogger(__name__)
 
-#: Seconds that RabbitMQ may take to answer; after that the question is asked again if it is still needed.
-QUESTION_LIMIT: Final = 5.0
-#: Seconds during which a question that cost the connection is not asked again, and a refused topic makes RabbitMQ be
-#: asked about each routing key of its exchange.
+#: Seconds during which a check that cost the connection is not made again, and each routing key of an exchange is
+#: checked of which RabbitMQ refused a topic.
 COSTLY_LIMIT: Final = 300.0
-#: How many entries of each kind are remembered; about forgotten ones, RabbitMQ is asked again.
+#: How many entries of each kind are remembered; forgotten ones are checked again.
 MEMORY_LIMIT: Final = 10_000
 
 #: What an answer is about: exchange and user_id; where routing keys are checked one by one, those as well.
@@ -62,49 +63,48 @@ LONG: Final = 100
 
 
 class Exchanges:
-    """What is known about the exchanges, and the one question that is open.
+    """What is known about the exchanges, and the one check that is in progress."""
 
-    If RabbitMQ allows the user no channel for questions, everything is assumed to be accepted.
-    """
-
-    def __init__(self, link: Wire, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(self, check: CheckModel, wire: Wire, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._log = BoundedLog(named(LOGGER, name), loop.time)
-        self._link = link
+        self._check = check
+        self._wire = wire
         self._loop = loop
         self._known: OrderedDict[Subject, None] = OrderedDict.fromkeys([DEFAULT_EXCHANGE])
         #: Of the exchanges that are judged: routing keys that RabbitMQ accepts, which push no exchange out.
         self._known_keys: OrderedDict[Subject, None] = OrderedDict()
-        #: What RabbitMQ accepted on the last connection or channel, and may well accept again: each is asked about
-        #: first, but only once, or it would hold the others up.
+        #: What RabbitMQ accepted on the last connection or channel, and may well accept again: each is checked first,
+        #: but only once, or it would hold the others up.
         self._before: set[Subject] = set(self._known)
         #: Whether the default exchange is assumed to be accepted: RabbitMQ has never refused it.
         self._grants_default = True
-        #: The exchanges for which RabbitMQ refused a topic, each with the time until which it is asked about each of
-        #: their routing keys.
+        #: The exchanges for which RabbitMQ refused a topic, each with the time until which each of their routing keys
+        #: is checked.
         self._judged: dict[str, float] = {}
-        #: Questions that may have cost the connection, among others in flight; those that did, with the reply and until
+        #: Those whose check without headers cost the connection, each with the time until which it has them.
+        self._needing_headers: OrderedDict[Subject, float] = OrderedDict()
+        #: Checks that may have cost the connection, among others in flight; those that did, with the reply and until
         #: when it holds.
         self._suspected: OrderedDict[Subject, Message] = OrderedDict()
         self._costly: OrderedDict[Subject, tuple[float, tuple[int, str]]] = OrderedDict()
-        self._question: Message | None = None
+        self._checked: Message | None = None
         self._verdict: Verdict | None = None
-        self._limit: asyncio.TimerHandle | None = None
 
     @property
-    def asking(self) -> Message | None:
-        """The message that RabbitMQ is being asked about; the next question must wait."""
-        return self._question
+    def checking(self) -> Message | None:
+        """The message that is being checked; the next check must wait."""
+        return self._checked
 
     @property
-    def asking_alone(self) -> bool:
+    def checking_alone(self) -> bool:
         """Whether that is a suspect, with which nothing else may be in flight."""
-        return self._question is not None and self._costly_subject(self._question) in self._suspected
+        return self._checked is not None and self._costly_subject(self._checked) in self._suspected
 
     def knows(self, message: Message) -> bool:
         """Return whether RabbitMQ accepted such a message before: to this exchange, with this user id."""
         return (
             (message.exchange if message.user_id is None else (message.exchange, message.user_id)) in self._known
-            or self._link.refuses_questions
+            or self._check.unavailable
             or (message.exchange in self._judged and self.subject(message) in self._known_keys)
         )
 
@@ -128,7 +128,7 @@ class Exchanges:
         return message.exchange if message.user_id is None else (message.exchange, message.user_id)
 
     def suspect(self) -> Message | None:
-        """Return a message whose question may have cost the connection, and still has to be asked; None if none."""
+        """Return a message whose check may have cost the connection, and still has to be made; None if none."""
         while self._suspected:
             message = next(iter(self._suspected.values()))
             if not message.future.done():
@@ -136,20 +136,18 @@ class Exchanges:
             self._suspected.popitem(last=False)
         return None
 
-    def ask(self, message: Message, verdict: Verdict) -> None:
-        """Ask RabbitMQ whether it accepts messages like this one, even if this one does not wait for the answer.
+    def check(self, message: Message, verdict: Verdict) -> None:
+        """Check whether RabbitMQ accepts messages like this one, even if this one does not wait for the answer.
 
         Without an answer within 5 seconds, ``verdict`` is called as if there were no refusal, and nothing is
-        remembered. It is not called if the channel is lost first, unless the question itself caused the loss.
+        remembered. It is not called if the channel is lost first, unless the check itself caused the loss.
         """
-        self._question = message
-        self._verdict = verdict
+        self._checked, self._verdict = message, verdict
         refusal = self._remembered(message)
         if refusal is not None:
             self._loop.call_soon(self._refuse_again, message, refusal)
-            return
-        self._limit = self._loop.call_later(QUESTION_LIMIT, self._give_up)
-        self._link.ask(message, functools.partial(self._answer, message))
+        else:
+            self._check.check(message, self._headers_for(message), functools.partial(self._on_answer, message))
 
     def forget(self, cause: BaseException, in_flight: Sequence[Message]) -> None:
         """Forget all answers: the publishing channel was lost, so something has changed.
@@ -165,42 +163,35 @@ class Exchanges:
         self._known_keys.clear()
         if isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in {*BLAMELESS, NOT_ALLOWED}:
             self._suspect(reply(cause), alone=not in_flight)
-        self._end_question()
-        self._link.drop_question()
+        self._end_check()
 
-    def _answer(self, message: Message, refusal: tuple[int, str] | None) -> None:
-        if message is not self._question:
-            # The question was given up.
+    def _on_answer(self, message: Message, answer: Answer) -> None:
+        if message is not self._checked:
+            # The channel was lost.
             return
+        refusal = answer.refusal
         self._suspected.pop(self._costly_subject(message), None)
+        if not answer.in_time:
+            # Nothing else waits for it once more.
+            self._before.discard(self.subject(message))
+            self._end_check()(None, lambda _each: False)
+            return
         if refusal is not None and refusal[0] == ACCESS_REFUSED and _OF_TOPIC.match(refusal[1]):
             self._judge(message.exchange)
         subject = self.subject(message)
         self._before.discard(subject)
         if refusal is None:
             _remember(self._known_keys if message.exchange in self._judged else self._known, subject, None)
-        self._end_question()(refusal, lambda each: self.subject(each) == subject)
+        self._end_check()(refusal, lambda each: self.subject(each) == subject)
 
     def _refuse_again(self, message: Message, refusal: tuple[int, str]) -> None:
-        if message is self._question:
+        if message is self._checked:
             subject = self._costly_subject(message)
-            self._end_question()(refusal, lambda each: self._costly_subject(each) == subject)
+            self._end_check()(refusal, lambda each: self._costly_subject(each) == subject)
 
-    def _give_up(self) -> None:
-        if self._question is not None:
-            # Nothing else waits for it once more.
-            self._suspected.pop(self._costly_subject(self._question), None)
-            self._before.discard(self.subject(self._question))
-        verdict = self._end_question()
-        self._link.drop_question()
-        verdict(None, lambda _each: False)
-
-    def _end_question(self) -> Verdict:
+    def _end_check(self) -> Verdict:
         verdict, self._verdict = self._verdict, None
-        self._question = None
-        if self._limit is not None:
-            self._limit.cancel()
-            self._limit = None
+        self._checked = None
         return verdict or _tell_nobody
 
     # Learning from a loss
@@ -208,7 +199,7 @@ class Exchanges:
     def _learn(self, reply_code: int, reply_text: str, in_flight: Sequence[Message]) -> None:
         if reply_code != ACCESS_REFUSED:
             return
-        end = f"in vhost '{self._link.vhost}' refused for user '{self._link.user}'"
+        end = f"in vhost '{self._wire.vhost}' refused for user '{self._wire.user}'"
         if start := _OF_TOPIC.match(reply_text):
             said = [(text, each.exchange) for each in in_flight for text in _refusals(each, start[0], end)]
             exact = {exchange for text, exchange in said if text == reply_text}
@@ -231,24 +222,31 @@ class Exchanges:
                 del self._known[known]
 
     def _suspect(self, refusal: tuple[int, str], *, alone: bool) -> None:
-        message = self._question
-        if message is None or not self._link.asked:
+        message = self._checked
+        if message is None or not self._check.on_wire:
             return
         subject = self._costly_subject(message)
         self._suspected.pop(subject, None)
-        if alone:
+        if alone and message.headers and not self._headers_for(message):
+            _remember(self._needing_headers, message.exchange, self._loop.time() + COSTLY_LIMIT)
+            _remember(self._suspected, self._costly_subject(message), message)
+        elif alone:
             _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
             self._log.log(
                 logging.WARNING,
-                "RabbitMQ closed the connection when asked about exchange %r; it is not asked again for %g s",
+                "RabbitMQ closed the connection over the check of exchange %r; it is not checked again for %g s",
                 message.exchange,
                 COSTLY_LIMIT,
             )
-            # Later, because the loss is still being handled.
+            # Deferred: the loss is still being handled.
             holds = functools.partial(self._has_costly_subject, subject)
-            self._loop.call_soon(self._end_question(), refusal, holds)
+            self._loop.call_soon(self._end_check(), refusal, holds)
         else:
             _remember(self._suspected, subject, message)
+
+    def _headers_for(self, message: Message) -> Mapping[str, Any]:
+        """Return the headers that a check of this message has, besides those that hold routing keys."""
+        return message.headers if self._needing_headers.get(message.exchange, 0.0) > self._loop.time() else {}
 
     def _remembered(self, message: Message) -> tuple[int, str] | None:
         if self.subject(message) in self._before:
@@ -261,13 +259,15 @@ class Exchanges:
         return self._costly_subject(message) == subject
 
     def _costly_subject(self, message: Message) -> Subject:
-        """Return what a question about this message that costs the connection is about."""
+        """Return what a check of this message that costs the connection is about."""
         if _is_long(message.user_id or ""):
             return LONG_USER
         if _is_long(message.exchange):
             return LONG_EXCHANGE
         if _is_long(message.routing_key) or message.copies:
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
+        if headers := self._headers_for(message):
+            return message.exchange, message.user_id, "headers", hash(repr(headers))
         return self.subject(message)
 
 
@@ -293,4 +293,4 @@ def _remember(memory: "OrderedDict[Subject, Value]", subject: Subject, value: Va
 
 
 def _tell_nobody(_refusal: tuple[int, str] | None, _holds: Callable[[Message], bool]) -> None:
-    """Called instead of a verdict when a loss ended the question."""
+    """Called instead of a verdict when a loss ended the check."""

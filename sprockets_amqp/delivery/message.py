@@ -195,6 +195,11 @@ class Message:
         return own == theirs
 
     @property
+    def headers(self) -> dict[str, Any]:
+        """Its headers, decoded."""
+        return dict(BasicProperties().decode(self.properties).headers or {})
+
+    @property
     def size(self) -> int:
         """The octets that it takes in memory, besides a fixed part."""
         return len(self.body) + len(self.properties)

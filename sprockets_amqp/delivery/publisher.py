@@ -1,8 +1,8 @@
 """The way of a message: the line in which it waits, its limits and deadlines, the wire, and its one end.
 
 The lifecycle decides whether a message may go out, may wait or is refused. This module decides the flow of messages
-while the connection is ready: at most `max_unconfirmed` are unconfirmed, one question about an exchange is open at a
-time, which does not delay other exchanges, and one suspect is sent at a time.
+while the connection is ready: at most `max_unconfirmed` are unconfirmed, one exchange is checked at a time, which does
+not delay other exchanges, and one suspect is sent at a time.
 """
 
 import asyncio
@@ -30,9 +30,10 @@ from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED, describe
 
+from .check import CHECK_LIMIT, CheckModel
 from .confirms import Confirms
 from .counters import Counters
-from .exchanges import QUESTION_LIMIT, Exchanges
+from .exchanges import Exchanges
 from .line import Line
 from .message import STORED, Message, Options, Result
 from .reports import Reports
@@ -55,7 +56,9 @@ class Publisher:
         self._gate = gate
         self._link = link
         self._settings = settings
-        self._exchanges = Exchanges(link, loop, name)
+        #: Its machine follows the connection.
+        self.check = CheckModel(link, loop, name)
+        self._exchanges = Exchanges(self.check, link, loop, name)
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._line = Line()
         self.keeper = Keeper()
@@ -64,7 +67,7 @@ class Publisher:
         #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
         self._suspects = 0
         #: How many messages may be unconfirmed: max_unconfirmed, or 1 as long as there are suspects, or none while
-        #: RabbitMQ is asked about a suspect.
+        #: a suspect is checked.
         self._window = settings.max_unconfirmed
         #: The octets of their bodies, which have a limit, too.
         self._unconfirmed_size = 0
@@ -142,8 +145,8 @@ class Publisher:
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
-        # It may be the question that RabbitMQ could not handle.
-        was_asked = self._exchanges.asking is not None
+        # It may be the check that RabbitMQ could not handle.
+        was_checking = self._exchanges.checking is not None
         self._exchanges.forget(cause, list(self._confirms.entries.values()))
         if self._confirm_timer is not None:
             self._confirm_timer.cancel()
@@ -152,7 +155,7 @@ class Publisher:
         self._set_window()
         unconfirmed = self._confirms.clear()
         self._unconfirmed_size = 0
-        if len(unconfirmed) == 1 and not was_asked and _is_broken(cause):
+        if len(unconfirmed) == 1 and not was_checking and _is_broken(cause):
             # Nothing else can be to blame: it is not sent again.
             unconfirmed[0].refusals += 1
         self.keeper.unload()
@@ -176,8 +179,8 @@ class Publisher:
             self._loop.call_soon(self._send_after_hold)
             return
         self.keeper.fill_line()
-        if not self._confirms.entries and self._line and self._exchanges.asking is None and self._may_send():
-            self._ask_suspect()
+        if not self._confirms.entries and self._line and self._exchanges.checking is None and self._may_send():
+            self._check_suspect()
         while self._line and self._may_send():
             message = self._line.next()
             if message is None:
@@ -189,8 +192,8 @@ class Publisher:
                 self._send(message)
             else:
                 self._line.hold(message, first=self._exchanges.knew(message))
-        if self._line and self._exchanges.asking is None and self._may_send():
-            self._ask_next()
+        if self._line and self._exchanges.checking is None and self._may_send():
+            self._check_next()
         self.keeper.load_more()
         self._see_drained()
 
@@ -343,7 +346,7 @@ class Publisher:
             self.give_up(message, self._reason_to_wait())
         else:
             # When ready, it waits only for RabbitMQ's answer about an exchange.
-            self._enter(message, max(timeout, QUESTION_LIMIT) if may_send else timeout)
+            self._enter(message, max(timeout, CHECK_LIMIT) if may_send else timeout)
             self.send_waiting()
 
     def _has_too_many_strangers(self, message: Message) -> bool:
@@ -387,9 +390,9 @@ class Publisher:
             return self._gate.condition
         if len(self._confirms.entries) >= self._settings.max_unconfirmed:
             return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self._confirms.entries)})"
-        asking = self._exchanges.asking
-        if asking is not None:
-            return f"RabbitMQ has not answered whether it accepts messages for exchange {asking.exchange!r}"
+        checked = self._exchanges.checking
+        if checked is not None:
+            return f"RabbitMQ has not answered whether it accepts messages for exchange {checked.exchange!r}"
         return "connection is Ready, but the messages before this one have not been sent"
 
     def give_up(self, message: Message, why: str, *, storable: bool = True) -> None:
@@ -402,24 +405,24 @@ class Publisher:
         )
         self.end(message, error, storable=storable)
 
-    def _ask_suspect(self) -> None:
-        """Ask the question that may have cost the last connection, while nothing else is in flight."""
+    def _check_suspect(self) -> None:
+        """Make the check that may have cost the last connection, while nothing else is in flight."""
         suspect = self._exchanges.suspect()
         if suspect is not None and suspect in self._line:
             self._line.hold(suspect)
-            self._ask(suspect)
+            self._check(suspect)
 
-    def _ask_next(self) -> None:
+    def _check_next(self) -> None:
         message = self._line.next_held()
         while message is not None and message.future.done():
             self._leave(message)
             message = self._line.next_held()
         if message is not None:
-            self._ask(message)
+            self._check(message)
 
-    def _ask(self, message: Message) -> None:
-        # The answer may be outdated for messages published after the question: they get a question of their own.
-        self._exchanges.ask(message, functools.partial(self._on_answer, message, self._line.last))
+    def _check(self, message: Message) -> None:
+        # The answer may be outdated for messages published after the check: they get a check of their own.
+        self._exchanges.check(message, functools.partial(self._on_answer, message, self._line.last))
         self._set_window()
 
     def _on_answer(
@@ -527,7 +530,7 @@ class Publisher:
         self.send_waiting()
 
     def _set_window(self) -> None:
-        self._window = 0 if self._exchanges.asking_alone else 1 if self._suspects else self._settings.max_unconfirmed
+        self._window = 0 if self._exchanges.checking_alone else 1 if self._suspects else self._settings.max_unconfirmed
 
     def end(
         self,

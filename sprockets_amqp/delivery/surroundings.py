@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.wire.connection import Connection
 
 from .message import Message
 
@@ -48,9 +49,10 @@ class Gate(Protocol):
 
 
 class Wire(Protocol):
-    """The channel to publish on.
+    """The connection, and the channel to publish on.
 
     Attributes:
+        connection: pika's connection, or None.
         publish: sends a message.
         body_limit: the most octets of a body that RabbitMQ accepts.
         header_limit: the most octets of properties that fit in one frame.
@@ -61,8 +63,7 @@ class Wire(Protocol):
     body_limit: int
     header_limit: int
     held: bool
-    asked: bool
-    refuses_questions: bool
+    connection: Connection | None
 
     @property
     def unsent(self) -> int:
@@ -82,12 +83,6 @@ class Wire(Protocol):
 
     def call_when_sent(self, callback: Callable[[], object]) -> None:
         """Call back once, when the socket has taken everything; never if the connection is lost before."""
-
-    def ask(self, message: Message, on_answer: Callable[[tuple[int, str] | None], None]) -> None:
-        """Ask RabbitMQ about a message."""
-
-    def drop_question(self) -> None:
-        """Drop the question."""
 
 
 class Keeper:

@@ -16,6 +16,8 @@ BLAMELESS: Final = frozenset({200, 320})
 ACCESS_REFUSED: Final = 403
 #: RabbitMQ's reply code when a user's max-channels is reached, which closes the connection (AMQP 0-9-1, NOT_ALLOWED).
 NOT_ALLOWED: Final = 530
+#: The code for a method that the peer does not implement, which closes the connection.
+NOT_IMPLEMENTED: Final = 540
 #: RabbitMQ's code and whole text for a body above max_message_size, if the operator lowered that. Other texts may quote
 #: anything that a stranger has published.
 PRECONDITION_FAILED: Final = 406

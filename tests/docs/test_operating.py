@@ -187,7 +187,7 @@ def test_the_numbers_in_the_samples_are_those_of_the_code() -> None:
     """Limits that the page names."""
     text = " ".join(PAGE.text.split())
     assert f"{connection.BACK_PRESSURE_MARK // 1024**2} MiB wait for the socket" in text
-    assert f"not asked again for {exchanges.COSTLY_LIMIT:g} s" in text
+    assert f"not checked again for {exchanges.COSTLY_LIMIT:g} s" in text
     assert f"for up to {page.MAX_STREAMS} people" in text
     assert bounded_log.MOST == 10
     assert "ten of a kind are logged in a second" in text

@@ -11,7 +11,7 @@ import pytest
 import sprockets_amqp as amqp
 from sprockets_amqp.connection import address, lifecycle
 from sprockets_amqp.connection.attempts import CHANNEL_DELAY, Backoff
-from sprockets_amqp.delivery import exchanges
+from sprockets_amqp.delivery import check, exchanges
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 from tools.rabbitmq import Node
@@ -72,7 +72,7 @@ async def test_an_unroutable_message_is_acked(orders: Broker) -> None:
 
 def test_a_bad_value_and_a_missing_exchange_affect_no_other_message(orders: Broker) -> None:
     """The first two rows of the table."""
-    rows = PAGE.rows("Questions about exchanges")
+    rows = PAGE.rows("Exchange checks")
 
     async def publish(*bad: Any) -> list[object]:
         async with amqp.Client(URL) as client:
@@ -94,7 +94,7 @@ def test_a_bad_value_and_a_missing_exchange_affect_no_other_message(orders: Brok
 
 def test_an_exchange_that_is_deleted_closes_the_channel_once(orders: Broker) -> None:
     """The third row: its message and those in flight are unknown, later ones are refused."""
-    row = PAGE.rows("Questions about exchanges")[2]
+    row = PAGE.rows("Exchange checks")[2]
 
     async def publish() -> list[object]:
         async with amqp.Client(URL) as client:
@@ -113,8 +113,8 @@ def test_an_exchange_that_is_deleted_closes_the_channel_once(orders: Broker) -> 
 
 def test_the_times_of_a_question_are_the_clients() -> None:
     """How long it may take, and for how long a costly one is not asked again."""
-    section = PAGE.section("Questions about exchanges")
-    assert f"within {exchanges.QUESTION_LIMIT:g} seconds" in section
+    section = PAGE.section("Exchange checks")
+    assert f"within {check.CHECK_LIMIT:g} seconds" in section
     assert exchanges.COSTLY_LIMIT == 5 * 60
     assert "for five minutes" in section
 

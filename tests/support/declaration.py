@@ -3,7 +3,7 @@
 import enum
 
 from sprockets_amqp.drawing import declared
-from sprockets_amqp.states import CONNECTION, DOCUMENTED, Declared, State
+from sprockets_amqp.states import CONNECTION, DOCUMENTED, MACHINES, Declared, State
 
 #: Every state, and every substate.
 DECLARED: list[Declared] = [each for state in CONNECTION.states for each in (state, *state.substates)]
@@ -21,11 +21,15 @@ def identifier(state: enum.Enum) -> str:
     return own.lower().replace(" ", "-")
 
 
+#: The outermost state of each substate of every machine.
+OUTER: dict[enum.Enum, enum.Enum] = {state: outer for machine in MACHINES for state, outer in machine.outer.items()}
+
+
 def cell(state: enum.Enum) -> str:
     """What tables call the state."""
-    if isinstance(state, State):
-        return f"`{state.name.lower()}`"
-    return f"`{DOCUMENTED[state].name.lower()}` {state.value}" if state in DOCUMENTED else f"`{state.value}`"
+    outer = OUTER.get(state, state)
+    named = outer.name.lower() if isinstance(outer, State) else outer.value
+    return f"`{named}`" if state is outer else f"`{named}` {state.value}"
 
 
 def timed(source: enum.Enum) -> set[str]:
