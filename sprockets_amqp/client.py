@@ -1,33 +1,23 @@
-"""The client: the documented API, where pika's events become triggers."""
+"""The client: the documented API."""
 
 import asyncio
-import dataclasses
-import functools
-import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, Unpack, cast
 
-import pika
-from pika.channel import Channel
-from pika.frame import Method
-from pika.spec import Basic, BasicProperties
-from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 from transitions import MachineError
 
-from .bound import Bound, running_loop
-from .bounded_log import BoundedLog, named
-from .connection.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT, Lifecycle
+from .connection.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT
 from .connection.topology import SetupFunction
-from .delivery.counters import Counters
 from .delivery.message import OPTIONS, Options, Result
 from .errors import ConnectionStateError
-from .hooks import Callback, Changes, Hooks, StateChange, Subscription
-from .inflight import InFlight
-from .names import DEFAULT_NAME, check_name
+from .hooks import Callback, Changes, StateChange, Subscription
+from .names import DEFAULT_NAME
 from .observers import Observation, Observer, Observers
 from .outbox.model import FINISH_LIMIT
+from .pika_events import OnReturn, PikaEvents
+from .runtime import Runtime, running_loop
+from .secret import all_hidden, all_revealed, hidden
 from .settings import (
     DEFAULT_CONNECTION_ATTEMPTS,
     DEFAULT_RECONNECT_DELAY,
@@ -37,13 +27,8 @@ from .settings import (
     Settings,
     from_environment,
 )
-from .states import DESCRIPTIONS, PublishOutcome, State, Substate
-from .text import shown
-from .urls import hide_password
+from .states import DESCRIPTIONS, State
 from .wire.connection import Connection
-from .wire.replies import channel_lost, connection_lost, describe
-
-LOGGER = logging.getLogger(__name__)
 
 
 class Arguments(MoreSettings, total=False):
@@ -56,12 +41,12 @@ class Arguments(MoreSettings, total=False):
     default_app_id: str | None
     on_ready_callback: Callable[["Client"], object] | None
     on_unavailable_callback: Callable[["Client"], object] | None
-    on_return_callback: Callable[[Basic.Return, BasicProperties, bytes], object] | None
+    on_return_callback: OnReturn | None
     on_persistent_failure_callback: Callable[["Client"], object] | None
     setup: SetupFunction | None
 
 
-class Client(Bound):
+class Client(PikaEvents):
     """One persistent connection and channel to RabbitMQ, and the way to publish on them.
 
     It connects at once, or when the loop starts, and reconnects until it is closed on request. The settings are those
@@ -109,7 +94,7 @@ class Client(Bound):
         default_app_id: str | None = None,
         on_ready_callback: Callable[["Client"], object] | None = None,
         on_unavailable_callback: Callable[["Client"], object] | None = None,
-        on_return_callback: Callable[[Basic.Return, BasicProperties, bytes], object] | None = None,
+        on_return_callback: OnReturn | None = None,
         io_loop: IOLoop | None = None,
         *,
         on_persistent_failure_callback: Callable[["Client"], object] | None = None,
@@ -117,8 +102,9 @@ class Client(Bound):
         name: str = DEFAULT_NAME,
         **settings: Unpack[MoreSettings],
     ) -> None:
-        try:
-            self.settings = Settings(
+        url, settings = hidden(url), all_hidden(settings)
+        super().__init__(
+            Settings(
                 url=url,
                 enable_confirmations=enable_confirmations,
                 reconnect_delay=reconnect_delay,
@@ -126,27 +112,19 @@ class Client(Bound):
                 default_app_id=default_app_id,
                 # It makes a str of each path.
                 **cast("dict[str, Any]", settings),
-            )
-        finally:
-            # Tracebacks may be shown with their frames' local variables.
-            del url, settings
+            ),
+            name,
+            on_return_callback,
+        )
         if setup is not None and not callable(setup):
             raise ValueError(f"setup must be a coroutine function, not {setup!r:.80}")
         self._setup = setup
-        self.name = check_name(name)
         self.on_ready = on_ready_callback
         self.on_unavailable = on_unavailable_callback
-        self.on_return = on_return_callback
         self.on_persistent_failure = on_persistent_failure_callback
-        #: How many calls of `shutdown()` are in progress.
-        self._shutdowns = 0
-        #: Whether the loop was given as an argument: then no other takes its place.
-        self._io_loop_given = io_loop is not None
-        self._log = BoundedLog(named(LOGGER, self.name), self._now)
         self._observers = Observers(self.name)
-        self._hooks = Hooks(self.name)
         self._hooks.subscribe(self._tell_availability)
-        self._bind(io_loop or IOLoop.current())
+        self._begin(io_loop)
 
     @classmethod
     def from_environment(
@@ -159,12 +137,9 @@ class Client(Bound):
         Raises:
             ValueError: a setting or the name is invalid; the error names it and where it came from.
         """
-        try:
-            values = {"url": DEFAULT_URL, "name": name, **from_environment(name=name), **settings}
-            return cls(io_loop=io_loop, **values)
-        finally:
-            # Tracebacks may be shown with their frames' local variables.
-            values, settings = {}, {}
+        settings = all_hidden(settings)
+        defaults = {"url": DEFAULT_URL, "name": name}
+        return cls(io_loop=io_loop, **{**defaults, **from_environment(name=name), **all_revealed(settings)})
 
     async def __aenter__(self) -> Self:
         self.bind()
@@ -173,182 +148,6 @@ class Client(Bound):
     async def __aexit__(self, *_: object) -> None:
         """Shut down, as `shutdown` does."""
         await self.shutdown()
-
-    def __repr__(self) -> str:
-        # In a forked process it has no state until it is used.
-        state = self.state if self._present is not None else State.IDLE
-        where = "without settings"
-        if hasattr(self, "settings"):
-            where = hide_password(self.url) if self.url is not None else self.settings.shown_url
-        return f"<Client {DESCRIPTIONS[state]} {where}>"
-
-    # Its settings, and what it works with
-
-    @property
-    def url(self) -> str | None:
-        """The URL as given or last returned, passwords included; None until the function has returned one."""
-        if isinstance(self.settings.url, str):
-            return self.settings.url
-        return self._present.lifecycle.address.url if self._present is not None else None
-
-    @property
-    def parameters(self) -> pika.URLParameters | None:
-        """pika's parameters for the node that is connected or tried next; None until the function has returned one."""
-        return self._lifecycle.address.parameters
-
-    @property
-    def connection(self) -> Connection | None:
-        """pika's connection, or None."""
-        return self._core.link.connection
-
-    @property
-    def channel(self) -> Channel | None:
-        """pika's channel, or None. Do not publish on it directly: that would confuse the confirms."""
-        return self._core.link.channel
-
-    @property
-    def default_app_id(self) -> str | None:
-        """The app_id of messages published without one."""
-        return self.settings.default_app_id
-
-    @property
-    def publisher_confirmations(self) -> bool:
-        """Whether a publish ends when RabbitMQ confirms it, rather than when it is handed to the transport."""
-        return self.settings.enable_confirmations
-
-    @property
-    def reconnect_delay(self) -> float:
-        """Seconds before the first attempt to reconnect."""
-        return self.settings.reconnect_delay
-
-    @property
-    def connection_attempts(self) -> int:
-        """Attempts on a single node before the client is closed and waits."""
-        return self.settings.connection_attempts
-
-    # The state, from the model
-
-    @property
-    def state(self) -> State:
-        """The documented state of the connection."""
-        return self._lifecycle.documented
-
-    @property
-    def substate(self) -> Substate:
-        """The substate of the current state; the state itself if it has none."""
-        return self._lifecycle.state
-
-    @property
-    def state_description(self) -> str:
-        """The state for people, such as 'Ready'."""
-        return DESCRIPTIONS[self.state]
-
-    @property
-    def idle(self) -> bool:
-        """Whether the client has not been started yet."""
-        return self.state is State.IDLE
-
-    @property
-    def connecting(self) -> bool:
-        """Whether a connection, or a channel on it, is being opened."""
-        return self.state is State.CONNECTING
-
-    @property
-    def ready(self) -> bool:
-        """Whether the connection is ready to publish."""
-        return self.state is State.READY
-
-    @property
-    def blocked(self) -> bool:
-        """Whether RabbitMQ has asked the client not to publish."""
-        return self.state is State.BLOCKED
-
-    @property
-    def closing(self) -> bool:
-        """Whether the connection is being closed on request."""
-        return self.state is State.CLOSING
-
-    @property
-    def closed(self) -> bool:
-        """Whether there is no connection; see `recovers`."""
-        return self.state is State.CLOSED
-
-    @property
-    def closable(self) -> bool:
-        """Whether `close()` would close the connection."""
-        return self._lifecycle.closable
-
-    @property
-    def recovers(self) -> bool:
-        """Whether the client is ready, or will be by itself; false once it was closed on request."""
-        return self._lifecycle.recovers
-
-    @property
-    def condition(self) -> str:
-        """The state and the reason for it in one line, for people."""
-        return self._lifecycle.condition
-
-    @property
-    def reason(self) -> str:
-        """The last problem since the client was ready, or was asked to connect, in one line; empty if there is none."""
-        return self._lifecycle.reason
-
-    @property
-    def state_since(self) -> float:
-        """When the current state was entered, in seconds since 1970."""
-        return self._lifecycle.since
-
-    @property
-    def next_attempt(self) -> float | None:
-        """When the next attempt to connect is due, in seconds since 1970; None while none is scheduled."""
-        return self._lifecycle.next_attempt
-
-    @property
-    def history(self) -> tuple[StateChange, ...]:
-        """The latest hundred state changes since the client was made, oldest first."""
-        return tuple(self._hooks.history)
-
-    @property
-    def publish_outcome(self) -> PublishOutcome:
-        """What becomes of a publish now: it goes out, waits, is refused, or is stored."""
-        return self._lifecycle.publish_outcome
-
-    @property
-    def outbox_trouble(self) -> str:
-        """Why nothing can be stored in the outbox now; empty if it can, and without an outbox."""
-        return self._lifecycle.outbox.trouble
-
-    @property
-    def stopping(self) -> bool:
-        """Whether `shutdown()` is in progress, even while the client is still ready for requests in flight."""
-        return self._shutdowns > 0
-
-    @property
-    def in_flight(self) -> InFlight:
-        """The requests that handlers with `PublishingMixin` are answering."""
-        return self._core.in_flight
-
-    @property
-    def unconfirmed(self) -> int:
-        """How many messages are on the wire, neither confirmed nor lost."""
-        return self._core.publisher.unconfirmed
-
-    @property
-    def waiting(self) -> int:
-        """How many messages are waiting for the client to be ready, or for room among the unconfirmed."""
-        return self._core.publisher.waiting
-
-    @property
-    def counters(self) -> Counters:
-        """A copy of the message counters."""
-        return dataclasses.replace(
-            self._core.publisher.counters,
-            reconnects=max(0, self._core.link.opened - 1),
-            unconfirmed=self.unconfirmed,
-            waiting=self.waiting,
-            stored=self._lifecycle.outbox.stored,
-            set_aside=self._lifecycle.outbox.set_aside,
-        )
 
     # Verbs
 
@@ -383,14 +182,14 @@ class Client(Bound):
             RuntimeError: it is called from a thread other than the client's, or on another loop.
             TypeError: an option is unknown.
         """
-        core = self._present
-        if core is None or running_loop() is not core.loop:
-            core = self._here()
+        runtime = self._present
+        if runtime is None or running_loop() is not runtime.loop:
+            runtime = self._here()
         # A call that raises is not a publish.
         if self._observers and options.keys() <= OPTIONS:
             properties, watch = self._observers.begin(exchange, routing_key, properties)
-            return core.publisher.publish(exchange, routing_key, body, properties, options, watch)
-        return core.publisher.publish(exchange, routing_key, body, properties, options)
+            return runtime.publisher.publish(exchange, routing_key, body, properties, options, watch)
+        return runtime.publisher.publish(exchange, routing_key, body, properties, options)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when everything published so far has ended, and nothing is stored any more.
@@ -402,14 +201,14 @@ class Client(Bound):
                 was stopped while messages were stored.
             RuntimeError: it is called on another loop than the client's.
         """
-        core = self._here()
+        runtime = self._here()
         try:
             async with asyncio.timeout(timeout):
-                if pending := core.publisher.pending:
+                if pending := runtime.publisher.pending:
                     await asyncio.wait(pending)
-                stored = await core.lifecycle.outbox.emptied()
+                stored = await runtime.outbox.emptied()
         except TimeoutError:
-            left = len([each for each in pending if not each.done()]) + core.lifecycle.outbox.stored
+            left = len([each for each in pending if not each.done()]) + runtime.outbox.stored
             noun = "message has" if left == 1 else "messages have"
             raise TimeoutError(f"{left} {noun} not ended within {timeout} s: {self.condition}") from None
         if stored:
@@ -465,9 +264,10 @@ class Client(Bound):
             self._shutdowns -= 1
 
     async def _stop(self, deadline: float) -> None:
-        loop, lifecycle, connection = self._core.loop, self._lifecycle, self._core.link.connection
+        runtime = self._runtime
+        loop, lifecycle, connection = runtime.loop, runtime.lifecycle, runtime.link.connection
         end = deadline
-        if lifecycle.outbox.given:
+        if runtime.outbox.given:
             deadline -= min(FINISH_LIMIT, max(0.0, deadline - loop.time()) / 2)
         if lifecycle.closable:
             lifecycle.close(limit=max(0.0, round(deadline - loop.time(), 2)))
@@ -478,7 +278,7 @@ class Client(Bound):
         except TimeoutError:
             # close() was called before, with a later limit.
             lifecycle.feed(lifecycle.close_expired, "not drained when the client was shut down")
-        await lifecycle.outbox.closed(end - loop.time())
+        await runtime.outbox.closed(end - loop.time())
         if connection is not None:
             await connection.wait_closed()
 
@@ -540,86 +340,6 @@ class Client(Bound):
         finally:
             subscription.cancel()
 
-    # pika's events, in the order of a connection's life
-
-    def on_connection_open(self, connection: Connection) -> None:
-        """Called by pika when RabbitMQ has accepted the connection."""
-        if connection is self.connection:
-            self._lifecycle.feed(self._lifecycle.connection_opened)
-
-    def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
-        """Called by pika when a connection could not be opened."""
-        if connection is self.connection:
-            self._lifecycle.feed(self._lifecycle.connection_failed, describe(error), error)
-
-    def on_channel_open(self, channel: Channel) -> None:
-        """Called by pika when the channel is open and, if confirms are used, in confirm mode."""
-        if channel is self.channel:
-            self._lifecycle.feed(self._lifecycle.channel_opened, self._core.link.blocking)
-
-    def on_connection_blocked(self, method_frame: Method[Any]) -> None:
-        """Called by pika when RabbitMQ is short of memory or disk (https://www.rabbitmq.com/docs/connection-blocked)."""
-        reason = shown(getattr(method_frame.method, "reason", ""))
-        self._log.log(logging.WARNING, "RabbitMQ blocked publishing: %s", reason)
-        self._lifecycle.feed(self._lifecycle.connection_blocked, reason)
-
-    def on_connection_unblocked(self, _method_frame: Method[Any]) -> None:
-        """Called by pika when RabbitMQ has enough memory and disk space again."""
-        self._lifecycle.feed(self._lifecycle.connection_unblocked)
-
-    def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
-        """Called by pika when RabbitMQ has stopped or resumed the flow (channel.flow), which has been acknowledged."""
-        if method.active:
-            self._lifecycle.feed(self._lifecycle.connection_unblocked)
-        else:
-            self._log.log(logging.WARNING, "RabbitMQ stopped the channel's flow")
-            self._lifecycle.feed(self._lifecycle.connection_blocked, "channel.flow")
-
-    def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
-        """Called by pika with each ack and nack: settle the messages that it covers."""
-        method = method_frame.method
-        self._core.publisher.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
-
-    def on_basic_return(
-        self, _channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes
-    ) -> None:
-        """Called by pika with each returned message: hand it to on_return, or log it as critical."""
-        reply = (method.reply_code or 0, str(method.reply_text))
-        self._core.publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties, body)
-        if self.on_return is not None:
-            callback = self.on_return
-            self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))
-        else:
-            self._log.log(
-                logging.CRITICAL,
-                "message %s (correlation id %s) to exchange %r with routing key %r was returned: (%s) %s",
-                shown(properties.message_id),
-                shown(properties.correlation_id),
-                method.exchange,
-                method.routing_key,
-                reply[0],
-                shown(reply[1]),
-            )
-
-    def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
-        """Called by pika when RabbitMQ has closed the channel because of an error."""
-        if channel is self.channel:
-            self._log.log(logging.WARNING, "RabbitMQ closed the channel: (%s) %s", reply_code, shown(reply_text))
-            cause = self._core.link.cause(reply_code, reply_text) or channel_lost(reply_code, reply_text)
-            self._lifecycle.feed(self._lifecycle.channel_closed, describe(cause), cause)
-
-    def on_connection_closed(self, connection: Connection, reply_code: int, reply_text: str) -> None:
-        """Called by pika when the connection is gone."""
-        if connection is self.connection:
-            cause = self._core.link.cause(reply_code, reply_text) or connection_lost(reply_code, reply_text)
-            self._lifecycle.feed(self._lifecycle.connection_closed, describe(cause), cause)
-
-    @staticmethod
-    def on_back_pressure_detected(obj: object) -> None:
-        """Called when too much is waiting for the socket: log it; ``obj`` is the connection."""
-        log = _pressure_log(getattr(obj, "client_name", DEFAULT_NAME))
-        log.log(logging.WARNING, "messages are published faster than RabbitMQ or the network takes them: %r", obj)
-
     # The user's callbacks
 
     def _tell_availability(self, change: StateChange) -> object:
@@ -634,29 +354,32 @@ class Client(Bound):
         if self.on_persistent_failure is not None:
             self._hooks.start(self.on_persistent_failure, self)
 
-    # Its core
+    # Its runtime
 
-    def _now(self) -> float:
-        return float(self._core.loop.time())
+    def _make_runtime(self, io_loop: IOLoop) -> Runtime:
+        return Runtime(
+            self.settings,
+            self._setup,
+            self,
+            # Looked up when it is time, so that patching a client takes effect.
+            lambda: self.connect(),  # noqa: PLW0108
+            self._hooks,
+            self._tell_persistent_failure,
+            self._observers,
+            self.name,
+            io_loop,
+        )
 
     def _abandon(self) -> bool:
         self._shutdowns = 0
         self._observers.abandon()
         return super()._abandon()
 
-    @property
-    def _lifecycle(self) -> Lifecycle:
-        return self._core.lifecycle
-
     def _pull(self, name: str) -> None:
+        lifecycle = self._runtime.lifecycle
         try:
-            getattr(self._lifecycle, name)()
+            getattr(lifecycle, name)()
         except MachineError:
-            known = self._lifecycle.states_for(name)
+            known = lifecycle.states_for(name)
             sentence = f"{self.condition}; {name}() can be called only while it is {known}"
             raise ConnectionStateError(self.state_description).saying(sentence) from None
-
-
-@functools.cache
-def _pressure_log(name: str) -> BoundedLog:
-    return BoundedLog(named(LOGGER, name), time.monotonic)

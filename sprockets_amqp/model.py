@@ -18,7 +18,7 @@ from transitions.extensions import HierarchicalMachine
 from transitions.extensions.nesting import NestedState
 
 from .bounded_log import named
-from .states import Action, Declared, Follow, Machine, Row
+from .states import Action, Declared, Follow, Machine, PublishOutcome, Row
 
 LOGGER = logging.getLogger(__name__)
 
@@ -54,26 +54,35 @@ class Model:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         _calm_transitions_log()
-        declared = self.machine
+        machine = self.machine
         self._loop = loop
         self._ignored = named(LOGGER, name)
         #: What will happen unless the state is left first.
         self._scheduled: dict[enum.Enum, list[asyncio.Handle]] = {}
         #: The state that the last transition left, or is about to leave.
-        self._previous = declared.initial
+        self._previous = machine.initial
         self._followers: list[tuple[frozenset[enum.Enum], Model, Follow]] = []
-        self._known = {row.trigger: _inner(declared, row.trigger) for row in declared.rows}
-        kind = _Hierarchy if any(each.substates for each in declared.states) else transitions.Machine
+        self._known = {row.trigger: _inner(machine, row.trigger) for row in machine.rows}
+        kind = _Hierarchy if any(each.substates for each in machine.states) else transitions.Machine
         kind(
             model=self,
-            states=[self._state(each) for each in declared.states],
-            transitions=[_transition(row) for row in declared.rows],
-            initial=declared.initial,
+            states=[self._state(each) for each in machine.states],
+            transitions=[_transition(row) for row in machine.rows],
+            initial=machine.initial,
             auto_transitions=False,
             send_event=True,
             before_state_change="note_change",
             after_state_change="announce_change",
         )
+
+    @property
+    def declared(self) -> Declared:
+        """What is declared about the present state."""
+        return self.machine.declared[self.state]
+
+    def made(self, outcome: PublishOutcome) -> PublishOutcome:
+        """Return what the present state makes of a publish that would have this outcome."""
+        return self.machine.made(self.state, outcome)
 
     def knows(self, trigger: str) -> bool:
         """Return whether the present state has a row for the trigger."""

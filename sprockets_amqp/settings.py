@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from .names import DEFAULT_NAME, check_name
+from .secret import all_hidden, all_revealed, hidden, reveal
 from .text import SHORT_STRING_LIMIT, function_name, shown
 from .urls import hide_password, is_utf8, node_parameters
 from .wire.tls import TLS
@@ -60,25 +61,16 @@ class MoreSettings(TypedDict, total=False):
     tls_context: ssl.SSLContext | None
 
 
-def _forgetting(cls: type[T]) -> type[T]:
-    """Make a class raise errors about its arguments from a frame that does not hold them.
-
-    Error trackers show tracebacks with their frames' local variables.
-    """
+def _hiding(cls: type[T]) -> type[T]:
+    """Make a class hide its arguments from the frames that raise errors about them."""
     make = cls.__init__
 
     @functools.wraps(make)
-    def forget(self: T, *given: Any, **named: Any) -> None:
-        try:
-            make(self, *given, **named)
-            return
-        except (TypeError, ValueError) as error:
-            problem = error.with_traceback(None)
-        finally:
-            given, named = (), {}
-        raise problem
+    def hide(self: T, *given: Any, **named: Any) -> None:
+        given, named = tuple(map(hidden, given)), all_hidden(named)
+        make(self, *given, **named)
 
-    cls.__init__ = forget  # type: ignore[assignment]
+    cls.__init__ = hide  # type: ignore[assignment]
     return cls
 
 
@@ -185,7 +177,7 @@ def _text(value: object) -> str | None:
     return value
 
 
-@_forgetting
+@_hiding
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """A client's settings; every value has been checked and converted to its type.
@@ -309,26 +301,23 @@ def from_environment(environ: Mapping[str, str] = os.environ, *, name: str = DEF
     Raises:
         ValueError: a variable is invalid; the error names it and what it must be.
     """
+    environ = hidden(environ)
     found: dict[str, Any] = {}
-    try:
-        for field in dataclasses.fields(Settings):
-            own = field.metadata["variable"]
-            for variable in (prefix + own for prefix in prefixes(name) if own):
-                if environ.get(variable):
-                    value = _converted(field, environ[variable], f"environment variable {variable}")
-                    if isinstance(value, ValueError):
-                        raise value
-                    found[field.name] = value
-                    break
-        return found
-    finally:
-        # Tracebacks may be shown with their frames' local variables.
-        value = None
-        found, environ = {}, {}
+    for field in dataclasses.fields(Settings):
+        own = field.metadata["variable"]
+        for variable in (prefix + own for prefix in prefixes(name) if own):
+            if reveal(environ).get(variable):
+                value = _converted(field, reveal(environ)[variable], f"environment variable {variable}")
+                if isinstance(value, ValueError):
+                    raise value
+                found[field.name] = hidden(value)
+                break
+    return all_revealed(found)
 
 
 def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> Any:
     """Return the setting, or the ValueError about it, which was raised from no frame that holds the value."""
+    value = reveal(value)
     try:
         return field.metadata["convert"](value)
     except ValueError as error:

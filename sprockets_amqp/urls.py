@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import pika
 from pika import spec
 
+from .secret import hidden, reveal
 from .text import SHORT_STRING_LIMIT
 from .wire.pika_insides import set_socket_options, url_options
 from .wire.tls import NO_TLS, TLS, contradiction, read_options, unreadable, verify
@@ -36,18 +37,20 @@ def node_parameters(url: str, tls: TLS = NO_TLS) -> list[pika.URLParameters]:
     Raises:
         ValueError: a part of the URL, or a setting for TLS, cannot be used; the error never shows a password.
     """
+    url = hidden(url)
     try:
-        if not is_utf8(url):
-            raise ValueError("has an octet that is not UTF-8: percent-encode it")
-        if url != url.strip() or _BLANK.search(url.partition("?")[0]) or _CONTROL.search(url):
-            raise ValueError("has a blank or a line end: remove it, or percent-encode it (a blank is %20)")
-        return [_parameters(node, tls) for node in split(url)]
+        return _parsed(reveal(url), tls)
     except ValueError as error:
         problem = str(error)
-    finally:
-        # Tracebacks may be shown with their frames' local variables.
-        url = ""
     raise ValueError(problem)
+
+
+def _parsed(url: str, tls: TLS) -> list[pika.URLParameters]:
+    if not is_utf8(url):
+        raise ValueError("has an octet that is not UTF-8: percent-encode it")
+    if url != url.strip() or _BLANK.search(url.partition("?")[0]) or _CONTROL.search(url):
+        raise ValueError("has a blank or a line end: remove it, or percent-encode it (a blank is %20)")
+    return [_parameters(node, tls) for node in split(url)]
 
 
 def split(url: str) -> list[str]:

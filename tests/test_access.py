@@ -223,7 +223,7 @@ def test_credentials_are_renewed_before_they_expire(broker: Broker) -> None:
     """After two thirds of their time, on the open connection, each time again."""
     directory = Directory(*(Access(url(f"token{number}"), valid_for=30) for number in range(4)))
     client = broker.ready(directory)
-    renewal = client._core.lifecycle.renewal
+    renewal = client._runtime.renewal
     for number in (1, 2, 3):
         broker.clock.advance(19)
         assert (directory.asked, renewal.state) == (number, Renewal.VALID)
@@ -255,7 +255,7 @@ def _fail_and_hang(broker: Broker) -> None:
     assert directory.asked == 4
     # The next one hangs.
     broker.clock.advance(4.1)
-    assert (directory.asked, client._core.lifecycle.renewal.state) == (5, Renewal.CALLING)
+    assert (directory.asked, client._runtime.renewal.state) == (5, Renewal.CALLING)
     broker.clock.advance(10.1)
     assert directory.cancelled == 1
     assert (client.ready, len(broker.peers)) == (True, 1)
@@ -267,7 +267,7 @@ def test_an_answer_without_a_limit_ends_the_renewals(broker: Broker) -> None:
     client = broker.ready(directory)
     broker.clock.advance(20.1)
     broker.peer.deliver()
-    assert (broker.peer.secrets, client._core.lifecycle.renewal.state) == (["forever"], Renewal.NONE)
+    assert (broker.peer.secrets, client._runtime.renewal.state) == (["forever"], Renewal.NONE)
 
 
 @pytest.mark.parametrize("valid_for", [30, None])
@@ -282,7 +282,7 @@ def test_another_user_is_for_the_next_connection(broker: Broker, valid_for: floa
     assert told == [
         "Directory() returned another user: it takes effect with the next connection; this one keeps its user"
     ]
-    assert (broker.peer.secrets, client._core.lifecycle.renewal.state, client.ready) == ([], state, True)
+    assert (broker.peer.secrets, client._runtime.renewal.state, client.ready) == ([], state, True)
 
 
 def test_nothing_is_renewed_where_nothing_expires(broker: Broker) -> None:
@@ -290,7 +290,7 @@ def test_nothing_is_renewed_where_nothing_expires(broker: Broker) -> None:
     directory = Directory(url())
     client = broker.ready(directory)
     broker.clock.advance(10_000)
-    assert (directory.asked, client._core.lifecycle.renewal.state) == (1, Renewal.NONE)
+    assert (directory.asked, client._runtime.renewal.state) == (1, Renewal.NONE)
 
 
 @pytest.mark.parametrize("state", [Renewal.VALID, Renewal.CALLING, Renewal.SENDING])
@@ -299,7 +299,7 @@ def test_a_lost_connection_ends_the_renewal(broker: Broker, state: Renewal) -> N
     answers = [Access(url(), valid_for=30)] + ([Access(url("two"), valid_for=30)] if state is Renewal.SENDING else [])
     directory = Directory(*answers)
     client = broker.ready(directory)
-    renewal = client._core.lifecycle.renewal
+    renewal = client._runtime.renewal
     broker.clock.advance(5 if state is Renewal.VALID else 20.1)
     assert renewal.state is state
     broker.peer.lose()
@@ -317,7 +317,7 @@ def test_credentials_are_renewed_for_as_long_as_the_connection_is_open(broker: B
     """Also while nothing can be published."""
     setup = never if substate is Connecting.SETTING_UP else None
     client = enter(broker, substate, url=Directory(Access(url(), valid_for=30)), setup=setup)
-    assert client._core.lifecycle.renewal.state is Renewal.VALID
+    assert client._runtime.renewal.state is Renewal.VALID
 
 
 def _elsewhere() -> list[Any]:
@@ -337,7 +337,7 @@ def test_credentials_are_not_renewed_without_a_connection_that_is_to_stay(broker
         else:
             client = enter(broker, substate, url=Directory(*answers), outbox=path, connection_attempts=3)
         assert client.substate is substate
-        assert client._core.lifecycle.renewal.state is Renewal.NONE
+        assert client._runtime.renewal.state is Renewal.NONE
         broker.shut_down()
 
 

@@ -151,7 +151,7 @@ def test_an_attempt_that_cannot_begin_is_not_repeated_at_once(broker: Broker, mo
     def fail() -> None:
         raise AMQPError("no file")
 
-    monkeypatch.setattr(client._lifecycle.address, "prepare", fail)
+    monkeypatch.setattr(client._runtime.lifecycle.address, "prepare", fail)
     broker.clock.advance(2.1)
     assert (client.substate, client.reason) == (Closed.RETRYING, "AMQPError: no file")
     assert len(broker.peers) == 1

@@ -241,7 +241,7 @@ def test_what_still_waits_at_half_time_is_stored(broker: Broker, limit: float, b
         if blocked:
             broker.peer.stall(stalled=True)
             broker.peer.deliver()
-        client.close() if limit == 10 else client._lifecycle.close(limit=limit)
+        client.close() if limit == 10 else client._runtime.lifecycle.close(limit=limit)
         broker.clock.advance(limit / 2 - 0.1)
         assert (sent.done(), waits.done(), more.done()) == (False, False, False)
         broker.clock.advance(0.2)

@@ -255,7 +255,7 @@ def test_a_check_that_was_never_sent_costs_nothing(broker: Broker) -> None:
 
 def check_of(client: Client) -> CheckModel:
     """Return the model of the client's check."""
-    return client._core.publisher.check
+    return client._runtime.check
 
 
 def asked(broker: Broker, client: Client) -> Future:

@@ -397,7 +397,7 @@ def everything() -> Iterator[list[str]]:
 def shown(client: Client) -> str:
     """What people see of a client when they print it, or what it works with."""
     parts = (client, client.settings, client.parameters, client.connection, client.channel, client.counters)
-    return " ".join(f"{part} {part!r}" for part in (*parts, client.condition, client.state, client._core.lifecycle))
+    return " ".join(f"{part} {part!r}" for part in (*parts, client.condition, client.state, client._runtime.lifecycle))
 
 
 async def test_no_password_is_logged_through_a_clients_life(node: Node, everything: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pika import spec
+from pika.exceptions import ConnectionClosedByBroker
 
 from sprockets_amqp import ConnectionStateError, NotReadyError, OutcomeUnknown, State
 from sprockets_amqp.client import Client
@@ -47,7 +48,7 @@ def test_an_error_of_one_attempt_does_not_end_the_next(broker: Broker, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(link, "Connection", fail)
         client.connect()
-    client._core.lifecycle.stop()
+    client._runtime.lifecycle.stop()
     client.connect()
     told = broker.watch(client)
     broker.open()
@@ -217,9 +218,10 @@ def test_a_late_event_of_a_connection_that_is_gone_is_nobodys(broker: Broker) ->
     broker.clock.advance(60)
     broker.open()
     assert client.ready
-    client.on_connection_closed(old.connection, 320, "late")
-    client.on_connection_open_error(old.connection, ValueError("late"))
-    client.on_connection_open(old.connection)
+    late: Any = old.connection
+    late.callbacks.process(0, late.ON_CONNECTION_CLOSED, late, late, ConnectionClosedByBroker(320, "late"))
+    late.callbacks.process(0, late.ON_CONNECTION_ERROR, late, late, ValueError("late"))
+    late.callbacks.process(0, late.ON_CONNECTION_OPEN_OK, late, late)
     assert client.ready
     assert client.connection is broker.peer.connection
 

@@ -5,7 +5,7 @@ import weakref
 from typing import Any
 
 import pytest
-from pika import spec
+from pika import frame, spec
 from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker, StreamLostError
 
 from sprockets_amqp import Client, OutcomeUnknown
@@ -108,11 +108,10 @@ def test_what_an_old_connection_says_of_blocking_is_nobodys(broker: Broker) -> N
     """A connection that was dropped does not block the next."""
     client = broker.ready()
     old: Any = broker.peer.connection
-    on_blocked = client._core.link._on_blocked
     broker.peer.lose()
     broker.clock.advance(1)
     broker.open()
-    on_blocked(old, spec.Connection.Blocked("late"))  # type: ignore[arg-type]
+    old.callbacks.process(0, spec.Connection.Blocked, old, frame.Method(0, spec.Connection.Blocked("late")))
     assert client.ready
 
 

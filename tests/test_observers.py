@@ -296,7 +296,7 @@ def test_a_publish_on_a_loop_that_was_closed_is_told_at_once(broker: Broker) -> 
     loop = IOLoop(make_current=False)
     other = Client("amqp://broker", io_loop=loop)
     seen.of(other)
-    other._core.retire("as if it was closed")
+    other._runtime.lifecycle.retire("as if it was closed")
     loop.close()
     assert outcome(other.publish("", "q", b"")) is errors.NotReadyError
     assert seen.outcomes == [Outcome.NOT_READY]

@@ -44,7 +44,7 @@ def folder() -> Iterator[Path]:
 
 def state(client: Client) -> Outbox:
     """Return what the outbox does with a message now."""
-    return client._lifecycle.outbox.state
+    return client._runtime.outbox.state
 
 
 def publish(client: Client, *names: str, **options: Any) -> list[Any]:
@@ -460,7 +460,7 @@ def test_a_stored_message_without_an_id_that_is_returned_is_set_aside(broker: Br
         assert future.result() == STORED
         for _ in range(3):
             broker.open()
-        publisher, properties = client._core.publisher, spec.BasicProperties(app_id=client.settings.default_app_id)
+        publisher, properties = client._runtime.publisher, spec.BasicProperties(app_id=client.settings.default_app_id)
         (message,) = publisher._confirms.entries.values()
         properties.decode(message.properties)
         publisher.on_return((312, "NO_ROUTE"), "", "q", properties, b"body")
@@ -743,7 +743,7 @@ def test_a_client_that_is_started_again_before_its_files_are_closed_opens_them_a
         broker.clock.turn()
         Disk.waiting = waiting = list[Any]()
         lose(broker)
-        client._lifecycle.feed(client._lifecycle.stop)
+        client._runtime.lifecycle.feed(client._runtime.lifecycle.stop)
         broker.clock.turn()
         assert state(client) is Outbox.FINISHING
         client.connect()
@@ -762,7 +762,7 @@ def test_a_client_that_is_stopped_waits_for_the_disk(broker: Broker) -> None:
         broker.clock.turn()
         (waits,) = publish(client, "waits")
         Disk.waiting = waiting = list[Any]()
-        client._lifecycle.feed(client._lifecycle.stop)
+        client._runtime.lifecycle.feed(client._runtime.lifecycle.stop)
         broker.clock.advance(9)
         (refused,) = publish(client, "refused")
         assert (state(client), waits.done(), outcome(refused)) == (Outbox.FINISHING, False, NotReadyError)
@@ -779,7 +779,7 @@ def test_an_outbox_holds_while_anything_is_stored(broker: Broker) -> None:
         client = broker.client(outbox=path, timeout=0)
         broker.clock.turn()
         publish(client, "stored")
-        model = client._lifecycle.outbox
+        model = client._runtime.outbox
         model.feed(model.backlog_ended)
         assert state(client) is Outbox.HOLDING
         model.feed(model.disk_failed)

@@ -39,7 +39,7 @@ async def logged(url: str, caplog: pytest.LogCaptureFixture) -> list[tuple[str, 
     ]
     caplog.clear()
     assert [re.sub(r"[\d.]+ s$", "", line) for name, line in lines if name == "sprockets_amqp.lifecycle"] == [
-        f"CONDITION; trying {client._lifecycle.address.node_name} in "
+        f"CONDITION; trying {client._runtime.lifecycle.address.node_name} in "
     ]
     return [*lines, ("reason", client.history[-1].reason)]
 

@@ -11,7 +11,8 @@ from pika import frame, spec
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp import Client, State
-from sprockets_amqp.connection.link import Events, Link
+from sprockets_amqp.connection.events import Events
+from sprockets_amqp.connection.link import Link
 from sprockets_amqp.delivery.encoding import encode_method
 from sprockets_amqp.wire.connection import BACK_PRESSURE_MARK, WRITE_SIZE
 from sprockets_amqp.wire.stream import READ_SIZE, Stream

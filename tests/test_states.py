@@ -380,7 +380,7 @@ def _parameters(method: Any) -> list[inspect.Parameter]:
 def test_an_undeclared_trigger_raises_and_leaves_the_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for what the state does not have is a MachineError, and feeding it is ignored."""
     broker = Broker().install()
-    model = broker.client()._core.lifecycle
+    model = broker.client()._runtime.lifecycle
     with pytest.raises(MachineError):
         model.close()
     assert model.feed(model.close) is False

@@ -266,7 +266,7 @@ def test_a_client_whose_loop_never_ran_is_retired_without_a_word(broker: Broker)
     client = broker.client()
     told = broker.watch(client)
     waits = client.publish("", "q", b"")
-    client._core.retire("another loop runs the application")
+    client._runtime.lifecycle.retire("another loop runs the application")
     assert outcome(waits) is NotReadyError
     assert "another loop runs the application" in str(waits.exception())
     broker.clock.advance(10)

@@ -67,7 +67,7 @@ DEFECTS: Final = (
     Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(message)\n                self._send(message)", "                self._send(message)\n                self._leave(message)"),
     Defect("another body is sent", "sprockets_amqp/delivery/message.py", "            self.body = body if type(body) is bytes", "            self.body = b'' if type(body) is bytes"),
     Defect("everything is given up", PUBLISHER, "        link.publish(message.method, properties, body)\n", "        self.give_up(message, 'no')\n        return\n"),
-    Defect("nothing is drained", "sprockets_amqp/connection/lifecycle.py", "        self.publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
+    Defect("nothing is drained", "sprockets_amqp/connection/lifecycle.py", "        self._publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
     Defect("confirm_timeout is a hundred times as long", PUBLISHER, "self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)", "self._loop.call_later(100 * self._settings.confirm_timeout, self._expire_unconfirmed)"),
     Defect("timeout is a hundred times as long", PUBLISHER, "        message.timer = self._loop.call_later(timeout, self._expire, message)", "        message.timer = self._loop.call_later(100 * timeout, self._expire, message)"),
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),

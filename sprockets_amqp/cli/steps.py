@@ -15,7 +15,8 @@ import pika
 from pika.exceptions import ConnectionClosedByBroker, ProbableAuthenticationError
 from tornado.ioloop import IOLoop
 
-from sprockets_amqp.connection.link import Events, Link
+from sprockets_amqp.connection.events import Events
+from sprockets_amqp.connection.link import Link
 from sprockets_amqp.connection.topology import SetupFunction, declare
 from sprockets_amqp.delivery.check import Answer, CheckModel
 from sprockets_amqp.delivery.message import Message

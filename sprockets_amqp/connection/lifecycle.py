@@ -18,14 +18,12 @@ from sprockets_amqp.delivery.publisher import Publisher
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.hooks import StateChange
 from sprockets_amqp.model import Model, Timeout, Trigger
-from sprockets_amqp.observers import Observers
 from sprockets_amqp.outbox.model import OutboxModel
-from sprockets_amqp.settings import Settings
-from sprockets_amqp.states import CONNECTION, DESCRIPTIONS, DOCUMENTED, PublishOutcome, State, Substate
+from sprockets_amqp.states import CONNECTION, DESCRIPTIONS, DOCUMENTED, State, Substate
 from sprockets_amqp.wire.replies import ACCESS_REFUSED, describe
 
 from .address import CALL_LIMIT, Address
-from .link import Events, Link
+from .link import Link
 from .outage import OutageModel
 from .renewal import RenewalModel
 from .topology import Setup, in_setup
@@ -69,24 +67,21 @@ class Lifecycle(Model):
 
     def __init__(
         self,
-        settings: Settings,
+        address: Address,
         link: Link,
-        events: Events,
         setup: Setup,
-        name: str,
+        publisher: Publisher,
+        outage: OutageModel,
+        outbox: OutboxModel,
+        renewal: RenewalModel,
+        connect: Callable[[], object],
         announce: Callable[[StateChange], object],
-        on_persistent_failure: Callable[[], object],
-        observers: Observers,
         loop: asyncio.AbstractEventLoop,
+        name: str,
     ) -> None:
         super().__init__(loop, name)
-        self.address = Address(settings, loop)
-        self.attempts = self.address.attempts
-        self.publisher = Publisher(loop, self, link, settings, name)
-        self.outage = OutageModel(self, self.publisher, settings.timeout, on_persistent_failure, loop, name)
-        self.outbox = OutboxModel(self, self.publisher, observers, settings, name, loop)
-        self.renewal = RenewalModel(self.address, link, settings.max_reconnect_delay, loop, name)
-        self._setup = setup
+        self.address = address
+        self.attempts = address.attempts
         #: When the current documented state was entered, in seconds since 1970.
         self.since = time.time()
         #: When the next attempt to connect is due, in seconds since 1970; None while none is scheduled.
@@ -94,25 +89,22 @@ class Lifecycle(Model):
         #: The last problem since the client was ready, or was asked to connect.
         self.reason = ""
         self._link = link
-        self._events = events
+        self._setup = setup
+        self._publisher = publisher
+        self._outage = outage
+        self._outbox = outbox
+        self._renewal = renewal
+        self._connect = connect
         self._announce = announce
-        #: Of this machine and the outbox: the states in which what waits is sent, in which stored messages are, and in
-        #: which a new publish is, at once. Each publish asks: a tuple compares identities, a set would hash an Enum.
-        declared, outbox = self.machine, self.outbox.machine
-        self._sending = declared.marked("sends")
-        self._publishing = tuple(state for state, each in declared.declared.items() if each.publish == "goes out")
-        self._letting = tuple(state for state in outbox.lasting if outbox.made(state, "goes out") != "waits")
-        self._passing = tuple(state for state in outbox.lasting if outbox.made(state, "goes out") == "goes out")
         #: Whether it was ready before.
         self._been_ready = False
         #: When half of the time for closing is over, in the loop's time.
         self._half_time = 0.0
         self._logger = named(LOGGER, name)
         self._log = BoundedLog(self._logger, loop.time)
-        self.lead(self.outage, self.outbox, self.renewal, self.publisher.check)
 
     def __repr__(self) -> str:
-        return f"<Lifecycle {self.state.name}, {self.outage.state.name}>"
+        return f"<Lifecycle {self.state.name}, {self._outage.state.name}>"
 
     # Queries
 
@@ -120,39 +112,6 @@ class Lifecycle(Model):
     def documented(self) -> State:
         """The documented state of the current substate."""
         return DOCUMENTED[self.state]
-
-    @property
-    def publish_outcome(self) -> PublishOutcome:
-        """What becomes of a publish now."""
-        outcome = self.machine.declared[self.state].publish
-        assert outcome is not None
-        outcome = self.outage.machine.made(self.outage.state, outcome)
-        return self.outbox.machine.made(self.outbox.state, outcome)
-
-    @property
-    def accepts(self) -> bool:
-        """Whether a message published now goes out, or may wait to."""
-        return self.publish_outcome in {"goes out", "waits"}
-
-    @property
-    def sends(self) -> bool:
-        """Whether waiting messages go out now."""
-        return self.state in self._sending and self.outbox.state in self._letting
-
-    @property
-    def sends_stored(self) -> bool:
-        """Whether stored messages go out now: not while closing, when only what waits is sent."""
-        return self.state in self._publishing and self.outbox.state in self._letting
-
-    @property
-    def sends_new(self) -> bool:
-        """Whether a message published now goes out at once."""
-        return self.state in self._publishing and self.outbox.state in self._passing
-
-    @property
-    def recovers(self) -> bool:
-        """Whether the client is ready, or will be by itself; false once it was closed on request."""
-        return self.machine.declared[self.state].publish != "is refused"
 
     @property
     def closable(self) -> bool:
@@ -188,23 +147,23 @@ class Lifecycle(Model):
     @property
     def expired(self) -> bool:
         """Whether the last channel or connection was closed because the credentials have expired."""
-        return self.renewal.expired and self._link.refused_access
+        return self._renewal.expired and self._link.refused_access
 
     @property
     def stores(self) -> bool:
         """Whether there is an outbox that can store what would be refused."""
-        return self.outbox.takes_messages
+        return self._outbox.takes_messages
 
     @property
     def condition(self) -> str:
         """The state of the connection and the reason for it, for people."""
-        trouble = "" if self.sends else self._link.blocking or self.reason
+        trouble = "" if "sends" in self.declared.marks else self._link.blocking or self.reason
         because = f" ({trouble})" if trouble else ""
         return f"connection is {DESCRIPTIONS[self.documented]}{because}"
 
     def disowns(self, reply_code: int, reply_text: str) -> bool:
         """Return whether a refusal is about credentials that have expired; the connection is given up then."""
-        disowned = self.renewal.expired and reply_code == ACCESS_REFUSED
+        disowned = self._renewal.expired and reply_code == ACCESS_REFUSED
         if disowned:
             self.schedule(self.state, 0, self.access_expired, f"{EXPIRED}: ({reply_code}) {reply_text}")
         return disowned
@@ -234,7 +193,7 @@ class Lifecycle(Model):
         # Cancelled when connect() leaves this state.
         self.schedule(self.state, 0, self._ask_again)
         try:
-            self._events.connect()
+            self._connect()
         except (Exception, asyncio.CancelledError):
             self._logger.exception("connect() raised")
         return True
@@ -364,7 +323,7 @@ class Lifecycle(Model):
         """Log that it is ready: as a warning after trouble, for those who saw that in the log should see its end."""
         node, again = self.address.node_name, " again" if self._been_ready else ""
         if self.reason:
-            lasted = self._loop.time() - self.outage.began
+            lasted = self._loop.time() - self._outage.began
             self._log.log(logging.WARNING, "ready%s after %.1f s, on %s", again, lasted, node)
         else:
             self._logger.info("ready, on %s", node)
@@ -373,11 +332,11 @@ class Lifecycle(Model):
 
     def send_waiting(self, _event: EventData) -> None:
         """Send waiting messages, in order."""
-        self.publisher.send_waiting()
+        self._publisher.send_waiting()
 
     def give_up_waiting(self, _event: EventData) -> None:
         """End waiting messages, or store them."""
-        self.publisher.give_up_waiting()
+        self._publisher.give_up_waiting()
 
     def forget_reason(self, _event: EventData) -> None:
         """Forget the last problem: it is from before the client was asked to connect."""
@@ -400,7 +359,7 @@ class Lifecycle(Model):
         if self.expired:
             # No message is to blame.
             cause = AMQPException().saying(f"{EXPIRED}: {describe(cause)}")
-        self.publisher.settle_unconfirmed(cause)
+        self._publisher.settle_unconfirmed(cause)
 
     # ... closing
 
@@ -416,7 +375,7 @@ class Lifecycle(Model):
 
     def drain(self, _event: EventData) -> None:
         """Wait until nothing waits and nothing is unconfirmed."""
-        self.publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))
+        self._publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))
 
     def close_connection(self, _event: EventData) -> None:
         """Ask RabbitMQ to close the connection."""

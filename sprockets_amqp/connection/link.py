@@ -2,7 +2,8 @@
 
 What `setup` declares and exchange checks go over channels of their own, in `topology.py` and `delivery/check.py`.
 
-pika's events are passed on to `Events`, in pika's terms; those of a connection or channel that was dropped are ignored.
+pika's events are passed on to `Events`, in pika's terms; those of a connection or channel that was dropped are
+ignored.
 """
 
 import asyncio
@@ -17,7 +18,6 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError, ConnectionWrongStateError
 from pika.frame import Method
 from pika.spec import Basic
-from pika.spec import Channel as ChannelMethods
 from tornado.ioloop import IOLoop
 
 from sprockets_amqp.bounded_log import named
@@ -32,6 +32,8 @@ from sprockets_amqp.wire.replies import ACCESS_REFUSED, reply, told_limit
 from sprockets_amqp.wire.tcp import INTERNET
 from sprockets_amqp.wire.tls import unverified
 
+from .events import Events
+
 LOGGER = logging.getLogger("sprockets_amqp.link")
 
 #: Why RabbitMQ blocks publishing: ``connection.blocked``, or ``channel.flow``.
@@ -40,48 +42,6 @@ FLOW: Final = "flow"
 
 #: Nodes whose failed addresses are remembered: a function may return ever new ones.
 MANY_NODES: Final = 100
-
-
-class Events:
-    """Receives pika's events and requests to connect: documented methods of `Client`. Here they do nothing."""
-
-    def connect(self) -> object:
-        """Called when it is time to connect or reconnect."""
-
-    def on_connection_open(self, connection: Connection) -> None:
-        """Called when RabbitMQ has accepted the connection."""
-
-    def on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
-        """Called when a connection could not be opened, or confirm mode not be selected on it."""
-
-    def on_connection_blocked(self, method_frame: Method[Any]) -> None:
-        """Called when RabbitMQ is short of memory or disk."""
-
-    def on_connection_unblocked(self, method_frame: Method[Any]) -> None:
-        """Called when it no longer is."""
-
-    def on_connection_closed(self, connection: Connection, reply_code: int, reply_text: str) -> None:
-        """Called when the connection is gone; `Link.error` has the exception as pika raised it."""
-
-    def on_channel_open(self, channel: Channel) -> None:
-        """Called when the channel is open and, if confirms are used, in confirm mode."""
-
-    def on_channel_flow(self, method: ChannelMethods.Flow) -> None:
-        """Called when RabbitMQ has stopped or resumed the flow; it has been acknowledged."""
-
-    def on_channel_closed(self, channel: Channel, reply_code: int, reply_text: str) -> None:
-        """Called when the channel is gone; `Link.error` has the exception as pika raised it."""
-
-    def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
-        """Called with each ack and nack."""
-
-    def on_basic_return(
-        self, channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes, /
-    ) -> None:
-        """Called with each returned message."""
-
-    def on_back_pressure_detected(self, obj: object) -> None:
-        """Called when too much is waiting for the socket."""
 
 
 class Link:
@@ -175,10 +135,6 @@ class Link:
         """Whether too much is waiting for the socket."""
         return self.connection is not None and self.connection.congested
 
-    def cause(self, reply_code: int, reply_text: str) -> BaseException | None:
-        """Return `error` if the reply is about it: documented events carry only code and text."""
-        return self.error if self.error is not None and reply(self.error) == (reply_code, reply_text) else None
-
     # AMQP's actions
 
     def call_when_sent(self, callback: Callable[[], object]) -> None:
@@ -188,15 +144,15 @@ class Link:
 
     def open_connection(self, parameters: pika.URLParameters) -> None:
         """Start to connect to a node; `Events` receives the outcome. Raises what pika raises if it cannot start."""
-        node = (parameters.host, parameters.port)
+        node, of_present = (parameters.host, parameters.port), self._of_present
         self._was_used = False
         self.connection = Connection(
             parameters,
-            on_open_callback=self._on_connection_open,
-            on_open_error_callback=self._on_connection_open_error,
-            on_close_callback=self._on_connection_closed,
-            on_back_pressure=self._on_back_pressure,
-            on_hold=self._on_hold,
+            on_open_callback=of_present(self._on_connection_open),
+            on_open_error_callback=of_present(self._on_connection_open_error),
+            on_close_callback=of_present(self._on_connection_closed),
+            on_back_pressure=of_present(self._on_back_pressure),
+            on_hold=of_present(self._on_hold),
             io_loop=self._io_loop,
             network=other_network(*node) or INTERNET,
             behind=self._failed_at.get(node),
@@ -213,16 +169,18 @@ class Link:
     def open_channel(self) -> None:
         """Open the channel to publish on, in confirm mode if confirms are used. Raises what pika raises."""
         assert self.connection is not None
-        self.channel = channel = self.connection.channel(on_open_callback=self._on_channel_open)
-        channel.add_on_close_callback(self._on_channel_closed)
-        channel.add_on_flow_callback(functools.partial(self._on_flow, channel))
-        channel.add_on_return_callback(self._on_return)
+        of_present = self._of_present
+        self.channel = channel = self.connection.channel(on_open_callback=of_present(self._on_channel_open))
+        channel.add_on_close_callback(of_present(self._on_channel_closed))
+        channel.add_on_flow_callback(functools.partial(of_present(self._on_flow), channel))
+        channel.add_on_return_callback(of_present(self._on_return))
 
     def select_confirms(self) -> None:
         """Put the channel into confirm mode. Raises ValueError if the server offers no publisher confirms."""
         assert self.channel is not None
-        selected = functools.partial(self._on_confirms_selected, self.channel)
-        self.channel.confirm_delivery(self._events.on_delivery_confirmation, callback=selected)
+        channel, on_confirm = self.channel, self._events.on_delivery_confirmation
+        selected = functools.partial(self._of_present(lambda *_: self._use(channel, on_confirm)), channel)
+        channel.confirm_delivery(on_confirm, callback=selected)
 
     def drop_channel(self) -> float:
         """Forget the channel, which is closed; return how many seconds it was open."""
@@ -250,11 +208,7 @@ class Link:
         """
         connection = self.connection
         assert connection is not None
-
-        def accepted(_frame: object) -> None:
-            if connection is self.connection:
-                on_accepted()
-
+        accepted = functools.partial(self._of_present(lambda *_: on_accepted()), connection)
         try:
             connection.update_secret(secret, "renewed before it expires", accepted)
         except AMQPError as error:
@@ -294,38 +248,39 @@ class Link:
 
     # pika's events, in the order of a connection's life
 
+    def _of_present(self, handler: Callable[..., object]) -> Callable[..., None]:
+        """Return the handler for events of the present connection and channel: those of a dropped one are ignored."""
+
+        def handle(origin: object, *facts: object) -> None:
+            if origin is self.connection or origin is self.channel:
+                handler(origin, *facts)
+
+        return handle
+
     def _on_connection_open(self, connection: Connection) -> None:
-        if connection is not self.connection:
-            return
         self.opened += 1
         if doubt := unverified(connection.params):
             self._log.warning("connected to %s port %s: %s", connection.params.host, connection.params.port, doubt)
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        connection.add_on_connection_blocked_callback(self._of_present(self._on_blocked))
+        connection.add_on_connection_unblocked_callback(self._of_present(self._on_unblocked))
         self._events.on_connection_open(connection)
 
     def _on_connection_open_error(self, connection: Connection, error: BaseException) -> None:
-        if connection is self.connection:
-            self.error = error
-            self._events.on_connection_open_error(connection, error)
+        self.error = error
+        self._events.on_connection_open_error(connection, error)
 
     def _on_channel_open(self, channel: Channel) -> None:
-        if channel is not self.channel:
-            return
         if not self._confirm:
-            self._use(channel, None)
+            self._use(channel)
             return
         try:
             self.select_confirms()
         except Exception as error:
             # Not from within pika's callback, which would continue with a dropped connection.
-            self._loop.call_soon(self._on_connection_open_error, self.connection, error)
+            failed = self._of_present(self._on_connection_open_error)
+            self._loop.call_soon(failed, self.connection, error)
 
-    def _on_confirms_selected(self, channel: Channel, _frame: object) -> None:
-        if channel is self.channel:
-            self._use(channel, self._events.on_delivery_confirmation)
-
-    def _use(self, channel: Channel, on_confirm: Callable[[Method[Any]], None] | None) -> None:
+    def _use(self, channel: Channel, on_confirm: Callable[[Method[Any]], None] | None = None) -> None:
         assert self.connection is not None
         self._was_used = True
         self.connection.use_channel(channel.channel_number, on_confirm)
@@ -336,19 +291,15 @@ class Link:
         self._channel_since = self._loop.time()
         self._events.on_channel_open(channel)
 
-    def _on_blocked(self, connection: object, method_frame: Method[Any]) -> None:
-        if connection is self.connection:
-            self._blocking[ALARM] = shown(getattr(method_frame.method, "reason", "")) or ALARM
-            self._events.on_connection_blocked(method_frame)
+    def _on_blocked(self, _connection: object, method_frame: Method[Any]) -> None:
+        self._blocking[ALARM] = shown(getattr(method_frame.method, "reason", "")) or ALARM
+        self._events.on_connection_blocked(method_frame)
 
-    def _on_unblocked(self, connection: object, method_frame: Method[Any]) -> None:
-        if connection is self.connection:
-            self._blocking.pop(ALARM, None)
-            self._events.on_connection_unblocked(method_frame)
+    def _on_unblocked(self, _connection: object, method_frame: Method[Any]) -> None:
+        self._blocking.pop(ALARM, None)
+        self._events.on_connection_unblocked(method_frame)
 
     def _on_flow(self, channel: Channel, method_frame: Method[Any]) -> None:
-        if channel is not self.channel:
-            return
         method = method_frame.method
         if channel.is_open:
             send_flow_ok(channel, method.active)
@@ -361,24 +312,22 @@ class Link:
     def _on_return(self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
         self._events.on_basic_return(channel, method, properties, body)
 
-    def _on_hold(self, connection: Connection, held: bool) -> None:
-        if connection is self.connection:
-            self.held = held
+    def _on_hold(self, _connection: Connection, held: bool) -> None:
+        self.held = held
 
     def _on_back_pressure(self, connection: object) -> None:
         self._events.on_back_pressure_detected(connection)
 
     def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
         # If the connection is lost, too, its own event follows and says more.
-        if channel is self.channel and channel.connection.is_open:
+        if channel.connection.is_open:
             self.error = error
             self._told_limit = told_limit(*reply(error), self._told_limit)
-            self._events.on_channel_closed(channel, *reply(error))
+            self._events.lose_channel(channel, error)
 
     def _on_connection_closed(self, connection: Connection, error: BaseException) -> None:
-        if connection is self.connection:
-            self.error = error
-            self._events.on_connection_closed(connection, *reply(error))
+        self.error = error
+        self._events.lose_connection(connection, error)
 
 
 def _publish_nowhere(_method: bytes, _properties: bytes, _body: bytes) -> None:

@@ -71,12 +71,12 @@ class CheckModel(Model):
     @property
     def on_wire(self) -> bool:
         """Whether RabbitMQ may be handling the empty message: a connection that is lost now may be lost over it."""
-        return "on_wire" in self.machine.declared[self.state].marks
+        return "on_wire" in self.declared.marks
 
     @property
     def unavailable(self) -> bool:
         """Whether exchanges are used unchecked."""
-        return "unchecked" in self.machine.declared[self.state].marks
+        return "unchecked" in self.declared.marks
 
     @property
     def leaves_channel(self) -> bool:

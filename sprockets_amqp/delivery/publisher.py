@@ -30,7 +30,7 @@ from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED, describe
 
-from .check import CHECK_LIMIT, CheckModel
+from .check import CHECK_LIMIT
 from .confirms import Confirms
 from .counters import Counters
 from .exchanges import Exchanges
@@ -50,15 +50,21 @@ HARD_ERRORS: Final = 500
 class Publisher:
     """Accepts messages, sends them in order while the lifecycle allows it, and ends each exactly once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, link: Wire, settings: Settings, name: str) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        link: Wire,
+        exchanges: Exchanges,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+    ) -> None:
         self.counters = Counters()
         self._loop = loop
         self._gate = gate
         self._link = link
         self._settings = settings
-        #: Its machine follows the connection.
-        self.check = CheckModel(link, loop, name)
-        self._exchanges = Exchanges(self.check, link, loop, name)
+        self._exchanges = exchanges
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._line = Line()
         self.keeper = Keeper()

@@ -11,6 +11,7 @@ from sprockets_amqp.bounded_log import named
 from sprockets_amqp.client import Arguments, Client
 from sprockets_amqp.names import DEFAULT_NAME, check_name, missing
 from sprockets_amqp.names import client_of as present_client
+from sprockets_amqp.secret import all_hidden, all_revealed
 from sprockets_amqp.settings import DEFAULT_URL, from_environment
 
 LOGGER = logging.getLogger("sprockets_amqp._install")
@@ -36,13 +37,11 @@ def install(
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
         named(LOGGER, name).warning("AMQP is already installed: %r", present)
         return False
-    try:
-        settings = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(name=name), **kwargs}
-        settings["name"] = name
-        client = Client(io_loop=io_loop, **settings)
-    finally:
-        # Tracebacks may be shown with their frames' local variables.
-        settings, kwargs = {}, {}
+    kwargs = all_hidden(kwargs)
+    defaults = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(name=name)}
+    client = Client(
+        io_loop=io_loop, **{**defaults, **from_environment(name=name), **all_revealed(kwargs), "name": name}
+    )
     if name == DEFAULT_NAME:
         application.amqp = client  # type: ignore[attr-defined]
     application.amqp_clients = {**getattr(application, "amqp_clients", {}), name: client}  # type: ignore[attr-defined]

@@ -92,8 +92,8 @@ class OutboxModel(Model, Keeper):
         publisher: Publisher,
         observers: Observers,
         settings: Settings,
-        name: str,
         loop: asyncio.AbstractEventLoop,
+        name: str,
     ) -> None:
         super().__init__(loop, name)
         self._gate = gate
@@ -162,7 +162,7 @@ class OutboxModel(Model, Keeper):
     @property
     def _is_empty(self) -> bool:
         # While everything waits for the files to be opened, their contents are unknown.
-        return not self.stored and self.machine.made(self.state, "goes out") != "waits"
+        return not self.stored and self.made("goes out") != "waits"
 
     @property
     def set_aside(self) -> int:
@@ -172,12 +172,12 @@ class OutboxModel(Model, Keeper):
     @property
     def trouble(self) -> str:
         """Why nothing can be stored; empty if it can."""
-        return self._trouble if self._is("troubled") else ""
+        return self._trouble if "troubled" in self.declared.marks else ""
 
     @property
     def takes_messages(self) -> bool:
         """Whether a publish that ends badly is stored."""
-        return self.machine.made(self.state, "is refused") == "is stored"
+        return self.made("is refused") == "is stored"
 
     async def emptied(self) -> int:
         """Return when nothing is stored any more, except what was set aside; or how many were left at the end."""
@@ -189,7 +189,7 @@ class OutboxModel(Model, Keeper):
 
     async def closed(self, timeout: float) -> None:
         """Return when the client has stopped and everything is written, or when that is given up after ``timeout``."""
-        if self._is("finishing"):
+        if "finishing" in self.declared.marks:
             future = self._loop.create_future()
             self._when_closed.append(future)
             await asyncio.wait([future], timeout=max(0.0, timeout))
@@ -199,9 +199,6 @@ class OutboxModel(Model, Keeper):
         """In a forked child, leave everything to the parent process."""
         if self.given:
             self._disk.abandon()
-
-    def _is(self, mark: str) -> bool:
-        return mark in self.machine.declared[self.state].marks
 
     # Called by the publisher, before a message is stored
 

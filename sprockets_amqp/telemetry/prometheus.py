@@ -8,10 +8,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, M
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sprockets_amqp.bound import running_loop
 from sprockets_amqp.client import Client
 from sprockets_amqp.delivery.counters import Counters
 from sprockets_amqp.observers import Delivery, OnEnd, Outcome, Publish, PublishEnd
+from sprockets_amqp.runtime import running_loop
 from sprockets_amqp.states import State
 from sprockets_amqp.wire.forks import after_fork
 

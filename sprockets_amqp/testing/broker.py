@@ -15,8 +15,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from sprockets_amqp.bound import Bound, bound, bound_to, running_loop
 from sprockets_amqp.client import Client
+from sprockets_amqp.runtime import running_loop
 from sprockets_amqp.wire import network
 
 from .clock import Clock
@@ -41,7 +41,7 @@ LOGIN_REFUSED: Final = Refusal(
 
 def clients_on(loop: asyncio.AbstractEventLoop) -> list[Client]:
     """Return the clients that belong to a loop."""
-    return [client for client in bound_to(loop) if isinstance(client, Client)]
+    return Client.bound(loop)
 
 
 def _max_length(arguments: dict[str, Any]) -> int | None:
@@ -124,7 +124,7 @@ class Broker:
         self._clock: Clock | None = None
         self._loop_before: asyncio.AbstractEventLoop | None = None
         #: The clients that existed before it was installed.
-        self._others: weakref.WeakSet[Bound] = weakref.WeakSet()
+        self._others: weakref.WeakSet[Client] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
@@ -133,7 +133,7 @@ class Broker:
 
     def install(self) -> Self:
         """Make every client's connections to this broker from now on, until `uninstall`."""
-        self._others = weakref.WeakSet(bound())
+        self._others = weakref.WeakSet(Client.bound())
         if self not in _installed:
             _installed.append(self)
         network.use(self)
@@ -237,10 +237,10 @@ class Broker:
 
     def _shut_down_what_is_left(self) -> None:
         """Shut down clients that a coroutine left: its loop goes on with other tests, where they would use RabbitMQ."""
-        for client in bound() if self in _installed else ():
+        for client in Client.bound() if self in _installed else ():
             loop = client.io_loop.asyncio_loop  # type: ignore[attr-defined]
             free = running_loop() is None and not loop.is_running() and not loop.is_closed()
-            if free and isinstance(client, Client) and client not in self._others:
+            if free and client not in self._others:
                 loop.run_until_complete(client.shutdown(SHUTDOWN_LIMIT))
 
     def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -112,7 +112,7 @@ def test_every_option_is_there() -> None:
 async def test_several_nodes_may_be_named() -> None:
     """Each has a turn, and unconfirmed messages are sent again."""
     async with installed("Several nodes") as client:
-        attempts = client._core.lifecycle.attempts
+        attempts = client._runtime.lifecycle.attempts
         turns = {(attempts.node.host, attempts.node.port) for _ in range(3) if attempts.node and attempts.next() >= 0}
         assert turns == {("one.example.org", 5672), ("two.example.org", 5672), ("three.example.org", 5673)}
         assert client.settings.republish_unconfirmed

@@ -94,7 +94,7 @@ async def test_clients_spread_over_the_nodes() -> None:
     second: Counter[int] = Counter()
     loop_clients = [amqp.Client("amqp://guest:guest@127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/%2f") for _ in range(300)]
     for client in loop_clients:
-        attempts = client._core.lifecycle.attempts
+        attempts = client._runtime.lifecycle.attempts
         first[getattr(attempts.node, "port", 0)] += 1
         attempts.next()
         second[getattr(attempts.node, "port", 0)] += 1
