@@ -10,7 +10,7 @@ import pytest
 from pamqp import commands
 
 from sprockets_amqp import Client, NotReadyError, State
-from sprockets_amqp.wire.connection import BACK_PRESSURE_MARK
+from sprockets_amqp.wire.sending import BACK_PRESSURE_MARK
 from tests.support.certificates import Authority
 from tests.support.scripted import Peer, ScriptedBroker
 

@@ -14,7 +14,7 @@ from sprockets_amqp import Client, State
 from sprockets_amqp.connection.events import Events
 from sprockets_amqp.connection.link import Link
 from sprockets_amqp.delivery.encoding import encode_method
-from sprockets_amqp.wire.connection import BACK_PRESSURE_MARK, WRITE_SIZE
+from sprockets_amqp.wire.sending import BACK_PRESSURE_MARK, WRITE_SIZE
 from sprockets_amqp.wire.stream import READ_SIZE, Stream
 from tests.support.certificates import Authority
 from tests.support.scripted import ScriptedBroker

@@ -67,7 +67,7 @@ def test_the_bytes_are_those_that_pika_would_send(io_loop: IOLoop, messages: lis
             (BasicProperties(**properties), body),
         )
     assert wire.data == b""
-    connection._flush()
+    connection._sending._flush()
     assert wire.taken() == plain_wire.taken()
 
 
@@ -80,8 +80,8 @@ def test_what_pika_sends_keeps_its_place_among_messages(io_loop: IOLoop) -> None
             connection.publish(encode_method("", "q", mandatory=True), encoded({}), b"body")
         else:
             connection._send_method(2, spec.Channel.Open())
-        parts.append(b"".join(connection._pieces)[len(b"".join(parts)) :])
-    connection._flush()
+        parts.append(b"".join(connection._sending._pieces)[len(b"".join(parts)) :])
+    connection._sending._flush()
     assert wire.taken() == b"".join(parts)
     assert parts[1] == method(2, spec.Channel.Open()).marshal()
 
@@ -93,7 +93,7 @@ def test_the_largest_header_fits_one_frame(io_loop: IOLoop) -> None:
     properties = encoded({"headers": headers})
     assert len(properties) == connection.header_limit
     connection.publish(encode_method("", "q", mandatory=True), properties, b"")
-    connection._flush()
+    connection._sending._flush()
     data = wire.taken()
     consumed, _ = frame.decode_frame(data)
     assert len(data) - consumed == FRAME_MAX
@@ -337,7 +337,7 @@ def test_aborting_stops_everything(io_loop: IOLoop) -> None:
     connection.abort()
     connection.abort()
     assert wire.aborted
-    connection._flush()
+    connection._sending._flush()
     feed(connection, method(1, spec.Basic.Ack(1, multiple=False)))
     assert b"late" not in wire.taken()
     assert told == []

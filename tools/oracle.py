@@ -124,12 +124,12 @@ class WatchedPeer(Peer):
         self._see_octets(data)
         self._taken += len(data)
         # What waited for the line leaves before what was handed over last.
-        self._grace = self._grace and bool(self.connection._pieces)  # noqa: SLF001
+        self._grace = self._grace and bool(self.connection._sending._pieces)  # noqa: SLF001
         super().receive(data)
 
     def see_waiting(self) -> None:
         """See what was handed over, and waits because the line is slow: it is sent as well as what is on the line."""
-        self._see_octets(b"".join(self.connection._backlog))  # noqa: SLF001
+        self._see_octets(b"".join(self.connection._sending._backlog))  # noqa: SLF001
 
     def _see_octets(self, following: bytes) -> None:
         """See what follows the octets that were taken, and was not seen before."""
@@ -178,7 +178,7 @@ class WatchedPeer(Peer):
         for each in self._from_broker.feed(data):
             self._see_arriving(each)
         super()._arrive(data)
-        self._grace = bool(self.connection._pieces)  # noqa: SLF001
+        self._grace = bool(self.connection._sending._pieces)  # noqa: SLF001
         self._oracle.poll()
 
     def _see_arriving(self, arriving: Any) -> None:
@@ -465,7 +465,7 @@ class Oracle:
     def _handed_over(self) -> bool:
         """Whether something was handed to a line that takes nothing."""
         connection = self._client.connection
-        return connection is not None and bool(connection._pieces)  # noqa: SLF001
+        return connection is not None and bool(connection._sending._pieces)  # noqa: SLF001
 
     def _judge(self, publish: Publish) -> None:
         if publish.future.cancelled():

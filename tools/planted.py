@@ -72,7 +72,7 @@ DEFECTS: Final = (
     Defect("timeout is a hundred times as long", PUBLISHER, "        message.timer = self._loop.call_later(timeout, self._expire, message)", "        message.timer = self._loop.call_later(100 * timeout, self._expire, message)"),
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
     Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),
-    Defect("a torn confirm is lost", "sprockets_amqp/wire/connection.py", "            self._rest = data[start:]\n", '            self._rest = b""\n'),
+    Defect("a torn confirm is lost", "sprockets_amqp/wire/reading.py", "            self._rest = data[start:]\n", '            self._rest = b""\n'),
     Defect("stored is told before it is on the disk", OUTBOX, "        self._disk.submit()\n        return \"\"\n", "        self._disk.submit()\n        self._publisher.succeed(message, STORED)\n        return \"\"\n"),
     Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, message, error)\n", "                self._delete(key, message)\n"),
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=(Action("store_waiting", "stores waiting messages"),),', ""),

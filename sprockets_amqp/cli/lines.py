@@ -18,7 +18,7 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
 )
-from sprockets_amqp.wire.connection import BODY_LIMIT
+from sprockets_amqp.wire.reading import BODY_LIMIT
 
 from .command import plainly
 

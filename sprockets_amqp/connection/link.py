@@ -23,11 +23,12 @@ from tornado.ioloop import IOLoop
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.text import shown
-from sprockets_amqp.wire.connection import BODY_LIMIT, Connection
+from sprockets_amqp.wire.connection import Connection
 from sprockets_amqp.wire.failed import AttemptFailed
 from sprockets_amqp.wire.network import SocketAddress, other_network
 from sprockets_amqp.wire.pika_insides import send_flow_ok
 from sprockets_amqp.wire.pika_log import tell_once
+from sprockets_amqp.wire.reading import BODY_LIMIT
 from sprockets_amqp.wire.replies import ACCESS_REFUSED, reply, told_limit
 from sprockets_amqp.wire.tcp import INTERNET
 from sprockets_amqp.wire.tls import unverified

@@ -16,8 +16,8 @@ from pika.delivery_mode import DeliveryMode
 
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import SHORT_STRING_LIMIT, plain, quoted, shown
-from sprockets_amqp.wire.connection import FRAME_END
 from sprockets_amqp.wire.pika_insides import encode_value
+from sprockets_amqp.wire.sending import FRAME_END
 
 from .message_ids import new_message_id
 from .validation import (

@@ -20,7 +20,7 @@ from sprockets_amqp.connection import lifecycle
 from sprockets_amqp.delivery import exchanges
 from sprockets_amqp.testing import Broker
 from sprockets_amqp.web import page, status
-from sprockets_amqp.wire import connection
+from sprockets_amqp.wire import sending
 from tests.support.documents import SECONDS, Document
 from tests.support.http import fetch, served
 from tools.documents import ROOT
@@ -186,7 +186,7 @@ def test_each_line_of_the_log_has_a_sample_and_each_sample_is_one() -> None:
 def test_the_numbers_in_the_samples_are_those_of_the_code() -> None:
     """Limits that the page names."""
     text = " ".join(PAGE.text.split())
-    assert f"{connection.BACK_PRESSURE_MARK // 1024**2} MiB wait for the socket" in text
+    assert f"{sending.BACK_PRESSURE_MARK // 1024**2} MiB wait for the socket" in text
     assert f"not checked again for {exchanges.COSTLY_LIMIT:g} s" in text
     assert f"for up to {page.MAX_STREAMS} people" in text
     assert bounded_log.MOST == 10

@@ -38,9 +38,9 @@ async def test_a_message_that_rabbitmq_keeps_refusing_is_not_sent_for_ever(node:
         assert connection is not None
         poison = stream.client.publish(stream.exchange, "key", b"", {"message_id": "poison", "expiration": "5"})
         others = [stream.publish() for _ in range(100)]
-        for piece, data in enumerate(connection._pieces):
+        for piece, data in enumerate(connection._sending._pieces):
             # What the client would refuse, put on the wire behind its back.
-            connection._pieces[piece] = bytes(data).replace(b"\x015", b"\x01x")
+            connection._sending._pieces[piece] = bytes(data).replace(b"\x015", b"\x01x")
         outcomes = await asyncio.gather(poison, *others, return_exceptions=True)
         assert all(outcome is None for outcome in outcomes), outcomes[:3]
         assert stream.path == [State.CONNECTING, State.READY]

@@ -151,7 +151,7 @@ def ours(io_loop: IOLoop) -> tuple[Any, Wire]:
     wire = Wire()
     connection = open_connection(Unconnected(io_loop), wire)
     connection.use_channel(1, None)
-    connection._flush()
+    connection._sending._flush()
     wire.taken()
     return connection, wire
 
