@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from .names import DEFAULT_NAME, check_name
 from .secret import all_hidden, all_revealed, hidden, reveal
-from .text import SHORT_STRING_LIMIT, function_name, shown
+from .text import SHORT_STRING_LIMIT, function_name, plain, shown
 from .urls import hide_password, is_utf8, node_parameters
 from .wire.tls import TLS
 
@@ -45,6 +45,7 @@ class MoreSettings(TypedDict, total=False):
     confirm_timeout: float
     max_reconnect_delay: float
     fail_on_return: bool
+    persistent: bool
     republish_unconfirmed: bool
     max_unconfirmed: int
     max_unconfirmed_size: int
@@ -174,7 +175,8 @@ def _text(value: object) -> str | None:
         raise ValueError("must be a str that UTF-8 can encode, without lone surrogates")
     if len(value.encode()) > SHORT_STRING_LIMIT:
         raise ValueError(f"must have at most {SHORT_STRING_LIMIT} octets")
-    return value
+    # A class of the application's may refer to anything.
+    return str(plain(value))
 
 
 @_hiding
@@ -203,6 +205,8 @@ class Settings:
     enable_confirmations: bool = _setting(True, "CONFIRMATIONS", _flag)
     #: Whether a publish whose message no queue takes ends with `MessageReturned`.
     fail_on_return: bool = _setting(False, "FAIL_ON_RETURN", _flag)
+    #: Whether messages without a delivery_mode are persistent: it is 2 then.
+    persistent: bool = _setting(False, "PERSISTENT", _flag)
     #: Whether messages that were lost with a connection or channel are sent again.
     republish_unconfirmed: bool = _setting(False, "REPUBLISH_UNCONFIRMED", _flag)
     #: The most messages that may be on the wire, unconfirmed.

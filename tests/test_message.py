@@ -26,7 +26,9 @@ from sprockets_amqp.delivery import validation
 from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method
 from sprockets_amqp.delivery.message import Message
 from sprockets_amqp.delivery.message_ids import new_message_id
+from sprockets_amqp.delivery.options import defaults
 from sprockets_amqp.errors import InvalidMessage, PublishingFailure
+from sprockets_amqp.settings import Settings
 from tests.support.memory import Broker
 from tests.support.wire import encoded
 
@@ -60,6 +62,10 @@ properties_strategy: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
+#: The options of a publish that is given none.
+USUAL: Final = defaults(Settings())
+
+
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     """A loop to make futures of; it does not run."""
@@ -79,9 +85,9 @@ def make(
 ) -> Message:
     """Make a message of defaults but for what a test is about."""
     given: Any = options or {}
-    message = Message(loop.create_future(), exchange, routing_key, body, properties, app_id, given)
-    if message.refusal is not None:
-        raise message.refusal
+    message = Message(loop.create_future(), exchange, routing_key, body, properties, app_id, given, USUAL)
+    if message.invalid is not None:
+        raise message.invalid
     return message
 
 
@@ -233,7 +239,7 @@ class Text(str):
         return "not what it is"
 
 
-@pytest.mark.parametrize("place", ["exchange", "routing_key", "type", "user_id", "app_id", "header", "nested"])
+@pytest.mark.parametrize("place", ["exchange", "routing_key", "type", "user_id", "header", "nested"])
 def test_what_a_str_refers_to_is_not_kept(loop: asyncio.AbstractEventLoop, place: str) -> None:
     """Names and properties are remembered, by their characters alone."""
     text = Text(f"of {place}")
@@ -387,7 +393,7 @@ def test_the_bad_property_is_named_beside_good_ones(loop: asyncio.AbstractEventL
 
 def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEventLoop) -> None:
     """A mandatory that is no bool, and a tuple that holds a list, are named like any other bad argument."""
-    with pytest.raises(InvalidMessage, match=r"^mandatory cannot be \[\]"):
+    with pytest.raises(InvalidMessage, match=r"^mandatory must be True or False, not \[\]"):
         make(loop, options={"mandatory": []})
     with pytest.raises(InvalidMessage, match=r"^type "):
         make(loop, properties={"type": ("x", [])})
@@ -475,8 +481,6 @@ class RaisingBody(bytes):
 
 RAISE: Final[list[dict[str, Any]]] = [
     {"properties": Raising()},
-    {"properties": {"type": Unhashable("a")}},
-    {"properties": {"app_id": Unhashable("a")}},
     {"properties": {1: "a"}},
     {"properties": {"content_type": RaisingText("a")}},
     {"properties": {"priority": RaisingNumber(1)}},
@@ -493,6 +497,13 @@ def test_what_raises_is_refused(loop: asyncio.AbstractEventLoop, given: dict[str
     with pytest.raises(InvalidMessage) as caught:
         make(loop, **given)
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["type", "app_id", "user_id"])
+def test_what_cannot_be_hashed_is_sent_as_what_it_is(loop: asyncio.AbstractEventLoop, name: str) -> None:
+    """A cache is no reason to refuse it."""
+    made = make(loop, properties={name: Unhashable("a")})
+    assert getattr(BasicProperties().decode(made.properties), name) == "a"
 
 
 @pytest.mark.parametrize("timeout", ["soon", [1], float("nan"), b"1", 10**400, pytest.param(-(10**5000), id="endless")])
@@ -517,8 +528,8 @@ def test_a_value_that_python_cannot_write_down_is_refused_like_any_other(
 ) -> None:
     """The error names its type; the call itself raises nothing."""
     future = loop.create_future()
-    message = Message(future, "exchange", "key", b"", {name: value}, None, {})
-    assert f"of type {type(value).__name__}" in str(message.refusal)
+    message = Message(future, "exchange", "key", b"", {name: value}, None, {}, USUAL)
+    assert f"of type {type(value).__name__}" in str(message.invalid)
 
 
 @pytest.mark.parametrize("value", [10**5000, Unspeakable()], ids=["an endless int", "an object"])
@@ -526,14 +537,14 @@ def test_an_address_that_python_cannot_write_down_is_refused_like_any_other(
     loop: asyncio.AbstractEventLoop, value: Any
 ) -> None:
     """Neither does showing the error raise."""
-    refusal = Message(loop.create_future(), value, value, b"", None, None, {}).refusal
+    refusal = Message(loop.create_future(), value, value, b"", None, None, {}, USUAL).invalid
     assert refusal is not None
     assert f"an object of type {type(value).__name__}" in str(refusal.about("id", value, value))
 
 
 def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEventLoop) -> None:
     """As for any function, a misspelt keyword is the caller's defect, and the error lists what there is."""
-    with pytest.raises(TypeError, match=r"no option 'timeut'; the options are mandatory, timeout"):
+    with pytest.raises(TypeError, match=r"no option 'timeut'; the options are mandatory, persistent, timeout"):
         make(loop, options={"timeut": 3})
 
 
@@ -546,8 +557,8 @@ def test_a_refused_message_is_named_as_it_was_given(
     loop: asyncio.AbstractEventLoop, given: object, name: str | None
 ) -> None:
     """The error can be found by the id that the application gave; what cannot be an id names nothing."""
-    message = Message(loop.create_future(), "e", "k", b"", {"message_id": given, "no such": 1}, None, {})
-    assert message.refusal is not None
+    message = Message(loop.create_future(), "e", "k", b"", {"message_id": given, "no such": 1}, None, {}, USUAL)
+    assert message.invalid is not None
     assert message.message_id == name
 
 
@@ -555,8 +566,8 @@ def test_a_refused_message_is_named_as_it_was_given(
 def test_a_refused_message_without_an_id_gets_one(loop: asyncio.AbstractEventLoop, properties: Any) -> None:
     """So that the error of each can be told from others."""
     exchange: Any = 5
-    message = Message(loop.create_future(), exchange, "k", b"", properties, None, {})
-    assert message.refusal is not None
+    message = Message(loop.create_future(), exchange, "k", b"", properties, None, {}, USUAL)
+    assert message.invalid is not None
     assert uuid.UUID(message.message_id).version == 4
 
 
@@ -645,7 +656,7 @@ def test_large_headers_make_no_large_error(loop: asyncio.AbstractEventLoop) -> N
 def make_refused(loop: asyncio.AbstractEventLoop, properties: dict[str, Any]) -> InvalidMessage:
     """Why a message with these properties is refused."""
     future: asyncio.Future[None] = loop.create_future()
-    refusal = Message(future, "events", "created", b"", properties, None, {}).refusal
+    refusal = Message(future, "events", "created", b"", properties, None, {}, USUAL).invalid
     assert refusal is not None
     return refusal
 
@@ -655,7 +666,41 @@ def test_what_utf_8_cannot_hold_is_in_no_error_before(loop: asyncio.AbstractEven
     """Python's own error has the whole text."""
     arguments: dict[str, Any] = {"body": b"", "properties": None, **given}
     future: asyncio.Future[None] = loop.create_future()
-    refusal = Message(future, "events", "created", app_id=None, options={}, **arguments).refusal
+    refusal = Message(future, "events", "created", app_id=None, options={}, usual=USUAL, **arguments).invalid
     assert refusal is not None
     assert "s3cr3t" not in str(refusal)
     assert (refusal.__cause__, refusal.__context__, refusal.__traceback__) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("usual", "options", "properties", "mode"),
+    [
+        (False, {}, None, None),
+        (True, {}, None, 2),
+        (True, {}, {"headers": {}}, 2),
+        (True, {"persistent": False}, None, None),
+        (False, {"persistent": True}, {"content_type": "text/plain"}, 2),
+        (True, {"persistent": None}, None, None),
+        (True, {}, {"delivery_mode": 1}, 1),
+        (False, {}, {"delivery_mode": 2}, 2),
+        (True, {}, {"delivery_mode": None}, None),
+    ],
+)
+def test_a_message_without_a_delivery_mode_is_persistent_where_that_is_wanted(
+    loop: asyncio.AbstractEventLoop, usual: bool, options: Any, properties: Any, mode: int | None
+) -> None:
+    """The publish says so, or the client's setting; what the properties say comes first, and they are not changed."""
+    given = dict(properties) if properties is not None else None
+    message = Message(
+        loop.create_future(), "e", "k", b"", properties, None, options, defaults(Settings(persistent=usual))
+    )
+    assert BasicProperties().decode(message.properties).delivery_mode == mode
+    assert properties == given
+
+
+@pytest.mark.parametrize("name", ["mandatory", "persistent"])
+@pytest.mark.parametrize("value", ["yes", 1.5, []])
+def test_a_flag_is_true_or_false(loop: asyncio.AbstractEventLoop, name: str, value: Any) -> None:
+    """Anything else is named."""
+    with pytest.raises(InvalidMessage, match=rf"^{name} must be True or False, not "):
+        make(loop, options={name: value})

@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 from sprockets_amqp.cli import main
-from sprockets_amqp.outbox.file import VERSION, Locked, OutboxFile, lock_path
+from sprockets_amqp.outbox import salvage
+from sprockets_amqp.outbox.database import VERSION
+from sprockets_amqp.outbox.file import OutboxFile
 from sprockets_amqp.outbox.folder import SPOILT, Folder, files
-from sprockets_amqp.outbox.row import Batch, Row, old_checksum
+from sprockets_amqp.outbox.lock import Locked, lock_path
+from sprockets_amqp.outbox.record import Batch, Record, old_checksum
 
 PAGE = 4096
 
 
-def row(number: int, body: bytes = b"x" * 300) -> Row:
+def row(number: int, body: bytes = b"x" * 300) -> Record:
     """Make a message as it is stored."""
-    return Row(number, time.time(), f"m{number}", "events", "key", None, "[]", b"method", b"props", body, 0)
+    return Record(number, time.time(), f"m{number}", "events", "key", None, "[]", b"method", b"props", body, 0)
 
 
 def filled(path: Path, count: int = 200, body: bytes = b"x" * 300) -> Path:
@@ -267,7 +270,7 @@ def test_a_repair_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest
     folder = Folder(str(tmp_path), "amqp")
     look = Batch(look=True, load=(10_000, 2**30))
     with monkeypatch.context() as full:
-        full.setattr(OutboxFile, "write", _full)
+        full.setattr(salvage, "_copy", _full)
         for _ in range(3):
             assert folder.run(look).problem is not None
     done = [folder.run(look) for _ in range(3)][-1]

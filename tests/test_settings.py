@@ -31,6 +31,7 @@ SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
     "connection_attempts": ("CONNECTION_ATTEMPTS", "4", 4, 3),
     "enable_confirmations": ("CONFIRMATIONS", "off", False, True),
     "fail_on_return": ("FAIL_ON_RETURN", "Yes", True, False),
+    "persistent": ("PERSISTENT", "1", True, False),
     "republish_unconfirmed": ("REPUBLISH_UNCONFIRMED", "1", True, False),
     "max_unconfirmed": ("MAX_UNCONFIRMED", "5", 5, 1000),
     "max_unconfirmed_size": ("MAX_UNCONFIRMED_SIZE", "8", 8, 64 * 1024**2),
@@ -484,3 +485,16 @@ def test_the_dot_that_ends_an_absolute_name_is_not_sent_to_the_server(tmp_path: 
         assert node.ssl_options is not None and node.ssl_options.server_hostname == name
     (node,) = node_parameters("amqps://rabbit.test.", TLS(context=ssl.create_default_context()))
     assert (node.host, node.ssl_options and node.ssl_options.server_hostname) == ("rabbit.test.", "rabbit.test")
+
+
+def test_a_str_that_refers_to_something_is_not_kept() -> None:
+    """A setting is what its characters say."""
+
+    class Text(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "something else"
+
+    assert type(Settings(default_app_id=Text("app")).default_app_id) is str
+    assert Settings(default_app_id=Text("app")).default_app_id == "app"

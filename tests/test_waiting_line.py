@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from sprockets_amqp import ExchangeRefused
 from sprockets_amqp.delivery.line import Line
 from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.delivery.options import defaults
+from sprockets_amqp.settings import Settings
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -25,7 +27,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def make(loop: asyncio.AbstractEventLoop, exchange: str) -> Message:
     """Make a message to an exchange."""
-    return Message(loop.create_future(), exchange, "q", b"", None, None, {})
+    return Message(loop.create_future(), exchange, "q", b"", None, None, {}, defaults(Settings()))
 
 
 def left(line: Line) -> list[Message]:

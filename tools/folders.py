@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sprockets_amqp.outbox.file import COMPANIONS, SUFFIX, OutboxFile
+from sprockets_amqp.outbox.database import COMPANIONS
+from sprockets_amqp.outbox.file import SUFFIX, OutboxFile
 from sprockets_amqp.outbox.folder import files
 
 Folder = tempfile.TemporaryDirectory[str]

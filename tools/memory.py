@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sprockets_amqp.client import Client
 from sprockets_amqp.outbox import disk
-from sprockets_amqp.outbox.row import Batch
+from sprockets_amqp.outbox.record import Batch
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
 from sprockets_amqp.testing.peer import Attempt, Peer, Published, Refusal

@@ -77,7 +77,7 @@ DEFECTS: Final = (
     Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, message, error)\n", "                self._delete(key, message)\n"),
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=(Action("store_waiting", "stores waiting messages"),),', ""),
     Defect("what is published passes what is stored", "states/outbox.py", 'makes={"goes out": "is stored"', 'makes={"goes out": "goes out"'),
-    Defect("what is stored is numbered backwards", "sprockets_amqp/outbox/row.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
+    Defect("what is stored is numbered backwards", "sprockets_amqp/outbox/record.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
     Defect("what is refused is deleted", OUTBOX, "        self._disk.next.set_asides[key] = words\n", "        self._disk.next.deletes.add(key)\n"),
     # What only a process that starts anew can notice.
     Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),

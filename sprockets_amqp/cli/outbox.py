@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from sprockets_amqp.names import PATTERN
-from sprockets_amqp.outbox.file import SUFFIX, OutboxFile, is_locked
+from sprockets_amqp.outbox.file import SUFFIX, OutboxFile
 from sprockets_amqp.outbox.folder import SPOILT, files
-from sprockets_amqp.outbox.row import Row
+from sprockets_amqp.outbox.lock import is_locked
+from sprockets_amqp.outbox.record import Record
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
 from sprockets_amqp.web.status import iso
@@ -158,7 +159,7 @@ def _show(file: OutboxFile, number: int) -> list[str]:
     ]
 
 
-# What a disk has changed may be of any type, although Row declares one.
+# What a disk has changed may be of any type, although Record declares one.
 
 
 def _time(seconds: object) -> str:
@@ -180,7 +181,7 @@ def _drop(file: OutboxFile, number: int) -> list[str]:
     return [f"{file.path.name}:{number}: dropped"] if file.drop(number) else []
 
 
-def _name(path: Path, row: Row) -> str:
+def _name(path: Path, row: Record) -> str:
     return f"{path.name}:{row.number} {shown(row.message_id)}"
 
 

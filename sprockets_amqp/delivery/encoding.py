@@ -55,6 +55,7 @@ _pack_timestamp: Final = struct.Struct(">Q").pack
 def encode_properties(
     timestamp: int | None = None,
     app_id: str | None = None,
+    persistent: bool = False,
     /,
     *,
     message_id: Any = FILLED_IN,
@@ -64,7 +65,8 @@ def encode_properties(
 ) -> tuple[str | None, str | None, Copies, bytes]:
     """Encode properties as the flags and list of a content header; those that are None are left out.
 
-    An id is made where ``message_id`` is missing; ``timestamp`` and ``app_id`` are used where ``others`` has none.
+    An id is made where ``message_id`` is missing; ``timestamp``, ``app_id`` and, if it is to be persistent, a
+    delivery_mode of 2 are used where ``others`` has none.
     Returns the message_id, the user_id, what `validation.copies` finds in the headers, and the octets.
     """
     if message_id is FILLED_IN:
@@ -76,10 +78,9 @@ def encode_properties(
             check_id("message_id", message_id)
     has_id_alone = headers is None and correlation_id is None and message_id is not None
     own = _ID_ALONE if has_id_alone else (headers is not None, correlation_id is not None, message_id is not None)
-    try:
-        user_id, start, middle, end, after = _encode_others(own, timestamp, app_id, **others)
-    except _NotRemembered as found:
-        user_id, start, middle, end, after = found.args
+    # What may be of a class of the application's may refer to anything: it is not kept.
+    encode = _encode_others if _PLAIN.issuperset(map(type, others.values())) else _encode_others.__wrapped__
+    user_id, start, middle, end, after = encode(own, timestamp, app_id, persistent, **others)
     if has_id_alone:
         return message_id, user_id, (), start + _encode_short_string("message_id", message_id) + after
     octets = b"".join(
@@ -96,24 +97,23 @@ def encode_properties(
     return message_id, user_id, copies(headers) if headers else (), octets
 
 
-class _NotRemembered(Exception):
-    """Carries what a cached function found for arguments that it must not keep."""
+#: The types of values that are remembered.
+_PLAIN: Final = frozenset((str, int, bool, type(None), DeliveryMode, UUID))
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
 def _encode_others(
-    own: tuple[bool, bool, bool], timestamp: int | None, app_id: str | None, /, **others: Any
+    own: tuple[bool, bool, bool], timestamp: int | None, app_id: str | None, persistent: bool, /, **others: Any
 ) -> tuple[str | None, bytes, bytes, bytes, bytes]:
     """Return the user_id, and encode what messages have in common: the flags, and the properties around their own.
 
     ``own`` says which of `_OWN` a message has. Of the four parts, the first precedes them, and each of the others
-    follows one; what would follow one that is missing is in the part before. Raises _NotRemembered with them for a str
-    of a subclass, which may refer to anything.
+    follows one; what would follow one that is missing is in the part before.
     """
     for name in others:
         if name not in _ENCODERS:
             raise _unknown(name)
-    given = {"timestamp": timestamp, "app_id": app_id, **others}
+    given = {"timestamp": timestamp, "app_id": app_id, "delivery_mode": 2 if persistent else None, **others}
     has = dict(zip(_OWN, own, strict=True))
     parts, part, flags = [b"", b"", b"", b""], 0, 0
     for index, (name, encode) in enumerate(_ENCODERS.items()):
@@ -125,10 +125,7 @@ def _encode_others(
             continue
         flags |= 1 << (15 - index)
     start, middle, end, after = parts
-    found = plain(given.get("user_id")), _pack_flags(flags) + start, middle, end, after
-    if any(plain(value) is not value for value in given.values()):
-        raise _NotRemembered(*found)
-    return found
+    return plain(given.get("user_id")), _pack_flags(flags) + start, middle, end, after
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import math
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Final, Self, TypedDict
@@ -13,20 +11,12 @@ from pika.delivery_mode import DeliveryMode
 from pika.spec import BasicProperties
 
 from sprockets_amqp.errors import InvalidMessage
-from sprockets_amqp.text import plain, quoted, shown
+from sprockets_amqp.text import plain, shown
 
 from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, read_properties, unusable
 from .message_ids import new_message_id
+from .options import Options, checked
 from .validation import Copies
-
-
-class Options(TypedDict, total=False):
-    """How one message is delivered: keyword arguments of each ``publish``."""
-
-    #: Seconds that it may wait for the client to be ready, instead of the client's ``timeout``; 0: not at all.
-    timeout: float | None
-    #: Whether RabbitMQ returns it if no queue takes it, rather than dropping it silently. True by default.
-    mandatory: bool
 
 
 class Properties(TypedDict, total=False):
@@ -61,9 +51,6 @@ Result = Any
 #: The result of a publish that is on disk, in the outbox: it is sent when RabbitMQ accepts messages again.
 STORED: Final = "stored"
 
-OPTIONS: Final = frozenset(Options.__annotations__)
-
-
 #: Messages are numbered in the order in which they were published, in the whole process.
 _numbers: Final = itertools.count(1)
 
@@ -76,17 +63,17 @@ class Message:
     """
 
     __slots__ = (
+        "blamed",
         "body",
         "copies",
         "exchange",
         "future",
+        "invalid",
         "key",
         "message_id",
         "method",
         "number",
         "properties",
-        "refusal",
-        "refusals",
         "returned",
         "routing_key",
         "sent_at",
@@ -104,6 +91,7 @@ class Message:
         properties: Mapping[str, Any] | None,
         app_id: str | None,
         options: Options,
+        usual: Options,
     ) -> None:
         self.future = future
         self.number = next(_numbers)
@@ -113,38 +101,38 @@ class Message:
         self.exchange = exchange = exchange if type(exchange) is str else plain(exchange)
         self.routing_key = routing_key = routing_key if type(routing_key) is str else plain(routing_key)
         #: Why it cannot be sent: an argument, property or option is invalid, or RabbitMQ would refuse it.
-        self.refusal: InvalidMessage | None = None
-        #: Seconds that it may wait; None: the client's ``timeout``.
-        self.timeout: float | None = None
+        self.invalid: InvalidMessage | None = None
+        #: Seconds that it may wait.
+        self.timeout: float | None = usual["timeout"]
         #: The loop's time at which it was handed to the transport; 0 until then.
         self.sent_at = 0.0
         #: How often RabbitMQ closed the channel while this was unconfirmed.
-        self.refusals = 0
+        self.blamed = 0
         #: Reply code and text of RabbitMQ's basic.return.
         self.returned: tuple[int, str] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        mandatory = True
         try:
             if type(properties) is not dict and properties is not None:
                 properties = read_properties(properties)
             if options:
-                self.timeout, mandatory = _checked(options)
+                usual = checked(options, usual)
+                self.timeout = usual["timeout"]
             # Only RabbitMQ can check a user_id (https://www.rabbitmq.com/docs/validated-user-id), and the headers with
             # further routing keys; see `exchanges`.
             self.message_id, self.user_id, self.copies, self.properties = (
-                encode_properties(int(time.time()), app_id)
+                encode_properties(int(time.time()), app_id, usual["persistent"])
                 if properties is None
-                else encode_properties(int(time.time()), app_id, **properties)
+                else encode_properties(int(time.time()), app_id, usual["persistent"], **properties)
             )
             #: Basic.Publish, encoded.
-            self.method = encode_method(exchange, routing_key, mandatory)
+            self.method = encode_method(exchange, routing_key, usual["mandatory"])
             self.body = body if type(body) is bytes else encode_body(body)
         except InvalidMessage as error:
             self._refuse(error, properties)
         except Exception:
             # Values may be of classes that raise anything. What is raised for another reason is a defect of ours.
             address = {"exchange": exchange, "routing_key": routing_key}
-            refusal = unusable(properties, **address, mandatory=mandatory, body=body)
+            refusal = unusable(properties, **address, body=body)
             if refusal is None:
                 raise
             self._refuse(refusal, properties)
@@ -152,7 +140,7 @@ class Message:
     def _refuse(self, refusal: InvalidMessage, properties: object) -> None:
         # Without its traceback and its context, which hold what was given.
         refusal.__context__ = None
-        self.refusal = refusal.with_traceback(None)
+        self.invalid = refusal.with_traceback(None)
         given = properties.get("message_id", FILLED_IN) if type(properties) is dict else FILLED_IN
         # Anything that is not an id cannot name the message.
         named = str(given) if isinstance(given, UUID) else plain(given) if isinstance(given, str) else None
@@ -167,7 +155,7 @@ class Message:
         message_id: str,
         address: tuple[str, str, str | None, Copies],
         octets: tuple[bytes, bytes, bytes],
-        refusals: int,
+        blamed: int,
     ) -> Self:
         """Make a message from what was stored: it was checked and encoded when it was published."""
         self = cls.__new__(cls)
@@ -175,8 +163,8 @@ class Message:
         self.message_id = message_id
         self.exchange, self.routing_key, self.user_id, self.copies = address
         self.method, self.properties, self.body = octets
-        self.refusals = refusals
-        self.refusal = self.returned = self.timeout = self.timer = None
+        self.blamed = blamed
+        self.invalid = self.returned = self.timeout = self.timer = None
         self.sent_at = 0.0
         return self
 
@@ -185,7 +173,7 @@ class Message:
         assert self.key is not None
         address = self.exchange, self.routing_key, self.user_id, self.copies
         octets = self.method, self.properties, self.body
-        return self.restored(future, self.key, self.message_id or "", address, octets, self.refusals)
+        return self.restored(future, self.key, self.message_id or "", address, octets, self.blamed)
 
     def has(self, properties: BasicProperties) -> bool:
         """Return whether these are its properties, decoded, but for the header BCC: RabbitMQ removes it."""
@@ -208,17 +196,3 @@ class Message:
         return (
             f"<Message {shown(self.message_id)} to {self.exchange!r} with {self.routing_key!r}, {len(self.body)} bytes>"
         )
-
-
-def _checked(options: Options) -> tuple[float | None, bool]:
-    for name in options.keys() - OPTIONS:
-        raise TypeError(f"publish() has no option {name!r}; the options are {', '.join(sorted(OPTIONS))}")
-    timeout: object = options.get("timeout")
-    if timeout is not None and not (isinstance(timeout, (int, float)) and _is_duration(timeout)):
-        raise InvalidMessage("timeout", f"must be a number of seconds, not {quoted(timeout)}")
-    return timeout, options.get("mandatory", True)
-
-
-def _is_duration(seconds: float) -> bool:
-    """Return whether it is a number that the loop's clock can be added to; math.inf is one."""
-    return abs(seconds) <= sys.float_info.max or abs(seconds) == math.inf

@@ -35,7 +35,8 @@ from .confirms import Confirms
 from .counters import Counters
 from .exchanges import Exchanges
 from .line import Line
-from .message import STORED, Message, Options, Result
+from .message import STORED, Message, Result
+from .options import Options, defaults
 from .reports import Reports
 from .surroundings import Gate, Keeper, Wire
 
@@ -64,6 +65,7 @@ class Publisher:
         self._gate = gate
         self._link = link
         self._settings = settings
+        self._usual = defaults(settings)
         self._exchanges = exchanges
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._line = Line()
@@ -116,12 +118,13 @@ class Publisher:
     ) -> "asyncio.Future[Result]":
         """Send a message, put it in line, or store it; see `Client.publish`. Its end is reported to ``watch``."""
         future: asyncio.Future[Result] = asyncio.Future(loop=self._loop)
-        message = Message(future, exchange, routing_key, body, properties, self._settings.default_app_id, options)
+        app_id = self._settings.default_app_id
+        message = Message(future, exchange, routing_key, body, properties, app_id, options, self._usual)
         if watch is not None:
             self._reports.begin(message, watch)
-        refusal = message.refusal or (self._refuse_routes(message) if message.copies else None)
-        if refusal is not None:
-            self.end(message, refusal)
+        invalid = message.invalid or (self._refuse_routes(message) if message.copies else None)
+        if invalid is not None:
+            self.end(message, invalid)
         elif (
             self._gate.sends_new
             and (not self._line or self._line.lets_pass(message))
@@ -163,7 +166,7 @@ class Publisher:
         self._unconfirmed_size = 0
         if len(unconfirmed) == 1 and not was_checking and _is_broken(cause):
             # Nothing else can be to blame: it is not sent again.
-            unconfirmed[0].refusals += 1
+            unconfirmed[0].blamed += 1
         self.keeper.unload()
         for message in unconfirmed:
             if message.key is not None:
@@ -244,7 +247,7 @@ class Publisher:
 
     def enter_stored(self, message: Message) -> None:
         """Put a message that was read from disk in line; `send_waiting` sends it."""
-        if message.refusals:
+        if message.blamed:
             self._suspect(message)
         self._line.enter(message)
 
@@ -329,7 +332,7 @@ class Publisher:
     # The line
 
     def _wait(self, message: Message) -> None:
-        timeout = self._settings.timeout if message.timeout is None else message.timeout
+        timeout = message.timeout if message.timeout is not None else self._settings.timeout
         may_send = self._may_send() or (self._link.held and self._gate.sends)
         if len(message.body) > self._link.body_limit:
             self.end(message, _too_large(message, self._link.body_limit, 0))
@@ -519,8 +522,8 @@ class Publisher:
         keep: dict[Message, None] = {}
         for message in lost:
             # Refused once along with others, it is sent again alone; refused alone, it is the culprit.
-            if message.refusals == 0:
-                message.refusals = 1
+            if message.blamed == 0:
+                message.blamed = 1
                 self._suspect(message)
                 keep[message] = None
         return keep
@@ -585,7 +588,7 @@ def blames(cause: BaseException | None, message: Message | None = None) -> bool:
     refused = isinstance(cause, ChannelClosedByBroker) or (
         isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
     )
-    return refused and (message is None or message.refusals > 0)
+    return refused and (message is None or message.blamed > 0)
 
 
 def _is_broken(cause: BaseException) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from .folder import Folder
-from .row import DISK_LIMIT, Batch, Done
+from .record import DISK_LIMIT, Batch, Done
 
 
 class Disk:

@@ -16,8 +16,11 @@ from typing import Final
 
 from sprockets_amqp.bounded_log import named
 
-from .file import SUFFIX, Locked, OutboxFile, batches, is_corrupt, is_full
-from .row import OWN, Batch, Done, Key, Row, Totals
+from .database import is_corrupt, is_full
+from .file import SUFFIX, OutboxFile
+from .lock import Locked
+from .record import OWN, Batch, Done, Key, Record, Totals
+from .salvage import batches
 
 LOGGER = logging.getLogger(__name__)
 
@@ -205,9 +208,9 @@ class Folder:
             with self._repairing(OWN) as file:
                 file.try_out()
 
-    def _load(self, limit: int, size: int, loaded: frozenset[Key]) -> list[tuple[Key, Row]]:
+    def _load(self, limit: int, size: int, loaded: frozenset[Key]) -> list[tuple[Key, Record]]:
         without = {*loaded, *self._gone, *self._aside}
-        found: list[tuple[Key, Row]] = []
+        found: list[tuple[Key, Record]] = []
         # Messages that others left are older.
         for number in sorted(self._files, key=lambda each: (each == OWN, each)):
             shift = self._shift(number)

@@ -24,7 +24,7 @@ from sprockets_amqp.states import OUTBOX, Outbox
 from sprockets_amqp.text import shown
 from sprockets_amqp.wire.replies import describe
 
-from .row import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Row, message_of, row_of
+from .record import DISK_LIMIT, OVERHEAD, OWN, Batch, Done, Key, Record, message_of, record_of
 
 if TYPE_CHECKING:
     from .disk import Disk
@@ -228,8 +228,8 @@ class OutboxModel(Model, Keeper):
         self._size += size
         self._writing_size += size
         if entry.error is not None and blames(entry.error.__cause__):
-            message.refusals += 1
-        self._disk.next.puts[message.number] = row_of(message)
+            message.blamed += 1
+        self._disk.next.puts[message.number] = record_of(message)
         if on_wire:
             self._loaded[key] = message
         else:
@@ -326,7 +326,7 @@ class OutboxModel(Model, Keeper):
             self._backlog += 1
         else:
             self._behind[key] = entry
-            entry.message.refusals += blamed
+            entry.message.blamed += blamed
             if message.sent_at or not (entry.error or entry.message.sent_at):
                 entry.error = error
             entry.message.sent_at = message.sent_at or entry.message.sent_at
@@ -393,7 +393,7 @@ class OutboxModel(Model, Keeper):
             disk.next.load, disk.next.loaded = (LOAD, LOAD_SIZE), frozenset((*self._loaded, *self._deferred))
             disk.submit()
 
-    def _enter(self, rows: list[tuple[Key, Row]]) -> None:
+    def _enter(self, rows: list[tuple[Key, Record]]) -> None:
         for key, row in rows:
             known = (self._loaded, self._deferred, self._writing, self._disk.next.deletes, self._disk.next.set_asides)
             if not any(key in each for each in known) and self._gate.sends_stored and self._backlog:

@@ -19,7 +19,7 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from sprockets_amqp import cli
 from sprockets_amqp.outbox import model as outbox
-from sprockets_amqp.outbox import row as outbox_row
+from sprockets_amqp.outbox import record as outbox_row
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 from tests.support.memory import Broker as HandDriven

@@ -11,7 +11,7 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from sprockets_amqp import Client, Settings, errors
 from sprockets_amqp.delivery.encoding import PROPERTY_NAMES
-from sprockets_amqp.delivery.message import OPTIONS
+from sprockets_amqp.delivery.options import OPTIONS
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 

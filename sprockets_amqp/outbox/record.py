@@ -24,7 +24,7 @@ OWN: Final = 0
 NO_COPIES: Final = "[]"
 
 
-class Row(NamedTuple):
+class Record(NamedTuple):
     """A stored message.
 
     Attributes:
@@ -58,7 +58,7 @@ class Row(NamedTuple):
         return sum(len(each) for each in values if isinstance(each, bytes)) + OVERHEAD
 
     @classmethod
-    def read(cls, found: tuple[Any, ...]) -> "Row":
+    def read(cls, found: tuple[Any, ...]) -> "Record":
         """Make a row of what SQLite has found: its texts are octets here, of which a disk may have changed some."""
         return cls._make([_decoded(value) if index in _TEXTS else value for index, value in enumerate(found)])
 
@@ -74,15 +74,15 @@ class Row(NamedTuple):
         user_id: Any = self.user_id
         return is_whole and isinstance(refusals, int) and isinstance(user_id, str | None)
 
-    def summed(self, shift: int = 0) -> "Row":
+    def summed(self, shift: int = 0) -> "Record":
         """Return the row with its checksum, and its number shifted."""
-        # Row._replace() takes three times as long, and this is done for each message.
-        return Row(self[0] + shift, *self[1:10], checksum(self, self[0] + shift), *self[11:])
+        # Record._replace() takes three times as long, and this is done for each message.
+        return Record(self[0] + shift, *self[1:10], checksum(self, self[0] + shift), *self[11:])
 
 
 #: The columns that are text.
 _TEXTS: Final = frozenset(
-    Row._fields.index(name) for name in ("message_id", "exchange", "routing_key", "user_id", "copies", "set_aside")
+    Record._fields.index(name) for name in ("message_id", "exchange", "routing_key", "user_id", "copies", "set_aside")
 )
 
 
@@ -99,13 +99,13 @@ def _decoded(value: object) -> object:
 _pack_place: Final = struct.Struct(">qd?").pack
 
 
-def checksum(row: Row, number: int) -> int:
+def checksum(row: Record, number: int) -> int:
     """Compute the checksum of a row with this number: of all columns but those that change while it is stored."""
     place = _pack_place(number, row.stored_at, row.user_id is None)
     return zlib.crc32(place, old_checksum(row))
 
 
-def old_checksum(row: Row) -> int:
+def old_checksum(row: Record) -> int:
     """Compute the checksum of version 1.1, of everything that is sent."""
     words = "\0".join((row.message_id, row.exchange, row.routing_key, row.user_id or "", row.copies))
     return zlib.crc32(b"".join((words.encode(errors="surrogatepass"), row.method, row.properties, row.body)))
@@ -142,7 +142,7 @@ class Batch:
         close: whether to close everything afterwards.
     """
 
-    puts: dict[int, Row] = dataclasses.field(default_factory=dict)
+    puts: dict[int, Record] = dataclasses.field(default_factory=dict)
     deletes: set[Key] = dataclasses.field(default_factory=set)
     suspects: list[Key] = dataclasses.field(default_factory=list)
     set_asides: dict[Key, str] = dataclasses.field(default_factory=dict)
@@ -172,13 +172,13 @@ class Done:
 
     written: bool = False
     problem: Exception | None = None
-    rows: list[tuple[Key, Row]] = dataclasses.field(default_factory=list)
+    rows: list[tuple[Key, Record]] = dataclasses.field(default_factory=list)
     totals: Totals | None = None
 
 
-def row_of(message: Message) -> Row:
+def record_of(message: Message) -> Record:
     """Return the row for a message."""
-    return Row(
+    return Record(
         message.number,
         time.time(),
         message.message_id or "",
@@ -190,11 +190,11 @@ def row_of(message: Message) -> Row:
         message.properties,
         message.body,
         0,
-        message.refusals,
+        message.blamed,
     )
 
 
-def message_of(key: Key, row: Row, loop: asyncio.AbstractEventLoop) -> Message:
+def message_of(key: Key, row: Record, loop: asyncio.AbstractEventLoop) -> Message:
     """Make a message from a row; its publish has ended, or belongs to another process."""
     copies = tuple((name, tuple(keys)) for name, keys in json.loads(row.copies)) if row.copies != NO_COPIES else ()
     return Message.restored(
