@@ -14,7 +14,7 @@ from pika import spec
 import sprockets_amqp as amqp
 from sprockets_amqp import STORED, Access, ExchangeRefused, NotReadyError, Topology, testing
 from sprockets_amqp.states import CONNECTION, Closed, Connecting, Renewal, State, Substate
-from sprockets_amqp.testing.peer import Refusal
+from sprockets_amqp.testing.rules import Refusal
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.memory import Broker, in_memory, outcome

@@ -14,7 +14,7 @@ from pika import spec
 from sprockets_amqp import Client, ExchangeRefused
 from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.states import Check, Closing, Connecting, Running
-from sprockets_amqp.testing.peer import Published, Refusal
+from sprockets_amqp.testing.rules import Published, Refusal
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory

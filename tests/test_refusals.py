@@ -10,7 +10,7 @@ from pika import spec
 from sprockets_amqp import Client, ExchangeRefused, InvalidMessage, MessageReturned, OutcomeUnknown, State
 from sprockets_amqp.delivery import exchanges
 from sprockets_amqp.delivery.message import Message
-from sprockets_amqp.testing.peer import Published, Refusal
+from sprockets_amqp.testing.rules import Published, Refusal
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory

@@ -13,12 +13,15 @@ from sprockets_amqp.outbox import disk
 from sprockets_amqp.outbox.record import Batch
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
-from sprockets_amqp.testing.peer import Attempt, Peer, Published, Refusal
+from sprockets_amqp.testing.rules import Published, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pika.channel import Channel
+
+    from sprockets_amqp.testing.attempt import Attempt
+    from sprockets_amqp.testing.peer import Peer
 
 if TYPE_CHECKING:
     from sprockets_amqp.settings import URL

@@ -13,6 +13,6 @@ under test is the same as in production: `install()`, handlers, the client, pika
 
 from .broker import Broker
 from .case import AMQPTestCase
-from .peer import Published
+from .rules import Published
 
 __all__ = ["AMQPTestCase", "Broker", "Published"]

@@ -1,32 +1,20 @@
 """A broker in memory, for testing code that publishes: the client, pika and the frames between them are real."""
 
-import asyncio
 import functools
-import sys
-import weakref
-from collections.abc import Callable, Container, Coroutine
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Callable, Container
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pika import spec
-from tornado.httpclient import AsyncHTTPClient, HTTPResponse
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.web import Application
 
-from sprockets_amqp.client import Client
 from sprockets_amqp.runtime import running_loop
-from sprockets_amqp.wire import network
 
-from .clock import Clock
-from .peer import Attempt, Peer, Published, Refusal
+from .attempt import Attempt
+from .peer import Peer
+from .place import Place
 from .routing import BY_HEADERS, ExchangeType, Queue, Routing, by_headers
+from .rules import Published, Refusal
 
-T = TypeVar("T")
-
-#: Seconds that a client may take to shut down at the end of a test.
-SHUTDOWN_LIMIT: Final = 0.1
 #: RabbitMQ's words when it refuses an exchange, by reply code; each is filled with the exchange.
 REFUSALS: Final = {
     403: "ACCESS_REFUSED - write access to exchange '{}' in vhost '/' refused for user 'guest'",
@@ -37,11 +25,6 @@ LOGIN_REFUSED: Final = Refusal(
     "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.",
     connection=True,
 )
-
-
-def clients_on(loop: asyncio.AbstractEventLoop) -> list[Client]:
-    """Return the clients that belong to a loop."""
-    return Client.bound(loop)
 
 
 def _max_length(arguments: dict[str, Any]) -> int | None:
@@ -61,22 +44,7 @@ def _parsed(address: str) -> tuple[str, int | None]:
     return host, port
 
 
-def _current_loop() -> asyncio.AbstractEventLoop | None:
-    if sys.version_info >= (3, 14):
-        try:
-            return asyncio.get_event_loop()
-        except RuntimeError:
-            return None
-    # Any other way of asking makes asyncio create one if there is none, or warn.
-    local = getattr(asyncio.get_event_loop_policy(), "_local", None)
-    return getattr(local, "_loop", None)
-
-
-#: The installed brokers, the latest last.
-_installed: Final[list["Broker"]] = []
-
-
-class Broker:
+class Broker(Place):
     """Takes every connection while it is installed, or those to one node, and records what was published.
 
     Declare what the code under test publishes to, run the code, look at `published`, and cause faults. Faults act on
@@ -104,6 +72,7 @@ class Broker:
     peer_class: type[Peer] = Peer
 
     def __init__(self, address: str | None = None) -> None:
+        super().__init__()
         self._host: str | None = None
         self._port: int | None = None
         if address is not None:
@@ -121,37 +90,9 @@ class Broker:
         #: The confirms that were swallowed, in order.
         self._swallowed: list[tuple[Peer, Callable[[], object]]] = []
         self._nacks = 0
-        self._clock: Clock | None = None
-        self._loop_before: asyncio.AbstractEventLoop | None = None
-        #: The clients that existed before it was installed.
-        self._others: weakref.WeakSet[Client] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
-
-    # While installed, it takes the place of RabbitMQ
-
-    def install(self) -> Self:
-        """Make every client's connections to this broker from now on, until `uninstall`."""
-        self._others = weakref.WeakSet(Client.bound())
-        if self not in _installed:
-            _installed.append(self)
-        network.use(self)
-        return self
-
-    def uninstall(self) -> None:
-        """Make connections to the latest broker that is still installed or, if there is none, to RabbitMQ."""
-        network.leave(self)
-        if self in _installed:
-            _installed.remove(self)
-
-    def __enter__(self) -> Self:
-        return self.install()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     # What it holds
 
@@ -191,101 +132,6 @@ class Broker:
     def exchange_bind(self, destination: str, source: str, routing_key: str = "") -> None:
         """Bind an exchange to another. Raises ValueError if one of them was not declared."""
         self._routing.bind_exchange(destination, source, routing_key)
-
-    # A loop whose time the broker controls
-
-    @property
-    def clock(self) -> Clock:
-        """The loop of tests that are not coroutines, with its time.
-
-        Raises:
-            RuntimeError: the test runs on its own loop, whose time cannot be moved.
-        """
-        if self._clock is None:
-            raise RuntimeError("the test runs on its own loop: await what it waits for, with short limits")
-        return self._clock
-
-    def own_loop(self) -> Self:
-        """Give the broker a loop, which is the current one until `close`."""
-        self._clock = Clock()
-        self._loop_before = _current_loop()
-        # Exceptions that escape from callbacks are logged, as on any loop.
-        self._clock.loop.set_exception_handler(None)
-        asyncio.set_event_loop(self._clock.loop)
-        return self
-
-    def close(self) -> None:
-        """Shut down the clients that were made since `install`, on each loop that can run; then `uninstall`.
-
-        The broker's own loop is closed, if it has one.
-        """
-        clock, self._clock = self._clock, None
-        try:
-            if clock is not None:
-                for client in clients_on(clock.loop):
-                    clock.run(client.shutdown(SHUTDOWN_LIMIT))
-                    self._others.add(client)
-            self._shut_down_what_is_left()
-        finally:
-            try:
-                if clock is not None:
-                    # The rest runs once more, while this broker is still the one that it reaches.
-                    clock.close()
-                    self._give_back(clock.loop)
-            finally:
-                self.uninstall()
-
-    def _shut_down_what_is_left(self) -> None:
-        """Shut down clients that a coroutine left: its loop goes on with other tests, where they would use RabbitMQ."""
-        for client in Client.bound() if self in _installed else ():
-            loop = client.io_loop.asyncio_loop  # type: ignore[attr-defined]
-            free = running_loop() is None and not loop.is_running() and not loop.is_closed()
-            if free and client not in self._others:
-                loop.run_until_complete(client.shutdown(SHUTDOWN_LIMIT))
-
-    def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Restore the previous current loop, or leave that to a later broker whose loop is the current one."""
-        for broker in _installed:
-            if broker._loop_before is loop:  # noqa: SLF001 - of its own class
-                broker._loop_before = self._loop_before  # noqa: SLF001
-        if _current_loop() is loop:
-            asyncio.set_event_loop(self._loop_before)
-
-    def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 1000) -> T:
-        """Run a coroutine to its end on the broker's loop; instead of waiting, time moves.
-
-        Raises:
-            TimeoutError: it did not end within ``seconds`` of the loop's time.
-        """
-        try:
-            clock = self.clock
-        except RuntimeError:
-            coroutine.close()
-            raise
-        return clock.run(coroutine, seconds)
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass on the broker's loop, and everything that is due happen."""
-        self.clock.advance(seconds)
-
-    def fetch(self, application: Application, path: str, **request: Any) -> HTTPResponse:
-        """Serve the application on the broker's loop, and return its response to one request, whatever the status.
-
-        ``request`` is `tornado.httpclient.HTTPRequest`'s; without a time limit of its own it has none.
-        """
-        return self.run(self._fetch(application, path, request))
-
-    async def _fetch(self, application: Application, path: str, request: dict[str, Any]) -> HTTPResponse:
-        (listening,) = bind_sockets(0, "127.0.0.1")
-        server, client = HTTPServer(application), AsyncHTTPClient(force_instance=True)
-        server.add_socket(listening)
-        try:
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}{path}"
-            return await client.fetch(url, raise_error=False, **{"connect_timeout": 0, "request_timeout": 0, **request})
-        finally:
-            client.close()
-            server.stop()
-            await server.close_all_connections()
 
     # Faults, one call each
 

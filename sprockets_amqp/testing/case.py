@@ -5,9 +5,11 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
 
+from sprockets_amqp.client import Client
 from sprockets_amqp.settings import PREFIXES, Settings
 
-from .broker import SHUTDOWN_LIMIT, Broker, clients_on
+from .broker import Broker
+from .place import SHUTDOWN_LIMIT
 
 if TYPE_CHECKING:
     from tornado.testing import AsyncHTTPTestCase
@@ -52,7 +54,7 @@ class AMQPTestCase(_Base):
 
     def tearDown(self) -> None:
         """Shut the clients down, on the test's loop."""
-        for client in clients_on(self.io_loop.asyncio_loop):  # type: ignore[attr-defined]
+        for client in Client.bound(self.io_loop.asyncio_loop):  # type: ignore[attr-defined]
             self.io_loop.run_sync(lambda client=client: client.shutdown(SHUTDOWN_LIMIT))
         super().tearDown()
 

@@ -7,92 +7,22 @@ import asyncio
 import collections
 import copy
 import errno
-import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any
 
-from pika import BasicProperties, frame, spec
+from pika import frame, spec
 
 from sprockets_amqp.wire.connection import Connection
-from sprockets_amqp.wire.network import DNS, TCP
 
-#: Where every node in memory is.
-ADDRESS: Final = "127.0.0.1"
+from .attempt import Transport
+from .rules import Published, Refusal, Rules
+
 #: The capabilities that a server announces in connection.start (AMQP 0-9-1, section 1.4.2.2).
 CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
 
 
 #: Type and channel of a method frame, without its size, and its class and method (AMQP 0-9-1, section 4.2.4).
 _UPDATE_SECRET = struct.Struct(">BH4xHH")
-
-
-@dataclass
-class Published:
-    """A message that the broker received.
-
-    Attributes:
-        queues: the names of the queues that it was routed to, in no particular order; empty if it was unroutable.
-        confirmed: True once it was acknowledged, False once it was nacked, None before.
-    """
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    properties: BasicProperties
-    mandatory: bool = False
-    queues: tuple[str, ...] = ()
-    confirmed: bool | None = None
-
-    @property
-    def routing_keys(self) -> Iterator[str]:
-        """The routing key, and those in the headers CC and BCC (https://www.rabbitmq.com/docs/sender-selected)."""
-        yield self.routing_key
-        for name in ("CC", "BCC"):
-            keys = (self.properties.headers or {}).get(name)
-            yield from map(str, keys if isinstance(keys, list) else ())
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why the broker closes the channel or connection because of what it received."""
-
-    code: int
-    text: str
-    connection: bool = False
-
-
-class Rules(Protocol):
-    """What a peer asks the broker."""
-
-    #: Whether everything arrives by itself, rather than when it is delivered by hand.
-    automatic: bool
-    #: Seconds that the broker's frames take to arrive.
-    delay: float
-    #: Why an alarm is on, or the empty string; with an alarm, connections that publish are blocked.
-    alarm: str
-    #: Whether a line that the client drops stays until it is cut.
-    clings: bool
-    tune: spec.Connection.Tune
-
-    def refuse_login(self) -> Refusal | None:
-        """Return why logins are refused, or None."""
-
-    def judge(self, message: Published) -> Refusal | None:
-        """Return why a message, or a question about one, is refused, or None."""
-
-    def accept(self, peer: "Peer", channel_number: int, message: Published) -> None:
-        """Accept a message, and have it confirmed if its channel is in confirm mode."""
-
-    def declare(self, method: Any) -> Refusal | None:
-        """Declare, delete or bind as the method asks; return why that is refused, or None."""
-
-    def answers(self, exchange: str) -> bool:
-        """Return whether questions about the exchange are answered at all."""
-
-    def note_sent(self, message_id: str) -> None:
-        """Called when a message was handed to the socket, whether it is read or not."""
 
 
 class Peer:
@@ -153,7 +83,7 @@ class Peer:
     def accept(self) -> None:
         """Accept the connection."""
         self.accepted = True
-        self.connection.connected(_Transport(self))
+        self.connection.connected(Transport(self))
 
     def refuse(self, error: Exception | None = None) -> None:
         """Refuse the connection."""
@@ -434,37 +364,6 @@ class Peer:
         self.received.pop(number, None)
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
-
-
-class Attempt:
-    """The client's attempt to reach the broker."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        peer.connection.enter(DNS)
-        peer.connection.enter(TCP, ADDRESS, found=ADDRESS)
-
-    def abort(self) -> None:
-        """Called when the client stops connecting."""
-        self._peer.abandoned()
-
-    def abandon(self, _loop: asyncio.AbstractEventLoop | None) -> None:
-        """Called in a forked child, which has no broker in memory: the parent's goes on."""
-
-
-class _Transport(Attempt):
-    """The client's end of the line."""
-
-    socket: "socket.socket | None" = None
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        self.write = peer.receive
-        self.get_write_buffer_size = peer.pending
-
-    def abort(self) -> None:
-        """Called when the client drops the line."""
-        self._peer.dropped()
 
 
 def decode(data: bytes) -> tuple[int, Any]:
