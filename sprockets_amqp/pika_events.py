@@ -69,14 +69,16 @@ class PikaEvents(ClientState, Events):
     def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
         """Called by pika with each ack and nack: settle the messages that it covers."""
         method = method_frame.method
-        self._runtime.publisher.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
+        self._runtime.publisher.flight.on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
 
     def on_basic_return(
         self, _channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes
     ) -> None:
         """Called by pika with each returned message: hand it to on_return, or log it as critical."""
         reply = (method.reply_code or 0, str(method.reply_text))
-        self._runtime.publisher.on_return(reply, method.exchange or "", method.routing_key or "", properties, body)
+        self._runtime.publisher.flight.on_return(
+            reply, method.exchange or "", method.routing_key or "", properties, body
+        )
         if self.on_return is not None:
             callback = self.on_return
             self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))

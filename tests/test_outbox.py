@@ -461,9 +461,9 @@ def test_a_stored_message_without_an_id_that_is_returned_is_set_aside(broker: Br
         for _ in range(3):
             broker.open()
         publisher, properties = client._runtime.publisher, spec.BasicProperties(app_id=client.settings.default_app_id)
-        (message,) = publisher._confirms.entries.values()
+        (message,) = publisher.flight.entries.values()
         properties.decode(message.properties)
-        publisher.on_return((312, "NO_ROUTE"), "", "q", properties, b"body")
+        publisher.flight.on_return((312, "NO_ROUTE"), "", "q", properties, b"body")
         confirm(broker)
         assert (client.counters.set_aside, client.counters.stored) == (1, 0)
 

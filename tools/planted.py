@@ -38,6 +38,8 @@ class Defect(NamedTuple):
 
 STATES: Final = "states/connection.py"
 PUBLISHER: Final = "sprockets_amqp/delivery/publisher.py"
+FLIGHT: Final = "sprockets_amqp/delivery/flight.py"
+MESSAGE: Final = "sprockets_amqp/delivery/message.py"
 CONFIRMS: Final = "sprockets_amqp/delivery/confirms.py"
 LINK: Final = "sprockets_amqp/connection/link.py"
 OUTBOX: Final = "sprockets_amqp/outbox/model.py"
@@ -57,18 +59,18 @@ DEFECTS: Final = (
     Defect("tags drift on the second channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 1, 0"),
     Defect("returns are looked for where they were on the last channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 0, self._found"),
     Defect("a timer in line is not cancelled", PUBLISHER, "            message.timer.cancel()\n", ""),
-    Defect("one more than max_unconfirmed", PUBLISHER, "len(self._confirms.entries) < self._window", "len(self._confirms.entries) <= self._window"),
-    Defect("a nack is taken for an ack", PUBLISHER, "            if not acked:\n                self.end(message, MessageNacked())", "            if acked is None:\n                self.end(message, MessageNacked())"),
-    Defect("a return is forgotten", PUBLISHER, "            message.returned = reply\n", "            pass\n"),
+    Defect("one more than max_unconfirmed", PUBLISHER, "len(flight.entries) < flight.window", "len(flight.entries) <= flight.window"),
+    Defect("a nack is taken for an ack", FLIGHT, "            if not acked:\n                self._end(message, MessageNacked())", "            if acked is None:\n                self._end(message, MessageNacked())"),
+    Defect("a return is forgotten", FLIGHT, "            message.returned = reply\n", "            pass\n"),
     Defect("what is sent again is turned around", PUBLISHER, "reversed(list(keep))", "list(keep)"),
-    Defect("confirm_timeout is looked at once", PUBLISHER, "                self._confirm_timer = self._loop.call_later(remaining, self._expire_unconfirmed)\n                return", "                return"),
-    Defect("refused, although it was sent before", PUBLISHER, "    if not message.sent_at:\n        return ExchangeRefused", "    if True:\n        return ExchangeRefused"),
+    Defect("confirm_timeout is looked at once", FLIGHT, "                self._timer = self._loop.call_later(remaining, self.expire)\n                return", "                return"),
+    Defect("refused, although it was sent before", MESSAGE, "        if not self.sent_at:\n            return ExchangeRefused", "        if True:\n            return ExchangeRefused"),
     Defect("given up, although it was sent before", PUBLISHER, "            if message.sent_at\n            else NotReady", "            if False\n            else NotReady"),
     Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(message)\n                self._send(message)", "                self._send(message)\n                self._leave(message)"),
     Defect("another body is sent", "sprockets_amqp/delivery/message.py", "            self.body = body if type(body) is bytes", "            self.body = b'' if type(body) is bytes"),
     Defect("everything is given up", PUBLISHER, "        link.publish(message.method, properties, body)\n", "        self.give_up(message, 'no')\n        return\n"),
     Defect("nothing is drained", "sprockets_amqp/connection/lifecycle.py", "        self._publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
-    Defect("confirm_timeout is a hundred times as long", PUBLISHER, "self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)", "self._loop.call_later(100 * self._settings.confirm_timeout, self._expire_unconfirmed)"),
+    Defect("confirm_timeout is a hundred times as long", FLIGHT, "self._loop.call_later(self._settings.confirm_timeout, self.expire)", "self._loop.call_later(100 * self._settings.confirm_timeout, self.expire)"),
     Defect("timeout is a hundred times as long", PUBLISHER, "        message.timer = self._loop.call_later(timeout, self._expire, message)", "        message.timer = self._loop.call_later(100 * timeout, self._expire, message)"),
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
     Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),

@@ -10,7 +10,7 @@ from uuid import UUID
 from pika.delivery_mode import DeliveryMode
 from pika.spec import BasicProperties
 
-from sprockets_amqp.errors import InvalidMessage
+from sprockets_amqp.errors import AMQPException, ExchangeRefused, InvalidMessage, OutcomeUnknown
 from sprockets_amqp.text import plain, shown
 
 from .encoding import FILLED_IN, encode_body, encode_method, encode_properties, read_properties, unusable
@@ -181,6 +181,22 @@ class Message:
         for each in (own, theirs):
             each["headers"] = {name: value for name, value in (each["headers"] or {}).items() if name != "BCC"}
         return own == theirs
+
+    def too_large(self, body_limit: int, header_limit: int) -> InvalidMessage:
+        """Return the error for a body or properties above a limit, in octets."""
+        size = len(self.body)
+        if size > body_limit:
+            problem = f"has {size} bytes, more than the {body_limit} that RabbitMQ accepts (max_message_size)"
+            return InvalidMessage("body", problem)
+        size = len(self.properties)
+        return InvalidMessage("properties", f"take {size} bytes, more than the {header_limit} that fit in one frame")
+
+    def refused(self, reply_code: int, reply_text: str) -> AMQPException:
+        """Return the error for an exchange that RabbitMQ refuses; what was sent before may be in a queue."""
+        if not self.sent_at:
+            return ExchangeRefused(reply_code, reply_text)
+        said = f"({reply_code}) {reply_text}"
+        return OutcomeUnknown(f"it was sent, and the connection was lost; then RabbitMQ refused the exchange: {said}")
 
     @property
     def headers(self) -> dict[str, Any]:

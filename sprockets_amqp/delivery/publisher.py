@@ -10,42 +10,31 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-
-from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
-from pika.spec import BasicProperties
+from typing import Any
 
 from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.errors import (
     FOR_HANDLERS,
     AMQPException,
-    ExchangeRefused,
-    InvalidMessage,
-    MessageNacked,
-    MessageReturned,
     NotReadyError,
     OutcomeUnknown,
 )
 from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED, describe
+from sprockets_amqp.wire.replies import describe
 
 from .check import CHECK_LIMIT
-from .confirms import Confirms
 from .counters import Counters
 from .exchanges import Exchanges
+from .flight import Flight, blames
 from .line import Line
 from .message import STORED, Message, Result
 from .options import Options, defaults
 from .reports import Reports
 from .surroundings import Gate, Keeper, Wire
+from .validation import check_copies
 
 LOGGER = logging.getLogger(__name__)
-
-#: With how many messages of the same id, address and body a returned one is compared.
-MOST_COMPARED: Final = 10
-#: The first of RabbitMQ's reply codes that close the connection over an error (AMQP 0-9-1, section 1.2).
-HARD_ERRORS: Final = 500
 
 
 class Publisher:
@@ -70,19 +59,13 @@ class Publisher:
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._line = Line()
         self.keeper = Keeper()
-        self._confirms: Confirms[Message] = Confirms()
-        self._reports = Reports(loop, confirmed=settings.enable_confirmations)
-        #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
-        self._suspects = 0
-        #: How many messages may be unconfirmed: max_unconfirmed, or 1 as long as there are suspects, or none while
-        #: a suspect is checked.
-        self._window = settings.max_unconfirmed
-        #: The octets of their bodies, which have a limit, too.
-        self._unconfirmed_size = 0
+        self._reports = reports = Reports(loop, confirmed=settings.enable_confirmations)
+        self.flight = Flight(
+            settings, self.counters, reports, self.end, self._on_settled, self.send_waiting, loop, name
+        )
         #: Waiting messages to exchanges that RabbitMQ has not accepted before, and their octets.
         self._strangers: set[Message] = set()
         self._strangers_size = 0
-        self._confirm_timer: asyncio.TimerHandle | None = None
         #: Whether the next message, or the end of all, waits until the socket has taken everything.
         self._awaits_socket = False
         #: What is called once nothing waits and nothing is unconfirmed.
@@ -91,7 +74,7 @@ class Publisher:
     @property
     def unconfirmed(self) -> int:
         """How many messages are on the wire, neither acknowledged nor lost."""
-        return len(self._confirms.entries)
+        return len(self.flight.entries)
 
     @property
     def waiting(self) -> int:
@@ -101,9 +84,8 @@ class Publisher:
     @property
     def pending(self) -> "list[asyncio.Future[Result]]":
         """The futures of messages that have not ended, on the wire or in line."""
-        return [
-            each.future for each in (*self._confirms.entries.values(), *self._line.in_order()) if not each.future.done()
-        ]
+        messages = (*self.flight.entries.values(), *self._line.in_order())
+        return [each.future for each in messages if not each.future.done()]
 
     # Called by the application
 
@@ -122,7 +104,7 @@ class Publisher:
         message = Message(future, exchange, routing_key, body, properties, app_id, options, self._usual)
         if watch is not None:
             self._reports.begin(message, watch)
-        invalid = message.invalid or (self._refuse_routes(message) if message.copies else None)
+        invalid = message.invalid or (check_copies(message.copies, self._settings) if message.copies else None)
         if invalid is not None:
             self.end(message, invalid)
         elif (
@@ -136,37 +118,17 @@ class Publisher:
             self._wait(message)
         return future
 
-    def _refuse_routes(self, message: Message) -> InvalidMessage | None:
-        """Return what is wrong with the routes in CC and BCC: too many keep RabbitMQ busy for seconds."""
-        settings = self._settings
-        routes = [route for _, its_routes in message.copies for route in its_routes]
-        size = sum(len(route.encode()) for route in routes)
-        if len(routes) > settings.max_routes:
-            problem = f"have {len(routes)} routes in CC and BCC, more than {settings.max_routes} (max_routes)"
-        elif size > settings.max_routes_size:
-            limit = settings.max_routes_size
-            problem = f"have {size} octets of routes in CC and BCC, more than {limit} (max_routes_size)"
-        else:
-            return None
-        return InvalidMessage("headers", problem)
-
     # Called by the declared transitions
 
     def settle_unconfirmed(self, cause: BaseException) -> None:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
         # It may be the check that RabbitMQ could not handle.
         was_checking = self._exchanges.checking is not None
-        self._exchanges.forget(cause, list(self._confirms.entries.values()))
-        if self._confirm_timer is not None:
-            self._confirm_timer.cancel()
-        self._confirm_timer = self._when_drained = None
+        self._exchanges.forget(cause, list(self.flight.entries.values()))
+        self._when_drained = None
         self._awaits_socket = False
         self._set_window()
-        unconfirmed = self._confirms.clear()
-        self._unconfirmed_size = 0
-        if len(unconfirmed) == 1 and not was_checking and _is_broken(cause):
-            # Nothing else can be to blame: it is not sent again.
-            unconfirmed[0].blamed += 1
+        unconfirmed = self.flight.lose(cause, checking=was_checking)
         self.keeper.unload()
         for message in unconfirmed:
             if message.key is not None:
@@ -188,7 +150,7 @@ class Publisher:
             self._loop.call_soon(self._send_after_hold)
             return
         self.keeper.fill_line()
-        if not self._confirms.entries and self._line and self._exchanges.checking is None and self._may_send():
+        if not self.flight.entries and self._line and self._exchanges.checking is None and self._may_send():
             self._check_suspect()
         while self._line and self._may_send():
             message = self._line.next()
@@ -218,7 +180,7 @@ class Publisher:
 
     def give_up_unconfirmed(self) -> None:
         """End what is unconfirmed, for its callers wait no longer; RabbitMQ may still confirm it."""
-        for message in list(self._confirms.entries.values()):
+        for message in list(self.flight.entries.values()):
             if not message.future.done() and message.key is None:
                 self.end(message, OutcomeUnknown(f"it was sent, and then {self._gate.condition}"), on_wire=True)
 
@@ -248,7 +210,7 @@ class Publisher:
     def enter_stored(self, message: Message) -> None:
         """Put a message that was read from disk in line; `send_waiting` sends it."""
         if message.blamed:
-            self._suspect(message)
+            self.flight.suspect(message)
         self._line.enter(message)
 
     def carry_on(self, message: Message, copy: Message) -> None:
@@ -257,8 +219,7 @@ class Publisher:
         self._reports.hand_on(message, copy)
         ended, copy.future = copy.future, message.future
         copy.future.add_done_callback(lambda _future: ended.cancel())
-        if self._confirm_timer is None:
-            self._expire_unconfirmed()
+        self.flight.time()
 
     def drop(self, message: Message) -> None:
         """Forget a stored message: it has ended, or will be read again."""
@@ -273,7 +234,7 @@ class Publisher:
         self._see_drained()
 
     def _see_drained(self) -> None:
-        if self._when_drained is None or self._line or self._confirms.entries:
+        if self._when_drained is None or self._line or self.flight.entries:
             return
         if self._link.unsent and not self._settings.enable_confirmations:
             self._await_socket()
@@ -281,53 +242,11 @@ class Publisher:
         callback, self._when_drained = self._when_drained, None
         callback()
 
-    # Called when RabbitMQ confirms or returns messages
-
-    def on_confirm(self, delivery_tag: int, multiple: bool, acked: bool) -> None:
-        """Settle the messages that an ack or nack covers."""
-        settled = self._confirms.settle(delivery_tag, multiple)
-        if not settled and not self._confirms.was_issued(delivery_tag):
-            self._log.log(logging.WARNING, "RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
-        if acked:
-            self.counters.confirmed += len(settled)
-        else:
-            self.counters.nacked += len(settled)
-        for message in settled:
-            self._unconfirmed_size -= len(message.body)
-            if not acked:
-                self.end(message, MessageNacked())
-            elif message.returned is not None and self._settings.fail_on_return:
-                self.end(message, MessageReturned(*message.returned))
-            else:
-                self.end(message)
+    def _on_settled(self) -> None:
         if self._line:
             self.send_waiting()
         elif self._when_drained is not None:
             self._see_drained()
-
-    def on_return(
-        self, reply: tuple[int, str], exchange: str, routing_key: str, properties: BasicProperties, body: bytes
-    ) -> None:
-        """Record that a message was unroutable; its ack follows (https://www.rabbitmq.com/docs/publishers#unroutable)."""
-        self.counters.returned += 1
-        if not self._settings.fail_on_return and not self._reports:
-            return
-        # Returns come in the order of sending, so of messages that are the same, the next is the one. Ids may repeat,
-        # and headers may decide where a message goes. Decoding them takes time, so only so many are compared.
-        wanted = exchange, routing_key, body
-        alike = functools.partial(_is_like, wanted, properties.message_id)
-        found: list[Message] = []
-        for tag, message in self._confirms.find(alike):
-            if len(found) < MOST_COMPARED and message.has(properties):
-                self._confirms.found(tag)
-                message.returned = reply
-                return
-            found.append(message)
-        # RabbitMQ has changed something. Of several, none is taken for the one, nor for one that was routed.
-        code, text = reply
-        doubt = f"{text}; {len(found)} messages are alike, and it may have been another one of them"
-        for message in found:
-            message.returned = message.returned or (reply if len(found) == 1 else (code, doubt))
 
     # The line
 
@@ -335,7 +254,7 @@ class Publisher:
         timeout = message.timeout if message.timeout is not None else self._settings.timeout
         may_send = self._may_send() or (self._link.held and self._gate.sends)
         if len(message.body) > self._link.body_limit:
-            self.end(message, _too_large(message, self._link.body_limit, 0))
+            self.end(message, message.too_large(self._link.body_limit, 0))
         elif self._gate.publish_outcome == "is stored":
             problem = self.keeper.store(message, self._loop.time() + timeout)
             if problem:
@@ -397,8 +316,8 @@ class Publisher:
     def _reason_to_wait(self) -> str:
         if not self._gate.sends:
             return self._gate.condition
-        if len(self._confirms.entries) >= self._settings.max_unconfirmed:
-            return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self._confirms.entries)})"
+        if len(self.flight.entries) >= self._settings.max_unconfirmed:
+            return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self.flight.entries)})"
         checked = self._exchanges.checking
         if checked is not None:
             return f"RabbitMQ has not answered whether it accepts messages for exchange {checked.exchange!r}"
@@ -444,7 +363,7 @@ class Publisher:
             of_lane = itertools.takewhile(lambda each: each[1] <= last, self._line.lane(asked))
             for message in [message for message, _ in of_lane if holds(message)]:
                 self._leave(message)
-                self.end(message, _refused(message, *refusal))
+                self.end(message, message.refused(*refusal))
         self._line.release(asked)
         self.send_waiting()
 
@@ -454,9 +373,10 @@ class Publisher:
         return self._gate.sends and self._has_room()
 
     def _has_room(self) -> bool:
+        flight = self.flight
         has_room = (
-            len(self._confirms.entries) < self._window
-            and self._unconfirmed_size < self._settings.max_unconfirmed_size
+            len(flight.entries) < flight.window
+            and flight.size < self._settings.max_unconfirmed_size
             and not self._link.held
         )
         return has_room and (self._settings.enable_confirmations or not self._congested())
@@ -479,7 +399,7 @@ class Publisher:
         link, body, properties = self._link, message.body, message.properties
         size = len(body)
         if size > link.body_limit or len(properties) > link.header_limit:
-            self.end(message, _too_large(message, link.body_limit, link.header_limit))
+            self.end(message, message.too_large(link.body_limit, link.header_limit))
             return
         link.publish(message.method, properties, body)
         counters = self.counters
@@ -491,27 +411,10 @@ class Publisher:
         message.sent_at = self._loop.time()
         if message.key is not None:
             self.keeper.on_sent(message)
-        if not self._settings.enable_confirmations:
+        if self._settings.enable_confirmations:
+            self.flight.add(message)
+        else:
             self.end(message)
-            return
-        self._confirms.add(message)
-        self._unconfirmed_size += size
-        if self._confirm_timer is None:
-            self._confirm_timer = self._loop.call_later(self._settings.confirm_timeout, self._expire_unconfirmed)
-
-    def _expire_unconfirmed(self) -> None:
-        """End messages unconfirmed for confirm_timeout; the ledger keeps them, so that max_unconfirmed holds."""
-        self._confirm_timer = None
-        limit = self._settings.confirm_timeout
-        for message in self._confirms.entries.values():
-            # Stored messages are sent again when their channel is gone, and not before.
-            if message.future.done() or message.key is not None:
-                continue
-            remaining = message.sent_at + limit - self._loop.time()
-            if remaining > 0:
-                self._confirm_timer = self._loop.call_later(remaining, self._expire_unconfirmed)
-                return
-            self.end(message, OutcomeUnknown(f"no confirmation within {limit:g} s"), on_wire=True)
 
     # The end
 
@@ -524,22 +427,12 @@ class Publisher:
             # Refused once along with others, it is sent again alone; refused alone, it is the culprit.
             if message.blamed == 0:
                 message.blamed = 1
-                self._suspect(message)
+                self.flight.suspect(message)
                 keep[message] = None
         return keep
 
-    def _suspect(self, message: Message) -> None:
-        self._suspects += 1
-        self._set_window()
-        message.future.add_done_callback(self._clear_suspect)
-
-    def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
-        self._suspects -= 1
-        self._set_window()
-        self.send_waiting()
-
     def _set_window(self) -> None:
-        self._window = 0 if self._exchanges.checking_alone else 1 if self._suspects else self._settings.max_unconfirmed
+        self.flight.set_window(closed=self._exchanges.checking_alone)
 
     def end(
         self,
@@ -578,44 +471,3 @@ class Publisher:
         """End a publish that is on disk."""
         self._reports.end(message, result=STORED)
         message.future.set_result(STORED)
-
-
-def blames(cause: BaseException | None, message: Message | None = None) -> bool:
-    """Return whether RabbitMQ ended a channel or connection over its unconfirmed messages, or over this message alone.
-
-    A message that was refused along with others is sent alone.
-    """
-    refused = isinstance(cause, ChannelClosedByBroker) or (
-        isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
-    )
-    return refused and (message is None or message.blamed > 0)
-
-
-def _is_broken(cause: BaseException) -> bool:
-    """Return whether RabbitMQ closed the connection over something that it could not handle (5xx)."""
-    return (
-        isinstance(cause, ConnectionClosedByBroker)
-        and cause.reply_code >= HARD_ERRORS
-        and cause.reply_code != NOT_ALLOWED
-    )
-
-
-def _is_like(wanted: tuple[str, str, bytes], message_id: str | None, message: Message) -> bool:
-    is_wanted = (message.exchange, message.routing_key, message.body) == wanted
-    return is_wanted and (message.message_id or "") == (message_id or "")
-
-
-def _refused(message: Message, reply_code: int, reply_text: str) -> AMQPException:
-    if not message.sent_at:
-        return ExchangeRefused(reply_code, reply_text)
-    said = f"({reply_code}) {reply_text}"
-    return OutcomeUnknown(f"it was sent, and the connection was lost; then RabbitMQ refused the exchange: {said}")
-
-
-def _too_large(message: Message, body_limit: int, header_limit: int) -> InvalidMessage:
-    size = len(message.body)
-    if size > body_limit:
-        problem = f"has {size} bytes, more than the {body_limit} that RabbitMQ accepts (max_message_size)"
-        return InvalidMessage("body", problem)
-    size = len(message.properties)
-    return InvalidMessage("properties", f"take {size} bytes, more than the {header_limit} that fit in one frame")

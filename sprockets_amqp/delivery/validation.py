@@ -58,6 +58,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sprockets_amqp.errors import InvalidMessage
+from sprockets_amqp.settings import Settings
 
 #: The pseudo queue of RabbitMQ's direct reply-to; followed by a full stop, it begins the name of a consumer's queue.
 REPLY_QUEUE: Final = "amq.rabbitmq.reply-to"
@@ -214,3 +215,17 @@ def _kind(value: object) -> str:
     if not isinstance(value, list):
         return type(value).__name__
     return f"a list with {next(type(each).__name__ for each in value if not isinstance(each, str))}"
+
+
+def check_copies(copies: Copies, settings: Settings) -> InvalidMessage | None:
+    """Return what is wrong with the routes in CC and BCC: too many keep RabbitMQ busy for seconds."""
+    routes = [route for _, its_routes in copies for route in its_routes]
+    size = sum(len(route.encode()) for route in routes)
+    if len(routes) > settings.max_routes:
+        problem = f"have {len(routes)} routes in CC and BCC, more than {settings.max_routes} (max_routes)"
+    elif size > settings.max_routes_size:
+        limit = settings.max_routes_size
+        problem = f"have {size} octets of routes in CC and BCC, more than {limit} (max_routes_size)"
+    else:
+        return None
+    return InvalidMessage("headers", problem)

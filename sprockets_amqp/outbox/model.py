@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from transitions import EventData
 
 from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.delivery.flight import blames
 from sprockets_amqp.delivery.message import Message
-from sprockets_amqp.delivery.publisher import Publisher, blames
+from sprockets_amqp.delivery.publisher import Publisher
 from sprockets_amqp.delivery.surroundings import Gate, Keeper
 from sprockets_amqp.errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
 from sprockets_amqp.model import Model, Timeout, Trigger

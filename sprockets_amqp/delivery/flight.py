@@ -1,0 +1,203 @@
+"""What is on the wire: messages that were sent, and neither acknowledged nor lost, and how many there may be."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
+from pika.spec import BasicProperties
+
+from sprockets_amqp.bounded_log import BoundedLog, named
+from sprockets_amqp.errors import AMQPException, MessageNacked, MessageReturned, OutcomeUnknown
+from sprockets_amqp.settings import Settings
+from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED
+
+from .confirms import Confirms
+from .counters import Counters
+from .message import Message, Result
+from .reports import Reports
+
+LOGGER = logging.getLogger("sprockets_amqp.delivery.publisher")
+
+#: With how many messages of the same id, address and body a returned one is compared.
+MOST_COMPARED: Final = 10
+#: The first of RabbitMQ's reply codes that close the connection over an error (AMQP 0-9-1, section 1.2).
+HARD_ERRORS: Final = 500
+
+
+class End(Protocol):
+    """Ends a publish: `Publisher.end`."""
+
+    def __call__(self, message: Message, error: AMQPException | None = None, *, on_wire: bool = False) -> None:
+        """End it; ``on_wire``: RabbitMQ may still confirm it."""
+
+
+class Flight:
+    """The messages on the wire, and their limits: number, octets, and time.
+
+    Args:
+        settings: the limits.
+        counters: counts what becomes of messages.
+        reports: who wants to know of returns.
+        end: called with each message that was confirmed, nacked, or not confirmed in time.
+        on_settled: called when RabbitMQ has confirmed messages.
+        on_room: called when the last suspect has ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        counters: Counters,
+        reports: Reports,
+        end: End,
+        on_settled: Callable[[], object],
+        on_room: Callable[[], object],
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+    ) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._reports = reports
+        self._end = end
+        self._on_settled = on_settled
+        self._on_room = on_room
+        self._loop = loop
+        self._log = BoundedLog(named(LOGGER, name), loop.time)
+        self._confirms: Confirms[Message] = Confirms()
+        #: The messages, by delivery tag, in the order in which they were sent.
+        self.entries = self._confirms.entries
+        #: The octets of their bodies.
+        self.size = 0
+        #: How many messages RabbitMQ may have closed the channel over: each of these suspects is sent alone.
+        self._suspects = 0
+        #: How many messages there may be: max_unconfirmed, or 1 as long as there are suspects, or none while a suspect
+        #: is checked.
+        self.window = settings.max_unconfirmed
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, message: Message) -> None:
+        """Add a message that was sent."""
+        self._confirms.add(message)
+        self.size += len(message.body)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._settings.confirm_timeout, self.expire)
+
+    def lose(self, cause: BaseException, *, checking: bool) -> list[Message]:
+        """Take all messages out: their channel is gone. ``checking``: a check may be to blame."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.size = 0
+        lost = self._confirms.clear()
+        if len(lost) == 1 and not checking and _is_broken(cause):
+            # Nothing else can be to blame: it is not sent again.
+            lost[0].blamed += 1
+        return lost
+
+    def set_window(self, *, closed: bool) -> None:
+        """Set how many messages there may be; ``closed``: none."""
+        self.window = 0 if closed else 1 if self._suspects else self._settings.max_unconfirmed
+
+    def suspect(self, message: Message) -> None:
+        """Send one message at a time from now on, until this one has ended."""
+        self._suspects += 1
+        self.window = min(self.window, 1)
+        message.future.add_done_callback(self._clear_suspect)
+
+    def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
+        self._suspects -= 1
+        self.set_window(closed=self.window == 0)
+        self._on_room()
+
+    # Called when RabbitMQ confirms or returns messages
+
+    def on_confirm(self, delivery_tag: int, multiple: bool, acked: bool) -> None:
+        """Settle the messages that an ack or nack covers."""
+        settled = self._confirms.settle(delivery_tag, multiple)
+        if not settled and not self._confirms.was_issued(delivery_tag):
+            self._log.log(logging.WARNING, "RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
+        if acked:
+            self._counters.confirmed += len(settled)
+        else:
+            self._counters.nacked += len(settled)
+        for message in settled:
+            self.size -= len(message.body)
+            if not acked:
+                self._end(message, MessageNacked())
+            elif message.returned is not None and self._settings.fail_on_return:
+                self._end(message, MessageReturned(*message.returned))
+            else:
+                self._end(message)
+        self._on_settled()
+
+    def on_return(
+        self, reply: tuple[int, str], exchange: str, routing_key: str, properties: BasicProperties, body: bytes
+    ) -> None:
+        """Record that a message was unroutable; its ack follows (https://www.rabbitmq.com/docs/publishers#unroutable)."""
+        self._counters.returned += 1
+        if not self._settings.fail_on_return and not self._reports:
+            return
+        # Returns come in the order of sending, so of messages that are the same, the next is the one. Ids may repeat,
+        # and headers may decide where a message goes. Decoding them takes time, so only so many are compared.
+        wanted = exchange, routing_key, body
+        alike = functools.partial(_is_like, wanted, properties.message_id)
+        found: list[Message] = []
+        for tag, message in self._confirms.find(alike):
+            if len(found) < MOST_COMPARED and message.has(properties):
+                self._confirms.found(tag)
+                message.returned = reply
+                return
+            found.append(message)
+        # RabbitMQ has changed something. Of several, none is taken for the one, nor for one that was routed.
+        code, text = reply
+        doubt = f"{text}; {len(found)} messages are alike, and it may have been another one of them"
+        for message in found:
+            message.returned = message.returned or (reply if len(found) == 1 else (code, doubt))
+
+    # Time
+
+    def time(self) -> None:
+        """Make sure that messages end that are not confirmed in time: one may be waited for again."""
+        if self._timer is None:
+            self.expire()
+
+    def expire(self) -> None:
+        """End messages unconfirmed for confirm_timeout; the ledger keeps them, so that max_unconfirmed holds."""
+        self._timer = None
+        limit = self._settings.confirm_timeout
+        for message in self.entries.values():
+            # Stored messages are sent again when their channel is gone, and not before.
+            if message.future.done() or message.key is not None:
+                continue
+            remaining = message.sent_at + limit - self._loop.time()
+            if remaining > 0:
+                self._timer = self._loop.call_later(remaining, self.expire)
+                return
+            self._end(message, OutcomeUnknown(f"no confirmation within {limit:g} s"), on_wire=True)
+
+
+def blames(cause: BaseException | None, message: Message | None = None) -> bool:
+    """Return whether RabbitMQ ended a channel or connection over its unconfirmed messages, or over this message alone.
+
+    A message that was refused along with others is sent alone.
+    """
+    refused = isinstance(cause, ChannelClosedByBroker) or (
+        isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
+    )
+    return refused and (message is None or message.blamed > 0)
+
+
+def _is_broken(cause: BaseException) -> bool:
+    """Return whether RabbitMQ closed the connection over something that it could not handle (5xx)."""
+    return (
+        isinstance(cause, ConnectionClosedByBroker)
+        and cause.reply_code >= HARD_ERRORS
+        and cause.reply_code != NOT_ALLOWED
+    )
+
+
+def _is_like(wanted: tuple[str, str, bytes], message_id: str | None, message: Message) -> bool:
+    is_wanted = (message.exchange, message.routing_key, message.body) == wanted
+    return is_wanted and (message.message_id or "") == (message_id or "")
