@@ -33,6 +33,7 @@ class Running(enum.Enum):
     CHECKING = "checking"
 
 
+_TELL_UNCHECKED: Final = Action("tell_unchecked", "warns that this exchange is used unchecked")
 _TELL_UNANSWERED: Final = Action("tell_unanswered", "reports that RabbitMQ did not answer")
 _TELL_UNAVAILABLE: Final = Action("tell_unavailable", "warns that exchanges are used unchecked")
 
@@ -103,18 +104,20 @@ CHECK: Final = Machine(
         Row("channel_closed", (Check.IDLE,), Check.NONE),
         # There may be room for one channel less than the user needs, for good or until the last one is closed.
         Row("channel_missing", (Running.OPENING,), Running.WAITING, conditions="leaves_channel"),
-        Row(
-            "channel_missing",
-            (Running.OPENING,),
-            Check.NONE,
-            before=Action("tell_unchecked", "warns that this exchange is used unchecked"),
-        ),
+        Row("channel_missing", (Running.OPENING,), Check.NONE, before=_TELL_UNCHECKED),
         Row("old_channel_closed", (Running.WAITING,), Running.OPENING),
         Row("old_channel_closed", (Check.LEAVING,), Check.NONE),
-        # RabbitMQ, or a proxy, refuses the channel or transactions. That costs this connection, but no other.
-        Row("channel_closed", (Running.OPENING, Running.SELECTING), Check.UNAVAILABLE, before=_TELL_UNAVAILABLE),
+        # Nothing was checked that could be refused.
+        Row("channel_closed", (Running.OPENING, Running.SELECTING), Check.NONE, before=_TELL_UNCHECKED),
+        # RabbitMQ, or a proxy, refuses the channel or transactions. That may cost this connection, but no other.
         Row("channels_denied", (Running.OPENING,), Check.UNAVAILABLE, before=_TELL_UNAVAILABLE),
         Row("transactions_denied", (Running.SELECTING,), Check.UNAVAILABLE, before=_TELL_UNAVAILABLE),
+        Row(
+            "check_requested",
+            (Check.UNAVAILABLE,),
+            Check.UNAVAILABLE,
+            before=Action("skip_check", "reports that the exchange is used unchecked"),
+        ),
         Row(
             "check_expired",
             (Running.OPENING, Running.SELECTING, Running.CHECKING),

@@ -640,19 +640,72 @@ def test_transactions_that_cost_the_connection_are_not_tried_again(broker: Broke
     assert (check_of(client).state, len(broker.peer.open_channels)) == (Check.UNAVAILABLE, 1)
 
 
-@pytest.mark.parametrize("step", [Running.OPENING, Running.SELECTING])
-def test_a_channel_that_is_closed_before_anything_is_checked_refuses_no_message(broker: Broker, step: Running) -> None:
-    """The broker refuses the channel or the transaction, and not the exchange: it is used unchecked, and the rest."""
-    client = broker.ready()
-    first = client.publish("events", "q", b"", timeout=60)
+def at(broker: Broker, client: Client, exchange: str, step: Running) -> Future:
+    """Publish to an exchange that is checked, up to a step; RabbitMQ's answer is held back and lost."""
+    future = client.publish(exchange, "q", b"", timeout=60)
     broker.clock.turn()
     while check_of(client).state is not step:
         broker.peer.deliver(1)
         broker.clock.turn()
     broker.peer.outbox.clear()
-    broker.peer.say(2, spec.Channel.Close(540, "NOT_IMPLEMENTED - tx.select", 0, 0))
+    return future
+
+
+@pytest.mark.parametrize("step", [Running.OPENING, Running.SELECTING])
+def test_a_channel_that_is_closed_before_anything_is_checked_refuses_no_message(broker: Broker, step: Running) -> None:
+    """It says nothing about the exchange, which is used unchecked, nor about the next one, which is checked."""
+    client = broker.ready()
+    first = at(broker, client, "events", step)
+    broker.peer.close_channel(2, 506, "RESOURCE_ERROR")
+    lines = warnings_of(broker, lambda: finish(broker, first))
+    words = "RabbitMQ closed the channel of a check: (506) RESOURCE_ERROR: exchange 'events' is used unchecked"
+    assert (outcome(first), lines, client.ready) == (None, [words], True)
+    bad = client.publish("missing", "q", b"")
+    assert finish(broker, bad) is ExchangeRefused
+    assert client.ready
+
+
+def test_transactions_that_cost_a_channel_alone_are_not_tried_again(broker: Broker) -> None:
+    """Exchanges that wait for their check are used unchecked, too, at once."""
+    client = broker.ready()
+    first = at(broker, client, "events", Running.SELECTING)
+    behind = client.publish("other", "q", b"", timeout=60)
+    broker.peer.close_channel(2, 540, "NOT_IMPLEMENTED - tx.select")
+    assert (finish(broker, first), finish(broker, behind)) == (None, None)
+    assert (check_of(client).state, len(broker.peer.open_channels)) == (Check.UNAVAILABLE, 1)
+    later = client.publish("one more", "q", b"")
     broker.open().peer.confirm_all()
-    second = client.publish("other", "q", b"")
-    broker.open().peer.confirm_all()
-    assert (outcome(first), outcome(second), client.ready) == (None, None, True)
+    assert (outcome(later), client.ready) == (None, True)
+
+
+def test_a_suspect_is_used_unchecked_where_nothing_can_be_checked_any_more(broker: Broker) -> None:
+    """The next connection refuses the transaction in which it would be checked alone: the others go on."""
+    broker.costly = {"costly"}
+    client = broker.ready()
+    bad = client.publish("costly", "q", b"", timeout=60)
+    flight = client.publish("", "q", b"")
+    flight.add_done_callback(lambda ended: ended.exception())
+    broker.open()
+    broker.clock.advance(2)
+    broker.peer.accept()
+    while check_of(client).state is not Running.SELECTING:
+        broker.peer.deliver(1)
+        broker.clock.turn()
+    broker.costly.clear()
+    broker.peer.outbox.clear()
+    broker.peer.say(0, spec.Connection.Close(540, "NOT_IMPLEMENTED - tx.select", 0, 0))
+    broker.peer.deliver()
+    broker.clock.advance(4)
+    others = [client.publish("", "q", b"", timeout=60) for _ in range(3)]
+    assert [finish(broker, each) for each in (bad, *others)] == [None] * 4
     assert check_of(client).state is Check.UNAVAILABLE
+
+
+def test_a_check_that_never_had_a_channel_leaves_none_to_wait_for(broker: Broker) -> None:
+    """The publishing channel is lost in the moment in which there was no second one: the next check is made at once."""
+    broker.tune = spec.Connection.Tune(1, 8192, 0)
+    client = broker.ready()
+    future = client.publish("events", "q", b"", timeout=3)
+    broker.peer.close_channel(code=406, text="PRECONDITION_FAILED")
+    broker.peer.deliver()
+    assert finish(broker, future) is None

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from sprockets_amqp.drawing import diagrams, layout, places
-from sprockets_amqp.drawing.declared import Arrow, arrows
-from sprockets_amqp.drawing.layout import Frame
+from sprockets_amqp.drawing.declared import Arrow, arrows, name, outcome
+from sprockets_amqp.drawing.layout import CHARACTER, LINE, PADDING, Frame, Layout
 from sprockets_amqp.drawing.picture import layout_of
 from sprockets_amqp.states import (
     CONNECTION,
@@ -201,7 +201,7 @@ def test_a_machine_without_a_layout_lays_itself_out(machine: Machine) -> None:
             assert row.trigger in said and (row.conditions or row.unless) in said
             points = laid.route(arrow).points
             assert _touches(points[0], laid.frame(source)) and _touches(points[-1], laid.frame(row.dest))
-    labels = [laid.label_frame(each) for each in its_arrows]
+    labels = [label_frame(laid, each) for each in its_arrows]
     boxes = [laid.frame(state).grown(2) for state in machine.lasting]
     lines = [
         Frame(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
@@ -313,12 +313,30 @@ def _lit(state: enum.Enum) -> Frame:
     return Frame(frame.left - out, frame.top - out, frame.right + out, frame.bottom + out)
 
 
+def heading_frame(laid: Layout, state: enum.Enum) -> Frame:
+    """The most room that the heading of a state with substates takes: name and what becomes of a publish."""
+    edges, said = laid.frame(state), outcome(laid.machine, state)
+    # Average widths of letters of size 20 (bold) and 12 in DejaVu Sans, the widest of the common fonts.
+    width = len(name(state)) * 13 + (len(f"publish {said}") * 6.5 + 8 if said and laid.uniform(state) else 0)
+    left = edges.left + PADDING
+    return Frame(left, edges.top + 8, left + width, edges.top + 30)
+
+
+def label_frame(laid: Layout, arrow: Arrow) -> Frame:
+    """The most room that the arrow's label takes."""
+    way, lines = laid.route(arrow), arrow.lines
+    width = max(map(len, lines)) * CHARACTER
+    left = way.label[0] - {"start": 0, "middle": width / 2, "end": width}[way.anchor]
+    top = laid.first_baseline(arrow) - 12
+    return Frame(left, top, left + width, top + LINE * len(lines))
+
+
 def _labels() -> list[tuple[str, Frame]]:
-    return [(arrow.id, LAYOUT.label_frame(arrow)) for arrow in arrows()]
+    return [(arrow.id, label_frame(LAYOUT, arrow)) for arrow in arrows()]
 
 
 def _headings() -> list[tuple[str, Frame]]:
-    return [(f"name of {state.name}", LAYOUT.heading_frame(state)) for state in FRAMES]
+    return [(f"name of {state.name}", heading_frame(LAYOUT, state)) for state in FRAMES]
 
 
 def _echoes() -> list[tuple[str, Frame]]:

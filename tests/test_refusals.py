@@ -227,6 +227,60 @@ def test_a_message_without_the_header_refuses_no_message_that_has_it(broker: Bro
     assert len(broker.peers) == 3
 
 
+def lossless(broker: Broker, client: Client, *bad: dict[str, Any]) -> int:
+    """Publish such messages to the picky exchange, each beside another; return how many connections that cost."""
+    before = len(broker.peers)
+    for headers in bad:
+        refused = client.publish("picky", "q", b"", {"headers": headers}, timeout=60)
+        client.publish("", "q", b"", timeout=60).add_done_callback(lambda ended: ended.exception())
+        for _ in range(6):
+            broker.open().peer.confirm_all()
+            broker.clock.advance(1)
+        assert settled(broker, refused) == [ExchangeRefused]
+    return len(broker.peers) - before
+
+
+def test_ever_new_headers_cost_no_more_connections(broker: Broker) -> None:
+    """A stranger may choose them, and tracing adds its own: after a few, the exchange is not checked for a while."""
+    picky(broker, [])
+    client = using(broker, "events")
+    first = lossless(broker, client, {"traceparent": "0"}, {"traceparent": "1"}, {"n1": 1}, {"n2": 2})
+    assert first <= 6
+    assert lossless(broker, client, *({f"name{number}": number} for number in range(5))) == 0
+
+
+def test_what_was_accepted_with_a_header_says_nothing_about_messages_without_it(broker: Broker) -> None:
+    """They are checked by themselves, and those with the header go out as before."""
+    picky(broker, [])
+    client = using(broker, "events")
+    good = {"headers": {"kind": "order"}}
+    assert settled(broker, client.publish("picky", "q", b"", good, timeout=60)) == [None]
+    assert lossless(broker, client, *({"other": number} for number in range(4))) <= 2
+    peers = len(broker.peers)
+    assert settled(broker, client.publish("picky", "q", b"", good, timeout=60)) == [None]
+    assert len(broker.peers) == peers
+
+
+def test_what_needs_headers_is_checked_without_them_in_the_end(broker: Broker) -> None:
+    """Five minutes after RabbitMQ accepted it, on the next channel: the exchange may be another one by then."""
+    seen: list[Any] = []
+    picky(broker, seen)
+    client = using(broker, "events")
+    good = {"headers": {"kind": "order"}}
+    assert settled(broker, client.publish("picky", "q", b"", good, timeout=60)) == [None]
+    broker.clock.advance(301)
+    broker.peer.lose()
+    broker.clock.advance(2)
+    broker.open()
+    seen.clear()
+    future = client.publish("picky", "q", b"", good, timeout=60)
+    for _ in range(6):
+        broker.open().peer.confirm_all()
+        broker.clock.advance(1)
+    assert settled(broker, future) == [None]
+    assert seen[0] == {"x-recent-history-no-store": True}
+
+
 def test_no_check_has_the_headers_of_its_message_from_the_start(broker: Broker) -> None:
     """Some types of exchanges act on them at once: one that drops duplicates would drop the message."""
     seen: list[Any] = []

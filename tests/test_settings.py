@@ -443,6 +443,17 @@ def test_no_frame_that_raises_over_another_setting_holds_a_good_url(
     assert SECRET not in shown_with_locals(caught.value)
 
 
+@pytest.mark.parametrize("given", [{"timeout": -1}, {"nonsense": 1}, {"setup": 3}, {"name": "no name!"}])
+def test_no_frame_of_install_holds_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """Whatever is wrong with an argument."""
+    monkeypatch.setenv("AMQP_URL", GOOD_URL)
+    with pytest.raises((ValueError, TypeError)) as caught:
+        _install.install(Application(), **given)
+    assert SECRET not in shown_with_locals(caught.value)
+
+
 def test_no_frame_holds_the_environment() -> None:
     """Neither what was read before the bad variable, nor what it was read from."""
     with pytest.raises(ValueError, match="AMQP_TIMEOUT") as caught:

@@ -100,7 +100,8 @@ class _Attempt(Events):
         parameters.socket_timeout, parameters.stack_timeout = limit, None
         self._loop = asyncio.get_running_loop()
         self._link = Link(self, IOLoop.current(), confirm=False, on_step=self._on_step)
-        self._check = CheckModel(self._link, self._loop, DEFAULT_NAME)
+        # The step has a limit, which comes first.
+        self._check = CheckModel(self._link, self._loop, DEFAULT_NAME, limit=limit + 1)
         #: What each step of connecting has found, or the error of the first that failed.
         self._found: dict[str, asyncio.Future[str]] = {}
         self._addresses: set[str] = set()

@@ -13,7 +13,7 @@ from transitions import EventData
 from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.model import Model, Timeout, Trigger
 from sprockets_amqp.states import CHECK, Check, Running
-from sprockets_amqp.wire.replies import NOT_ALLOWED, NOT_IMPLEMENTED, reply
+from sprockets_amqp.wire.replies import NOT_ALLOWED, NOT_IMPLEMENTED, describe, reply
 
 from .message import Message
 from .surroundings import Wire
@@ -54,9 +54,10 @@ class CheckModel(Model):
     publishing_ended: Trigger
     connection_ended: Trigger
 
-    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, name: str, *, limit: float = CHECK_LIMIT) -> None:
         super().__init__(loop, name)
         self._wire = wire
+        self._limit_in_seconds = limit
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         #: The channel for checks, and an earlier one that is being closed.
         self._channel: Channel | None = None
@@ -108,7 +109,7 @@ class CheckModel(Model):
 
     def check_limit(self, _event: EventData) -> Timeout:
         """Return how long RabbitMQ may take."""
-        return CHECK_LIMIT, ""
+        return self._limit_in_seconds, ""
 
     def open_channel(self, _event: EventData) -> None:
         """Open a channel."""
@@ -147,11 +148,14 @@ class CheckModel(Model):
         """Close the channel: until it is closed, it keeps its number and counts towards RabbitMQ's limit."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            self._old = channel
             try:
                 channel.close()
             except AMQPError as error:
                 self._log.log(logging.DEBUG, "closing %s: %r", channel, error)
+            else:
+                self._old = channel
+        if self._old is None:
+            self._loop.call_soon(self.feed, self.old_channel_closed)
 
     def tell_accepted(self, _event: EventData) -> None:
         """Report that RabbitMQ accepts the message."""
@@ -165,12 +169,17 @@ class CheckModel(Model):
         """Report that RabbitMQ did not answer in time."""
         self._answer(in_time=False)
 
-    def tell_unchecked(self, _event: EventData) -> None:
-        """Warn that there is no second channel, and report as if RabbitMQ accepted the message."""
-        self._log.log(
-            logging.WARNING, "RabbitMQ allows no second channel: exchange %r is used unchecked", self._exchange
-        )
+    def tell_unchecked(self, event: EventData) -> None:
+        """Warn that this exchange is not checked, and report as if RabbitMQ accepted the message."""
+        cause = event.kwargs.get("cause")
+        why = f"closed the channel of a check: {describe(cause)}" if cause is not None else "allows no second channel"
+        self._log.log(logging.WARNING, "RabbitMQ %s: exchange %r is used unchecked", why, self._exchange)
         self._answer(checked=False)
+
+    def skip_check(self, event: EventData) -> None:
+        """Report as if RabbitMQ accepted the message."""
+        self._answer(checked=False)
+        self.forget_message(event)
 
     def tell_unavailable(self, event: EventData) -> None:
         """Warn that nothing is checked from now on."""
@@ -204,10 +213,10 @@ class CheckModel(Model):
         elif channel is self._channel:
             self._channel = None
             denied = {NOT_ALLOWED: self.channels_denied, NOT_IMPLEMENTED: self.transactions_denied}
-            if channel.connection.is_open:
+            trigger = denied.get(reply(error)[0])
+            is_denied = trigger is not None and self.feed(trigger, cause=error)
+            if not is_denied and channel.connection.is_open:
                 self.feed(self.channel_closed, cause=error)
-            elif trigger := denied.get(reply(error)[0]):
-                self.feed(trigger, cause=error)
 
     def _feed(self, channel: Channel, trigger: Trigger) -> None:
         if channel is self._channel:

@@ -81,7 +81,8 @@ class Exchanges:
         #: The exchanges for which RabbitMQ refused a topic, each with the time until which each of their routing keys
         #: is checked.
         self._judged: dict[str, float] = {}
-        #: Those whose check without headers cost the connection, each with the time until which it has them.
+        #: Those whose check without headers cost the connection, each with the time until which checks have them; what
+        #: RabbitMQ accepts there holds for messages with the same headers, by name.
         self._needing_headers: OrderedDict[Subject, float] = OrderedDict()
         #: Checks that may have cost the connection, among others in flight; those that did, with the reply and until
         #: when it holds.
@@ -105,7 +106,10 @@ class Exchanges:
         return (
             (message.exchange if message.user_id is None else (message.exchange, message.user_id)) in self._known
             or self._check.unavailable
-            or (message.exchange in self._judged and self.subject(message) in self._known_keys)
+            or (
+                (message.exchange in self._judged or message.exchange in self._needing_headers)
+                and self.subject(message) in self._known_keys
+            )
         )
 
     def knew(self, message: Message) -> bool:
@@ -125,6 +129,8 @@ class Exchanges:
         elif until is not None:
             # The copies may be long; their hash is not.
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
+        if message.exchange in self._needing_headers:
+            return message.exchange, message.user_id, "headers", hash(tuple(sorted(map(str, message.headers))))
         return message.exchange if message.user_id is None else (message.exchange, message.user_id)
 
     def suspect(self) -> Message | None:
@@ -181,13 +187,16 @@ class Exchanges:
         subject = self.subject(message)
         self._before.discard(subject)
         if refusal is None:
-            _remember(self._known_keys if message.exchange in self._judged else self._known, subject, None)
+            is_plain = message.exchange not in self._judged and message.exchange not in self._needing_headers
+            _remember(self._known if is_plain else self._known_keys, subject, None)
+            if message.exchange in self._needing_headers:
+                _remember(self._needing_headers, message.exchange, self._loop.time() + COSTLY_LIMIT)
         self._end_check()(refusal, lambda each: self.subject(each) == subject)
 
     def _refuse_again(self, message: Message, refusal: tuple[int, str]) -> None:
         if message is self._checked:
-            subject = self._costly_subject(message)
-            self._end_check()(refusal, lambda each: self._costly_subject(each) == subject)
+            subject = message.exchange if message.exchange in self._costly else self._costly_subject(message)
+            self._end_check()(refusal, functools.partial(self._is_about, subject))
 
     def _end_check(self) -> Verdict:
         verdict, self._verdict = self._verdict, None
@@ -216,10 +225,11 @@ class Exchanges:
     def _judge(self, exchange: str) -> None:
         if exchange:
             self._judged[exchange] = self._loop.time() + COSTLY_LIMIT
-            for known in [
-                each for each in self._known if each == exchange or (each[:1] == (exchange,) and len(each) == 2)
-            ]:
-                del self._known[known]
+            self._forget_plain(exchange)
+
+    def _forget_plain(self, exchange: str) -> None:
+        for known in [each for each in self._known if each == exchange or (each[:1] == (exchange,) and len(each) == 2)]:
+            del self._known[known]
 
     def _suspect(self, refusal: tuple[int, str], *, alone: bool) -> None:
         message = self._checked
@@ -227,36 +237,52 @@ class Exchanges:
             return
         subject = self._costly_subject(message)
         self._suspected.pop(subject, None)
-        if alone and message.headers and not self._headers_for(message):
-            _remember(self._needing_headers, message.exchange, self._loop.time() + COSTLY_LIMIT)
-            _remember(self._suspected, self._costly_subject(message), message)
-        elif alone:
-            _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
-            self._log.log(
-                logging.WARNING,
-                "RabbitMQ closed the connection over the check of exchange %r; it is not checked again for %g s",
-                message.exchange,
-                COSTLY_LIMIT,
-            )
-            # Deferred: the loss is still being handled.
-            holds = functools.partial(self._has_costly_subject, subject)
-            self._loop.call_soon(self._end_check(), refusal, holds)
-        else:
+        if not alone:
             _remember(self._suspected, subject, message)
+        elif message.headers and message.exchange not in self._needing_headers:
+            _remember(self._needing_headers, message.exchange, self._loop.time() + COSTLY_LIMIT)
+            self._forget_plain(message.exchange)
+            _remember(self._suspected, self._costly_subject(message), message)
+        else:
+            self._avoid(message, subject, refusal)
+
+    def _avoid(self, message: Message, subject: Subject, refusal: tuple[int, str]) -> None:
+        """Make no such check for a while."""
+        if message.exchange in self._needing_headers and any(
+            each[:1] == (message.exchange,) and each[2:3] == ("headers",) for each in self._costly
+        ):
+            # Other headers did not help either: strangers may choose ever new ones.
+            subject = message.exchange
+        _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
+        self._log.log(
+            logging.WARNING,
+            "RabbitMQ closed the connection over the check of exchange %r; it is not checked again for %g s",
+            message.exchange,
+            COSTLY_LIMIT,
+        )
+        # Deferred: the loss is still being handled.
+        self._loop.call_soon(self._end_check(), refusal, functools.partial(self._is_about, subject))
 
     def _headers_for(self, message: Message) -> Mapping[str, Any]:
         """Return the headers that a check of this message has, besides those that hold routing keys."""
-        return message.headers if self._needing_headers.get(message.exchange, 0.0) > self._loop.time() else {}
+        until = self._needing_headers.get(message.exchange)
+        if until is not None and self._loop.time() >= until:
+            del self._needing_headers[message.exchange]
+            until = None
+        return message.headers if until is not None else {}
 
     def _remembered(self, message: Message) -> tuple[int, str] | None:
         if self.subject(message) in self._before:
             # RabbitMQ has accepted this very one.
             return None
-        until, refusal = self._costly.get(self._costly_subject(message), (0.0, None))
-        return refusal if self._loop.time() < until else None
+        for subject in (self._costly_subject(message), message.exchange):
+            until, refusal = self._costly.get(subject, (0.0, None))
+            if self._loop.time() < until:
+                return refusal
+        return None
 
-    def _has_costly_subject(self, subject: Subject, message: Message) -> bool:
-        return self._costly_subject(message) == subject
+    def _is_about(self, subject: Subject, message: Message) -> bool:
+        return subject in {self._costly_subject(message), message.exchange}
 
     def _costly_subject(self, message: Message) -> Subject:
         """Return what a check of this message that costs the connection is about."""
@@ -266,8 +292,6 @@ class Exchanges:
             return LONG_EXCHANGE
         if _is_long(message.routing_key) or message.copies:
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
-        if headers := self._headers_for(message):
-            return message.exchange, message.user_id, "headers", hash(repr(headers))
         return self.subject(message)
 
 

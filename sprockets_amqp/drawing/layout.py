@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from sprockets_amqp.states import Machine
 
-from .declared import Arrow, name, outcome
+from .declared import Arrow, outcome
 
 Point = tuple[float, float]
 
@@ -96,13 +96,6 @@ class Layout:
         left = 24 + 190 * self._homeless().index(state)
         return Frame(left, self.floor + 12, left + 170, self.floor + 70)
 
-    def heading_frame(self, state: enum.Enum) -> Frame:
-        """Return the most room that the heading of a state with substates takes: name and what becomes of a publish."""
-        edges, said = self.frame(state), outcome(self.machine, state)
-        # Average widths of letters of size 20 (bold) and 12 in DejaVu Sans, the widest of the common fonts.
-        width = len(name(state)) * 13 + (len(f"publish {said}") * 6.5 + 8 if said and self.uniform(state) else 0)
-        return Frame(edges.left + PADDING, edges.top + 8, edges.left + PADDING + width, edges.top + 30)
-
     def uniform(self, state: enum.Enum) -> bool:
         """Whether the same becomes of a publish in all substates of the state."""
         return " or " not in outcome(self.machine, state)
@@ -114,14 +107,6 @@ class Layout:
             return self.routes[key]
         (x1, y1), (x2, y2) = (self.frame(end).centre for end in key)
         return Route(((x1, y1), (x2, y2)), ((x1 + x2) / 2, (y1 + y2) / 2), "middle")
-
-    def label_frame(self, arrow: Arrow) -> Frame:
-        """Return the most room that the arrow's label takes."""
-        way, lines = self.route(arrow), arrow.lines
-        width = max(map(len, lines)) * CHARACTER
-        left = way.label[0] - {"start": 0, "middle": width / 2, "end": width}[way.anchor]
-        top = self.first_baseline(arrow) - 12
-        return Frame(left, top, left + width, top + LINE * len(lines))
 
     def first_baseline(self, arrow: Arrow) -> float:
         """Return the baseline of the label's first line."""

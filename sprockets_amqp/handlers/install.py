@@ -33,12 +33,12 @@ def install(
     Raises:
         ValueError: a setting or the name is invalid; the error names it and where it came from.
     """
+    kwargs = all_hidden(kwargs)
     present = present_client(application, check_name(name))
     if present is not None and (not isinstance(present, Client) or present.recovers or present.closing):
         named(LOGGER, name).warning("AMQP is already installed: %r", present)
         return False
-    kwargs = all_hidden(kwargs)
-    defaults = {"url": DEFAULT_URL, "default_app_id": _app_id(application), **from_environment(name=name)}
+    defaults = {"url": DEFAULT_URL, "default_app_id": _app_id(application)}
     client = Client(
         io_loop=io_loop, **{**defaults, **from_environment(name=name), **all_revealed(kwargs), "name": name}
     )
