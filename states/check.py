@@ -5,7 +5,7 @@ message in flight. So an empty message is published first, on a channel of its o
 (https://www.rabbitmq.com/docs/semantics#tx). The channel stays open for the next check, unless RabbitMQ refuses the
 message: then it closes the channel, and says why.
 
-The marks of its states: ``on_wire``, RabbitMQ may be handling the empty message; ``unchecked``, nothing is checked.
+The mark of its states: ``on_wire``, RabbitMQ may be handling the empty message.
 """
 
 import enum
@@ -80,7 +80,6 @@ CHECK: Final = Machine(
         Declared(
             Check.UNAVAILABLE,
             "RabbitMQ allows no second channel, or knows no transactions: exchanges are used unchecked.",
-            marks=("unchecked",),
         ),
     ),
     rows=(

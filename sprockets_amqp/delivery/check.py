@@ -75,11 +75,6 @@ class CheckModel(Model):
         return "on_wire" in self.declared.marks
 
     @property
-    def unavailable(self) -> bool:
-        """Whether exchanges are used unchecked."""
-        return "unchecked" in self.declared.marks
-
-    @property
     def leaves_channel(self) -> bool:
         """Whether an earlier channel of this connection has not been closed yet."""
         return self._old is not None and self._old.connection is self._wire.connection

@@ -104,12 +104,10 @@ class Exchanges:
     def knows(self, message: Message) -> bool:
         """Return whether RabbitMQ accepted such a message before: to this exchange, with this user id."""
         return (
-            (message.exchange if message.user_id is None else (message.exchange, message.user_id)) in self._known
-            or self._check.unavailable
-            or (
-                (message.exchange in self._judged or message.exchange in self._needing_headers)
-                and self.subject(message) in self._known_keys
-            )
+            message.exchange if message.user_id is None else (message.exchange, message.user_id)
+        ) in self._known or (
+            (message.exchange in self._judged or message.exchange in self._needing_headers)
+            and self.subject(message) in self._known_keys
         )
 
     def knew(self, message: Message) -> bool:
