@@ -5,10 +5,12 @@ what reached the broker, at what became of futures, at what was told and at whic
 declaration taken out, one of them fails.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
 import inspect
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -94,14 +96,36 @@ MODULES: Final = (
 BEHAVIOURS: Final = [each for module in MODULES for each in _behaviours(module)]
 
 
+#: Seconds of this process's time that a behaviour may take.
+LONGEST: Final = 5.0
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    """Raise where a behaviour waits for ever for what a defect prevents: after seconds of this process's time."""
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError("what the behaviour waits for never happens")
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    # Again and again: a loop's callbacks may catch the first.
+    signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST, LONGEST / 10)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def fails(behaviour: Behaviour) -> bool:
     """Run a behaviour; return whether it fails."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         broker = Broker().install()
         broker.missing.add("missing")
         try:
-            behaviour(broker, monkeypatch)
-            broker.shut_down()
+            with _limited():
+                behaviour(broker, monkeypatch)
+                broker.shut_down()
             assert broker.clock.escaped == []
         except (Exception, pytest.fail.Exception):
             return True
@@ -322,6 +346,17 @@ def _collected() -> Iterator[None]:
 def test_the_behaviours_are_what_the_declaration_says() -> None:
     """As it is declared, none of them fails."""
     assert len(places()) > 40
+
+
+def test_a_behaviour_that_waits_for_ever_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect may prevent what it waits for."""
+
+    def waits(broker: Broker, _monkeypatch: pytest.MonkeyPatch) -> None:
+        while True:
+            broker.clock.advance(0.1)
+
+    monkeypatch.setattr(f"{__name__}.LONGEST", 0.1)
+    assert fails(waits)
 
 
 # One worker learns from all of them what notices most.
