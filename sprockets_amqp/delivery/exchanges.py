@@ -60,6 +60,8 @@ TEXT_LIMIT: Final = 250
 LONG_EXCHANGE: Final[Subject] = ("long exchange, not ASCII",)
 LONG_USER: Final[Subject] = ("long user_id, not ASCII",)
 LONG: Final = 100
+#: Stands in place of a routing key, which is a str, where an answer is about headers.
+HEADERS: Final = 0
 
 
 class Exchanges:
@@ -128,7 +130,7 @@ class Exchanges:
             # The copies may be long; their hash is not.
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
         if message.exchange in self._needing_headers:
-            return message.exchange, message.user_id, "headers", hash(tuple(sorted(map(str, message.headers))))
+            return message.exchange, message.user_id, HEADERS, hash(tuple(sorted(map(str, message.headers))))
         return message.exchange if message.user_id is None else (message.exchange, message.user_id)
 
     def suspect(self) -> Message | None:
@@ -193,7 +195,8 @@ class Exchanges:
 
     def _refuse_again(self, message: Message, refusal: tuple[int, str]) -> None:
         if message is self._checked:
-            subject = message.exchange if message.exchange in self._costly else self._costly_subject(message)
+            whole = _any_headers(message)
+            subject = whole if whole in self._costly else self._costly_subject(message)
             self._end_check()(refusal, functools.partial(self._is_about, subject))
 
     def _end_check(self) -> Verdict:
@@ -246,12 +249,14 @@ class Exchanges:
 
     def _avoid(self, message: Message, subject: Subject, refusal: tuple[int, str]) -> None:
         """Make no such check for a while."""
+        now = self._loop.time()
         if message.exchange in self._needing_headers and any(
-            each[:1] == (message.exchange,) and each[2:3] == ("headers",) for each in self._costly
+            each[:1] == (message.exchange,) and each[2:] and each[2] == HEADERS and now < until
+            for each, (until, _) in self._costly.items()
         ):
             # Other headers did not help either: strangers may choose ever new ones.
-            subject = message.exchange
-        _remember(self._costly, subject, (self._loop.time() + COSTLY_LIMIT, refusal))
+            subject = _any_headers(message)
+        _remember(self._costly, subject, (now + COSTLY_LIMIT, refusal))
         self._log.log(
             logging.WARNING,
             "RabbitMQ closed the connection over the check of exchange %r; it is not checked again for %g s",
@@ -273,14 +278,14 @@ class Exchanges:
         if self.subject(message) in self._before:
             # RabbitMQ has accepted this very one.
             return None
-        for subject in (self._costly_subject(message), message.exchange):
+        for subject in (self._costly_subject(message), _any_headers(message)):
             until, refusal = self._costly.get(subject, (0.0, None))
             if self._loop.time() < until:
                 return refusal
         return None
 
     def _is_about(self, subject: Subject, message: Message) -> bool:
-        return subject in {self._costly_subject(message), message.exchange}
+        return subject in {self._costly_subject(message), _any_headers(message)}
 
     def _costly_subject(self, message: Message) -> Subject:
         """Return what a check of this message that costs the connection is about."""
@@ -291,6 +296,10 @@ class Exchanges:
         if _is_long(message.routing_key) or message.copies:
             return message.exchange, message.user_id, message.routing_key, hash(message.copies)
         return self.subject(message)
+
+
+def _any_headers(message: Message) -> Subject:
+    return message.exchange, None, HEADERS
 
 
 def _is_long(name: str) -> bool:
