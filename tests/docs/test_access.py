@@ -212,9 +212,13 @@ async def test_a_node_that_demands_a_certificate_gets_it(tmp_path: Path) -> None
             async with client:
                 await client.wait_for(amqp.State.READY, 30)
         url = f"amqps://guest:guest@localhost:{node.tls_port}"
-        async with amqp.Client(url, tls_ca=authority.certificate) as stranger:
-            await stranger.wait_for(amqp.State.CLOSED, 30)
-            assert "CERTIFICATE_REQUIRED" in stranger.condition or "certificate required" in stranger.condition.lower()
+        settings: dict[str, Any] = {"connection_attempts": 1, "reconnect_delay": 0.1, "max_reconnect_delay": 0.2}
+        async with amqp.Client(url, tls_ca=authority.certificate, **settings) as stranger, asyncio.timeout(60):
+            # A node that closes while it is being written to resets the connection, and its alert may be lost.
+            async for change in stranger.changes():
+                assert change.dest is not amqp.State.READY
+                if "certificate required" in change.reason.lower().replace("_", " "):
+                    break
 
 
 def test_every_setting_of_tls_is_there() -> None:
