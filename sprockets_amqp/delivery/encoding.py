@@ -79,7 +79,8 @@ def encode_properties(
     has_id_alone = headers is None and correlation_id is None and message_id is not None
     own = _ID_ALONE if has_id_alone else (headers is not None, correlation_id is not None, message_id is not None)
     # What may be of a class of the application's may refer to anything: it is not kept.
-    encode = _encode_others if _PLAIN.issuperset(map(type, others.values())) else _encode_others.__wrapped__
+    is_plain = not others or _PLAIN.issuperset(map(type, others.values()))
+    encode = _encode_others if is_plain else _encode_others.__wrapped__
     user_id, start, middle, end, after = encode(own, timestamp, app_id, persistent, **others)
     if has_id_alone:
         return message_id, user_id, (), start + _encode_short_string("message_id", message_id) + after

@@ -66,6 +66,7 @@ class Flight:
         self._loop = loop
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._confirms: Confirms[Message] = Confirms()
+        self._enter = self._confirms.add
         #: The messages, by delivery tag, in the order in which they were sent.
         self.entries = self._confirms.entries
         #: The octets of their bodies.
@@ -79,7 +80,7 @@ class Flight:
 
     def add(self, message: Message) -> None:
         """Add a message that was sent."""
-        self._confirms.add(message)
+        self._enter(message)
         self.size += len(message.body)
         if self._timer is None:
             self._timer = self._loop.call_later(self._settings.confirm_timeout, self.expire)

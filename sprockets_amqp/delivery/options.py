@@ -39,10 +39,14 @@ def checked(options: Mapping[str, Any], usual: Options) -> Options:
         TypeError: an option is unknown.
         InvalidMessage: a value is of the wrong kind.
     """
-    for name in options.keys() - OPTIONS:
-        raise TypeError(f"publish() has no option {name!r}; the options are {', '.join(sorted(OPTIONS))}")
-    values = {name: _CONVERT[Options.__annotations__[name]](name, value) for name, value in options.items()}
-    return cast("Options", {**usual, **{name: value for name, value in values.items() if value is not None}})
+    found: dict[str, Any] = {**usual}
+    for name, value in options.items():
+        convert = _CONVERTERS.get(name)
+        if convert is None:
+            raise TypeError(f"publish() has no option {name!r}; the options are {', '.join(sorted(OPTIONS))}")
+        if (right := convert(name, value)) is not None:
+            found[name] = right
+    return cast("Options", found)
 
 
 def _duration(name: str, value: object) -> float | None:
@@ -55,10 +59,13 @@ def _duration(name: str, value: object) -> float | None:
 
 
 def _flag(name: str, value: object) -> bool:
+    if value is True or value is False:
+        return value
     if value is None or isinstance(value, int):
         return bool(value)
     raise InvalidMessage(name, f"must be True or False, not {quoted(value)}")
 
 
-#: How a value of each type is checked.
+#: How a value of each type is checked, and so that of each option.
 _CONVERT: Final[dict[object, Callable[[str, object], object]]] = {float | None: _duration, bool: _flag}
+_CONVERTERS: Final = {name: _CONVERT[kind] for name, kind in Options.__annotations__.items()}
