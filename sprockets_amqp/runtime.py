@@ -71,19 +71,21 @@ class Runtime:
         hooks.bind(loop)
         observers.bind(loop)
         tell = functools.partial(hooks.call_later_in_order, on_persistent_failure)
-        limit, timeout, longest = settings.max_message_size, settings.timeout, settings.max_reconnect_delay
         self.link = link = Link(
-            events, io_loop, confirm=settings.enable_confirmations, max_message_size=limit, name=name
+            events,
+            io_loop,
+            confirm=settings.enable_confirmations,
+            max_message_size=settings.max_message_size,
+            name=name,
         )
         address = Address(settings, loop)
         self.gate = gate = Gate()
-        check = CheckModel(link, loop, name)
+        self.check = check = CheckModel(link, loop, name)
         exchanges = Exchanges(check, link, loop, name)
         self.publisher = publisher = Publisher(gate, link, exchanges, settings, loop, name)
-        self.check = check
         self.outbox = outbox = OutboxModel(gate, publisher, observers, settings, loop, name)
-        self.renewal = renewal = RenewalModel(address, link, longest, loop, name)
-        outage = OutageModel(gate, publisher, timeout, tell, loop, name)
+        self.renewal = renewal = RenewalModel(address, link, settings.max_reconnect_delay, loop, name)
+        outage = OutageModel(gate, publisher, settings.timeout, tell, loop, name)
         self.lifecycle = lifecycle = Lifecycle(
             address,
             link,

@@ -220,7 +220,7 @@ class Settings:
     max_waiting: int = _setting(10000, "MAX_WAITING", _count)
     #: The most octets of bodies and properties that may wait in line.
     max_waiting_size: int = _setting(64 * 1024**2, "MAX_WAITING_SIZE", _count)
-    #: The largest body in bytes; None: the default of RabbitMQ's version (`transport.Connection.body_limit`).
+    #: The largest body in bytes; None: the default of RabbitMQ's version (`wire.connection.Connection.body_limit`).
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
     #: The app_id of messages that are published without one.
     default_app_id: str | None = _setting(None, "APP_ID", _text)

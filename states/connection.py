@@ -19,15 +19,16 @@ Some things are deliberately not declared, because they do not decide what may h
 
 - the publisher's flow control (`delivery/publisher.py`): the window of unconfirmed messages, the line of waiting ones,
   one exchange check at a time, one suspect at a time. It changes with every message.
-- why RabbitMQ is blocking, an alarm or channel.flow: facts from the wire, which `link.py` keeps and the guard
+- why RabbitMQ is blocking, an alarm or channel.flow: facts from the wire, which `connection/link.py` keeps; the guard
   ``blocking`` reads.
-- which node is next, after what delay, how often one is tried and when a round begins: arithmetic (`attempts.py`),
-  which the timeouts and the guards ``calls`` and ``retries_node`` use.
-- which of a node's addresses is tried: each attempt begins behind the one at which the last one failed (`link.py`).
+- which node is next, after what delay, how often one is tried and when a round begins: arithmetic
+  (`connection/attempts.py`), which the timeouts and the guards ``calls`` and ``retries_node`` use.
+- which of a node's addresses is tried: each attempt begins behind the one at which the last one failed
+  (`connection/link.py`).
 - which exchanges RabbitMQ accepts messages for, and which check may have cost a connection: memory, with limits
   (`delivery/exchanges.py`).
-- when the outbox looks for files that other clients left: every minute while it is open, in any state (the package's
-  `outbox.py`). Files that it finds pull a trigger like any other event.
+- when the outbox looks for files that other clients left: every minute while it is open, in any state
+  (`outbox/model.py`). Files that it finds pull a trigger like any other event.
 - `Client.shutdown` waiting for requests in flight: the connection's state does not change while it waits.
 - a subclass's `connect()` that raises or does not connect: it is called again after the delay (`Lifecycle`).
 """

@@ -12,7 +12,7 @@ from pika import spec
 
 from sprockets_amqp import Client, ExchangeRefused
 from sprockets_amqp.delivery.check import CheckModel
-from sprockets_amqp.states import Check, Closing, Connecting, Running
+from sprockets_amqp.states import CHECK, Check, Closing, Connecting, Running
 from sprockets_amqp.testing.rules import Published, Refusal
 from tests.support.memory import Broker, in_memory, outcome
 
@@ -257,12 +257,17 @@ def check_of(client: Client) -> CheckModel:
     return client._runtime.check
 
 
+def reach(broker: Broker, client: Client, step: Running) -> None:
+    """Deliver RabbitMQ's frames, one at a time, until the check has got as far."""
+    while check_of(client).state is not step:
+        broker.peer.deliver(1)
+        broker.clock.turn()
+
+
 def asked(broker: Broker, client: Client) -> Future:
     """Publish to an exchange that is checked, up to the empty message; RabbitMQ's answer is held back."""
     future = client.publish("events", "q", b"", timeout=60)
-    while check_of(client).state is not Running.CHECKING:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, Running.CHECKING)
     return future
 
 
@@ -274,6 +279,14 @@ def finish(broker: Broker, future: Future) -> object:
         if future.done():
             break
     return outcome(future)
+
+
+def test_a_check_can_be_asked_for_and_ends_in_every_state() -> None:
+    """One that no row answers would hold its exchange, or every message, up for good."""
+    running = {state for state in CHECK.lasting if CHECK.outer[state] is Check.RUNNING}
+    assert {*CHECK.lasting} - running == {*CHECK.sources("check_requested")}
+    assert running == {*CHECK.sources("check_expired")}
+    assert {CHECK.outer[state] for state in running} == {*CHECK.sources("publishing_ended")}
 
 
 def test_a_check_leaves_its_channel_for_the_next(broker: Broker) -> None:
@@ -317,9 +330,7 @@ def test_a_check_that_is_not_answered_is_made_again_on_another_channel(broker: B
     client = broker.ready()
     future = client.publish("events", "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not last:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, last)
     kept, broker.peer.outbox = broker.peer.outbox, []
     broker.clock.advance(4.9)
     assert check_of(client).state is last
@@ -350,9 +361,7 @@ def test_a_check_waits_for_a_channel_number_that_is_about_to_be_free(broker: Bro
     client = broker.ready()
     bad = client.publish("missing", "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not Running.CHECKING:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, Running.CHECKING)
     refusal, broker.peer.outbox = broker.peer.outbox, []
     broker.clock.advance(5.1)
     # The check that waits for the channel is given up, too, and the next tries without.
@@ -440,9 +449,7 @@ def _costs_one_connection(broker: Broker, step: Running, code: int, words: str) 
     client = broker.ready()
     first = client.publish("events", "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not step:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, step)
     broker.peer.outbox.clear()
     broker.peer.say(0, spec.Connection.Close(code, "no", 0, 0))
     lines = warnings_of(broker, lambda: (broker.peer.deliver(), broker.clock.advance(2)))
@@ -477,9 +484,7 @@ def test_while_one_exchange_is_checked_others_wait_for_their_own_check(broker: B
     client = broker.ready()
     future = client.publish("events", "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not (Running.CHECKING if step is Running.WAITING else step):
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, (Running.CHECKING if step is Running.WAITING else step))
     if step is Running.WAITING:
         kept, broker.peer.outbox = broker.peer.outbox, []
         broker.clock.advance(5.1)
@@ -591,9 +596,7 @@ def test_a_transaction_that_is_not_yet_selected_is_not_blamed(broker: Broker) ->
     client = broker.ready()
     future = client.publish("events", "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not Running.SELECTING:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, Running.SELECTING)
     broker.peer.outbox.clear()
     broker.peer.close_connection(541, "INTERNAL_ERROR")
     broker.peer.deliver()
@@ -625,9 +628,7 @@ def test_transactions_that_cost_the_connection_are_not_tried_again(broker: Broke
     client = broker.ready()
     first = client.publish("events", "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not Running.SELECTING:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, Running.SELECTING)
     broker.peer.outbox.clear()
     broker.peer.say(0, spec.Connection.Close(540, "NOT_IMPLEMENTED - tx.select", 0, 0))
     broker.peer.deliver()
@@ -643,9 +644,7 @@ def at(broker: Broker, client: Client, exchange: str, step: Running) -> Future:
     """Publish to an exchange that is checked, up to a step; RabbitMQ's answer is held back and lost."""
     future = client.publish(exchange, "q", b"", timeout=60)
     broker.clock.turn()
-    while check_of(client).state is not step:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, step)
     broker.peer.outbox.clear()
     return future
 
@@ -687,9 +686,7 @@ def test_a_suspect_is_used_unchecked_where_nothing_can_be_checked_any_more(broke
     broker.open()
     broker.clock.advance(2)
     broker.peer.accept()
-    while check_of(client).state is not Running.SELECTING:
-        broker.peer.deliver(1)
-        broker.clock.turn()
+    reach(broker, client, Running.SELECTING)
     broker.costly.clear()
     broker.peer.outbox.clear()
     broker.peer.say(0, spec.Connection.Close(540, "NOT_IMPLEMENTED - tx.select", 0, 0))

@@ -8,7 +8,7 @@ a publish that                                         code  is handled
 =====================================================  ====  ==========================================================
 is larger than ``max_message_size``                    406   here: `Link.body_limit`; a lower limit of the operator's is
                                                              learnt from the first refusal, for that connection
-goes to an exchange that the user may not write to     403   asked before (`Link.ask`), once for each exchange; "" is
+goes to an exchange that the user may not write to     403   checked before (`check`), once for each exchange; "" is
                                                              asked about once it was refused
 goes to an exchange that does not exist                404   asked before, once for each exchange
 goes to an internal exchange                           403   asked before, once for each exchange
