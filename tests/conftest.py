@@ -1,6 +1,7 @@
 """Brokers of the tests' own, started once and only where a test needs them."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import closing
@@ -64,6 +65,18 @@ def rabbitmq() -> None:
 @pytest.fixture(scope="session")
 def prometheus() -> None:
     """Asked for by what starts Prometheus or its tools; `make test-fast` leaves it out."""
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Leave out what asyncio says of futures that earlier tests have left: they are collected at any time."""
+
+    def is_own(record: logging.LogRecord) -> bool:
+        return "was never retrieved" not in record.getMessage()
+
+    caplog.handler.addFilter(is_own)
+    yield caplog
+    caplog.handler.removeFilter(is_own)
 
 
 @pytest.fixture(autouse=True)

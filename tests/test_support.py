@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import runpy
 import signal
@@ -380,6 +381,16 @@ def test_what_is_left_when_a_broker_in_memory_is_closed_reaches_for_nothing_real
         if thread.name == "sprockets_amqp-getaddrinfo":
             thread.join()
     assert looked_up == []
+
+
+def test_a_future_that_an_earlier_test_left_is_not_in_the_log_of_a_test(caplog: pytest.LogCaptureFixture) -> None:
+    """It is collected at any time, and tests count what was logged."""
+    loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(ValueError("of an earlier test"))
+    gc.collect()
+    loop.call_exception_handler({"message": "of this one"})
+    loop.close()
+    assert [record.getMessage() for record in caplog.records] == ["of this one"]
 
 
 def test_each_worker_collects_the_same_tests_in_the_same_order() -> None:
