@@ -24,7 +24,8 @@ from .access import Access
 from .client import Client
 from .connection.topology import Topology
 from .delivery.counters import Counters
-from .delivery.message import STORED, Properties
+from .delivery.message import Properties
+from .delivery.publish import STORED
 from .errors import (
     AMQPException,
     ConnectionStateError,

@@ -9,8 +9,8 @@ from transitions import MachineError
 
 from .connection.lifecycle import CLOSE_LIMIT, DRAIN_LIMIT
 from .connection.topology import SetupFunction
-from .delivery.message import Result  # noqa: TC001 - get_type_hints() of a public method needs it
 from .delivery.options import OPTIONS, Options
+from .delivery.publish import Result  # noqa: TC001 - get_type_hints() of a public method needs it
 from .errors import ConnectionStateError
 from .hooks import Callback, Changes, StateChange, Subscription
 from .names import DEFAULT_NAME

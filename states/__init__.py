@@ -2,6 +2,7 @@
 
 from .check import CHECK, Check, Running
 from .connection import CONNECTION, DESCRIPTIONS, DOCUMENTED, Closed, Closing, Connecting, State, Substate
+from .ledger import LEDGER, Place
 from .outage import OUTAGE, Outage
 from .outbox import OUTBOX, Outbox
 from .renewal import RENEWAL, Renewal
@@ -15,6 +16,7 @@ __all__ = [
     "CONNECTION",
     "DESCRIPTIONS",
     "DOCUMENTED",
+    "LEDGER",
     "MACHINES",
     "OUTAGE",
     "OUTBOX",
@@ -30,6 +32,7 @@ __all__ = [
     "Machine",
     "Outage",
     "Outbox",
+    "Place",
     "PublishOutcome",
     "Renewal",
     "Row",

@@ -1,6 +1,5 @@
 """Messages: what is filled in, what is refused, and bytes that are pika's."""
 
-import asyncio
 import collections
 import decimal
 import enum
@@ -24,7 +23,7 @@ from pika.spec import Basic
 
 from sprockets_amqp.delivery import validation
 from sprockets_amqp.delivery.encoding import PROPERTY_NAMES, encode_method
-from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.delivery.message import Message, encode, restore
 from sprockets_amqp.delivery.message_ids import new_message_id
 from sprockets_amqp.delivery.options import defaults
 from sprockets_amqp.errors import InvalidMessage, PublishingFailure
@@ -66,16 +65,7 @@ properties_strategy: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 USUAL: Final = defaults(Settings())
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop to make futures of; it does not run."""
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
-
-
 def make(
-    loop: asyncio.AbstractEventLoop,
     body: Any = b"",
     properties: Any = None,
     exchange: Any = "events",
@@ -85,9 +75,9 @@ def make(
 ) -> Message:
     """Make a message of defaults but for what a test is about."""
     given: Any = options or {}
-    message = Message(loop.create_future(), exchange, routing_key, body, properties, app_id, given, USUAL)
-    if message.invalid is not None:
-        raise message.invalid
+    message, _, invalid = encode(exchange, routing_key, body, properties, app_id, given, USUAL)
+    if invalid is not None:
+        raise invalid
     return message
 
 
@@ -108,6 +98,17 @@ def test_the_method_is_encoded_as_pika_encodes_it(exchange: str, routing_key: st
     assert b"\x01\x00\x07" + encode_method(exchange, routing_key, mandatory) == frame.Method(7, method).marshal()
 
 
+@given(properties=properties_strategy, routes=st.lists(short_strings, max_size=3), body=st.binary(max_size=40))
+def test_a_message_is_restored_from_what_goes_on_the_wire(
+    properties: dict[str, Any], routes: list[str], body: bytes
+) -> None:
+    """Its address, its id, its user_id and further routing keys are all in there."""
+    if routes:
+        properties = {**properties, "headers": {**(properties.get("headers") or {}), "CC": routes, "BCC": routes[:1]}}
+    message, _, _ = encode("events", "created", body, properties, None, {}, USUAL)
+    assert restore(message.method, message.properties, message.body) == message
+
+
 def test_the_property_names_are_pikas() -> None:
     """Every property of pika's is there, in the order of AMQP, which is that of the flags."""
     flags = {name: getattr(BasicProperties, f"FLAG_{name.upper()}") for name in vars(BasicProperties())}
@@ -124,10 +125,10 @@ def test_an_equal_number_of_another_type_is_not_mistaken_for_it() -> None:
 # What is filled in
 
 
-def test_defaults_are_filled_in(loop: asyncio.AbstractEventLoop) -> None:
+def test_defaults_are_filled_in() -> None:
     """A message without properties gets an app_id, a message_id and the present second."""
     before = int(time.time())
-    message = make(loop)
+    message = make()
     decoded = BasicProperties()
     decoded.decode(message.properties)
     assert decoded.app_id == "app/1"
@@ -137,12 +138,10 @@ def test_defaults_are_filled_in(loop: asyncio.AbstractEventLoop) -> None:
 
 
 @given(given_properties=properties_strategy)
-def test_what_the_caller_gives_wins_and_is_not_changed(
-    loop: asyncio.AbstractEventLoop, given_properties: dict[str, Any]
-) -> None:
+def test_what_the_caller_gives_wins_and_is_not_changed(given_properties: dict[str, Any]) -> None:
     """The caller's properties go out as they are, also None for no such property, and their dict stays as it was."""
     copy = dict(given_properties)
-    message = make(loop, properties=types.MappingProxyType(given_properties), app_id=None)
+    message = make(properties=types.MappingProxyType(given_properties), app_id=None)
     assert given_properties == copy
     decoded = BasicProperties()
     decoded.decode(message.properties)
@@ -155,11 +154,11 @@ def test_what_the_caller_gives_wins_and_is_not_changed(
     assert message.user_id == given_properties.get("user_id")
 
 
-def test_ids_may_be_uuids(loop: asyncio.AbstractEventLoop) -> None:
+def test_ids_may_be_uuids() -> None:
     """message_id and correlation_id go out as a UUID's text, and the caller's dict keeps the UUIDs."""
     ids = {"message_id": uuid.uuid4(), "correlation_id": uuid.uuid4()}
     given_properties: dict[str, Any] = dict(ids)
-    message = make(loop, properties=given_properties)
+    message = make(properties=given_properties)
     decoded = BasicProperties()
     decoded.decode(message.properties)
     assert (decoded.message_id, decoded.correlation_id) == tuple(map(str, ids.values()))
@@ -167,17 +166,17 @@ def test_ids_may_be_uuids(loop: asyncio.AbstractEventLoop) -> None:
     assert given_properties == ids
 
 
-def test_without_an_app_id_none_is_sent(loop: asyncio.AbstractEventLoop) -> None:
+def test_without_an_app_id_none_is_sent() -> None:
     """A client without default_app_id sends none."""
     decoded = BasicProperties()
-    decoded.decode(make(loop, app_id=None).properties)
+    decoded.decode(make(app_id=None).properties)
     assert decoded.app_id is None
 
 
 @given(app_id=st.none() | short_strings)
-def test_defaults_are_encoded_as_pika_encodes_them(loop: asyncio.AbstractEventLoop, app_id: str | None) -> None:
+def test_defaults_are_encoded_as_pika_encodes_them(app_id: str | None) -> None:
     """What messages share is encoded once, and around each id byte for byte what pika makes of all three."""
-    for message in (make(loop, app_id=app_id), make(loop, app_id=app_id)):
+    for message in (make(app_id=app_id), make(app_id=app_id)):
         decoded = BasicProperties()
         decoded.decode(message.properties)
         expected = BasicProperties(message_id=message.message_id, timestamp=decoded.timestamp, app_id=app_id)
@@ -214,18 +213,18 @@ def test_message_ids_are_version_4_uuids() -> None:
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_str_body_is_sent_as_utf_8(loop: asyncio.AbstractEventLoop, text: str) -> None:
+def test_a_str_body_is_sent_as_utf_8(text: str) -> None:
     """A body that is a str goes out in UTF-8."""
-    assert make(loop, text).body == text.encode()
+    assert make(text).body == text.encode()
 
 
-def test_a_subclass_of_bytes_or_str_is_its_value(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_subclass_of_bytes_or_str_is_its_value() -> None:
     """What derives from bytes or str is sent as the bytes or str that it is."""
 
     class Name(enum.StrEnum):
         CREATED = "created"
 
-    body = make(loop, type("Bytes", (bytes,), {})(b"abc"), exchange=Name.CREATED).body
+    body = make(type("Bytes", (bytes,), {})(b"abc"), exchange=Name.CREATED).body
     assert (type(body), body) == (bytes, b"abc")
 
 
@@ -240,13 +239,13 @@ class Text(str):
 
 
 @pytest.mark.parametrize("place", ["exchange", "routing_key", "type", "user_id", "header", "nested"])
-def test_what_a_str_refers_to_is_not_kept(loop: asyncio.AbstractEventLoop, place: str) -> None:
+def test_what_a_str_refers_to_is_not_kept(place: str) -> None:
     """Names and properties are remembered, by their characters alone."""
     text = Text(f"of {place}")
     text.page = page = set[str]()
     given: dict[str, Any] = {"type": {"properties": {"type": text}}, "user_id": {"properties": {"user_id": text}}}
     given |= {"header": {"properties": {"headers": {text: 1}}}, "nested": {"properties": {"headers": {"a": {text: 1}}}}}
-    made = make(loop, **given.get(place, {place: text}))
+    made = make(**given.get(place, {place: text}))
     wire = made.method + made.properties
     assert (str.__str__(text).encode() in wire, b"not what it is" in wire) == (True, False)
     names, known, plain = (made.exchange, made.routing_key, made.user_id), weakref.ref(page), (str, type(None))
@@ -256,9 +255,9 @@ def test_what_a_str_refers_to_is_not_kept(loop: asyncio.AbstractEventLoop, place
     assert known() is None
 
 
-def test_its_repr_names_the_message_and_not_its_body(loop: asyncio.AbstractEventLoop) -> None:
+def test_its_repr_names_the_message_and_not_its_body() -> None:
     """A message in a log line says which it is and how large, never what it holds."""
-    text = repr(make(loop, b"secret", {"message_id": "m1"}))
+    text = repr(make(b"secret", {"message_id": "m1"}))
     assert text == "<Message m1 to 'events' with 'created', 6 bytes>"
 
 
@@ -338,10 +337,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "name"), BAD, ids=[f"{number}-{name}" for number, (_, name) in enumerate(BAD)])
-def test_bad_input_is_refused_by_name(loop: asyncio.AbstractEventLoop, arguments: dict[str, Any], name: str) -> None:
+def test_bad_input_is_refused_by_name(arguments: dict[str, Any], name: str) -> None:
     """What pika or RabbitMQ would stumble over is an InvalidMessage that names the argument, and a ValueError."""
     with pytest.raises(InvalidMessage) as caught:
-        make(loop, **arguments)
+        make(**arguments)
     error = caught.value
     assert error.argument == name
     assert str(error).startswith(f"{name} ")
@@ -374,52 +373,52 @@ def test_a_refused_message_costs_no_byte_and_no_tag(
     broker.close()
 
 
-def test_what_is_like_the_refused_and_harmless_passes(loop: asyncio.AbstractEventLoop) -> None:
+def test_what_is_like_the_refused_and_harmless_passes() -> None:
     """Lists of keys in CC and BCC, deaths as RabbitMQ writes them, direct reply-to where no default exchange is."""
     routes = {"CC": ["a", "b"], "BCC": [], "cc": "c", "nested": {"CC": "d"}, "x-death": [{"queue": "q", "count": 1}]}
-    make(loop, b"", {"headers": routes, "reply_to": f"{REPLY_TO}.x"}, routing_key=f"{REPLY_TO}.x")
-    make(loop, exchange="", routing_key=REPLY_TO)
-    make(loop, properties={"headers": {"a": "x-basic-type", "x-stream-filter-value": "é" * 2048}, "type": "amqp-1.0.1"})
-    make(loop, properties={"message_id": f"urn:uuid:{uuid.uuid4()}".upper().replace("URN:UUID", "urn:uuid")})
-    make(loop, properties={"message_id": "urn:uuid:z", "correlation_id": f"urn:uuid:{'z' * 37}"})
+    make(b"", {"headers": routes, "reply_to": f"{REPLY_TO}.x"}, routing_key=f"{REPLY_TO}.x")
+    make(exchange="", routing_key=REPLY_TO)
+    make(properties={"headers": {"a": "x-basic-type", "x-stream-filter-value": "é" * 2048}, "type": "amqp-1.0.1"})
+    make(properties={"message_id": f"urn:uuid:{uuid.uuid4()}".upper().replace("URN:UUID", "urn:uuid")})
+    make(properties={"message_id": "urn:uuid:z", "correlation_id": f"urn:uuid:{'z' * 37}"})
 
 
-def test_the_bad_property_is_named_beside_good_ones(loop: asyncio.AbstractEventLoop) -> None:
+def test_the_bad_property_is_named_beside_good_ones() -> None:
     """Good headers beside a type that is a list: the type is at fault."""
     with pytest.raises(InvalidMessage) as caught:
-        make(loop, properties={"headers": {"good": [1]}, "message_id": "m1", "type": ["x"]})
+        make(properties={"headers": {"good": [1]}, "message_id": "m1", "type": ["x"]})
     assert caught.value.argument == "type"
 
 
-def test_what_cannot_be_looked_up_is_refused_by_name(loop: asyncio.AbstractEventLoop) -> None:
+def test_what_cannot_be_looked_up_is_refused_by_name() -> None:
     """A mandatory that is no bool, and a tuple that holds a list, are named like any other bad argument."""
     with pytest.raises(InvalidMessage, match=r"^mandatory must be True or False, not \[\]"):
-        make(loop, options={"mandatory": []})
+        make(options={"mandatory": []})
     with pytest.raises(InvalidMessage, match=r"^type "):
-        make(loop, properties={"type": ("x", [])})
+        make(properties={"type": ("x", [])})
 
 
 @pytest.mark.parametrize("body", [bytearray(b"abc"), memoryview(b"abc"), memoryview(b"aXbXcX")[::2]])
-def test_what_may_change_later_is_copied(loop: asyncio.AbstractEventLoop, body: Any) -> None:
+def test_what_may_change_later_is_copied(body: Any) -> None:
     """As the old package took it."""
-    message = make(loop, body)
+    message = make(body)
     if isinstance(body, bytearray):
         body[:] = b"xyz"
     assert (type(message.body), message.body) == (bytes, b"abc")
 
 
-def test_a_body_that_was_released_is_refused(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_body_that_was_released_is_refused() -> None:
     """By name."""
     body = memoryview(b"abc")
     body.release()
     with pytest.raises(InvalidMessage, match=r"^body cannot be read: "):
-        make(loop, body)
+        make(body)
 
 
 @pytest.mark.parametrize("empty", [[], (), "", 0, False, types.MappingProxyType({})])
-def test_properties_that_are_empty_are_none(loop: asyncio.AbstractEventLoop, empty: Any) -> None:
+def test_properties_that_are_empty_are_none(empty: Any) -> None:
     """Whatever they are."""
-    assert make(loop, properties=empty).message_id is not None
+    assert make(properties=empty).message_id is not None
 
 
 class Raising(collections.UserDict[str, Any]):
@@ -492,25 +491,25 @@ RAISE: Final[list[dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("given", RAISE, ids=[str(number) for number in range(len(RAISE))])
-def test_what_raises_is_refused(loop: asyncio.AbstractEventLoop, given: dict[str, Any]) -> None:
+def test_what_raises_is_refused(given: dict[str, Any]) -> None:
     """publish() itself raises nothing, and the error has nothing of theirs."""
     with pytest.raises(InvalidMessage) as caught:
-        make(loop, **given)
+        make(**given)
     assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["type", "app_id", "user_id"])
-def test_what_cannot_be_hashed_is_sent_as_what_it_is(loop: asyncio.AbstractEventLoop, name: str) -> None:
+def test_what_cannot_be_hashed_is_sent_as_what_it_is(name: str) -> None:
     """A cache is no reason to refuse it."""
-    made = make(loop, properties={name: Unhashable("a")})
+    made = make(properties={name: Unhashable("a")})
     assert getattr(BasicProperties().decode(made.properties), name) == "a"
 
 
 @pytest.mark.parametrize("timeout", ["soon", [1], float("nan"), b"1", 10**400, pytest.param(-(10**5000), id="endless")])
-def test_a_timeout_that_is_no_number_is_refused(loop: asyncio.AbstractEventLoop, timeout: object) -> None:
+def test_a_timeout_that_is_no_number_is_refused(timeout: object) -> None:
     """It is named like any other bad argument."""
     with pytest.raises(InvalidMessage, match=r"^timeout must be a number of seconds"):
-        make(loop, options={"timeout": timeout})
+        make(options={"timeout": timeout})
 
 
 class Unspeakable:
@@ -523,29 +522,24 @@ class Unspeakable:
 
 @pytest.mark.parametrize("value", [10**5000, Unspeakable()], ids=["an endless int", "an object"])
 @pytest.mark.parametrize("name", ["priority", "delivery_mode", "timestamp", "expiration", "type", "message_id"])
-def test_a_value_that_python_cannot_write_down_is_refused_like_any_other(
-    loop: asyncio.AbstractEventLoop, name: str, value: object
-) -> None:
+def test_a_value_that_python_cannot_write_down_is_refused_like_any_other(name: str, value: object) -> None:
     """The error names its type; the call itself raises nothing."""
-    future = loop.create_future()
-    message = Message(future, "exchange", "key", b"", {name: value}, None, {}, USUAL)
-    assert f"of type {type(value).__name__}" in str(message.invalid)
+    _, _, invalid = encode("exchange", "key", b"", {name: value}, None, {}, USUAL)
+    assert f"of type {type(value).__name__}" in str(invalid)
 
 
 @pytest.mark.parametrize("value", [10**5000, Unspeakable()], ids=["an endless int", "an object"])
-def test_an_address_that_python_cannot_write_down_is_refused_like_any_other(
-    loop: asyncio.AbstractEventLoop, value: Any
-) -> None:
+def test_an_address_that_python_cannot_write_down_is_refused_like_any_other(value: Any) -> None:
     """Neither does showing the error raise."""
-    refusal = Message(loop.create_future(), value, value, b"", None, None, {}, USUAL).invalid
+    _, _, refusal = encode(value, value, b"", None, None, {}, USUAL)
     assert refusal is not None
     assert f"an object of type {type(value).__name__}" in str(refusal.about("id", value, value))
 
 
-def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEventLoop) -> None:
+def test_an_option_that_does_not_exist_is_a_type_error() -> None:
     """As for any function, a misspelt keyword is the caller's defect, and the error lists what there is."""
     with pytest.raises(TypeError, match=r"no option 'timeut'; the options are mandatory, persistent, timeout"):
-        make(loop, options={"timeut": 3})
+        make(options={"timeut": 3})
 
 
 @pytest.mark.parametrize(
@@ -553,27 +547,23 @@ def test_an_option_that_does_not_exist_is_a_type_error(loop: asyncio.AbstractEve
     [("m1", "m1"), (uuid.UUID(int=7), str(uuid.UUID(int=7))), (5, None)],
     ids=["str", "UUID", "no id"],
 )
-def test_a_refused_message_is_named_as_it_was_given(
-    loop: asyncio.AbstractEventLoop, given: object, name: str | None
-) -> None:
+def test_a_refused_message_is_named_as_it_was_given(given: object, name: str | None) -> None:
     """The error can be found by the id that the application gave; what cannot be an id names nothing."""
-    message = Message(loop.create_future(), "e", "k", b"", {"message_id": given, "no such": 1}, None, {}, USUAL)
-    assert message.invalid is not None
+    message, _, invalid = encode("e", "k", b"", {"message_id": given, "no such": 1}, None, {}, USUAL)
+    assert invalid is not None
     assert message.message_id == name
 
 
 @pytest.mark.parametrize("properties", [None, {}, {"no such": 1}, [1]], ids=["None", "none", "unknown", "list"])
-def test_a_refused_message_without_an_id_gets_one(loop: asyncio.AbstractEventLoop, properties: Any) -> None:
+def test_a_refused_message_without_an_id_gets_one(properties: Any) -> None:
     """So that the error of each can be told from others."""
     exchange: Any = 5
-    message = Message(loop.create_future(), exchange, "k", b"", properties, None, {}, USUAL)
-    assert message.invalid is not None
+    message, _, invalid = encode(exchange, "k", b"", properties, None, {}, USUAL)
+    assert invalid is not None and message.message_id is not None
     assert uuid.UUID(message.message_id).version == 4
 
 
-def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
-    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A TypeError that no value explains goes on as what it is."""
 
     def broken(*_values: object, **_properties: object) -> bytes:
@@ -581,22 +571,22 @@ def test_a_defect_of_an_encoder_is_not_reported_as_the_callers(
 
     monkeypatch.setattr("sprockets_amqp.delivery.message.encode_body", broken)
     with pytest.raises(TypeError, match="a defect"):
-        make(loop, body="text")
+        make(body="text")
     monkeypatch.setattr("sprockets_amqp.delivery.message.encode_properties", broken)
     with pytest.raises(TypeError, match="a defect"):
-        make(loop, properties={"type": "event"})
+        make(properties={"type": "event"})
 
 
-def test_headers_that_hold_themselves_are_refused(loop: asyncio.AbstractEventLoop) -> None:
+def test_headers_that_hold_themselves_are_refused() -> None:
     """Headers without an end are an InvalidMessage like any other."""
     headers: dict[str, Any] = {}
     headers["self"] = headers
     with pytest.raises(InvalidMessage, match="headers hold a value that AMQP cannot encode"):
-        make(loop, properties={"headers": headers})
+        make(properties={"headers": headers})
 
 
 @pytest.mark.parametrize("inner", [dict, list])
-def test_headers_of_very_many_levels_are_refused(loop: asyncio.AbstractEventLoop, inner: type) -> None:
+def test_headers_of_very_many_levels_are_refused(inner: type) -> None:
     """pika could not decode them if RabbitMQ returned the message."""
 
     def nested(levels: int) -> dict[str, Any]:
@@ -605,23 +595,21 @@ def test_headers_of_very_many_levels_are_refused(loop: asyncio.AbstractEventLoop
             value = {"n": value} if inner is dict else [value]
         return {"n": value}
 
-    make(loop, properties={"headers": nested(validation.LEVEL_LIMIT)})
+    make(properties={"headers": nested(validation.LEVEL_LIMIT)})
     for levels in (validation.LEVEL_LIMIT + 1, 300):
         with pytest.raises(InvalidMessage, match="more than 100 levels"):
-            make(loop, properties={"headers": nested(levels)})
+            make(properties={"headers": nested(levels)})
 
 
-def test_mapping_types_other_than_dict_are_fine_as_properties(loop: asyncio.AbstractEventLoop) -> None:
+def test_mapping_types_other_than_dict_are_fine_as_properties() -> None:
     """Properties are any mapping."""
-    message = make(loop, properties=collections.ChainMap({"message_id": "m1"}, {"type": "event"}))
+    message = make(properties=collections.ChainMap({"message_id": "m1"}, {"type": "event"}))
     assert message.message_id == "m1"
 
 
-def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None:
+def test_the_largest_short_strings_pass() -> None:
     """255 octets are not too many, and the largest expiration is RabbitMQ's."""
-    message = make(
-        loop, b"", {"expiration": "4294967295", "type": "x" * 255}, exchange="ä" * 127, routing_key="x" * 255
-    )
+    message = make(b"", {"expiration": "4294967295", "type": "x" * 255}, exchange="ä" * 127, routing_key="x" * 255)
     assert len(message.method) == 4 + 6 + 1 + 254 + 1 + 255 + 1 + 1
 
 
@@ -638,35 +626,33 @@ def test_the_largest_short_strings_pass(loop: asyncio.AbstractEventLoop) -> None
         ({"k" * 256: "s3cr3t"}, "a key that is a str, too long or with lone surrogates"),
     ],
 )
-def test_headers_are_named_by_key_and_type(loop: asyncio.AbstractEventLoop, headers: dict[Any, Any], says: str) -> None:
+def test_headers_are_named_by_key_and_type(headers: dict[Any, Any], says: str) -> None:
     """A header's value may be secret: it is in no sentence, in no error before it, and in no frame of a traceback."""
-    error = make_refused(loop, {"headers": headers})
+    error = make_refused({"headers": headers})
     assert str(error) == f"headers hold a value that AMQP cannot encode: {says}; the message was not sent"
     assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
 
 
-def test_large_headers_make_no_large_error(loop: asyncio.AbstractEventLoop) -> None:
+def test_large_headers_make_no_large_error() -> None:
     """10 MB of them used to be 40 MB of text."""
-    error = make_refused(loop, {"headers": {"large": b"\xff" * 10_000_000, "ratio": 1.5}})
+    error = make_refused({"headers": {"large": b"\xff" * 10_000_000, "ratio": 1.5}})
     assert len(repr(error)) < 300
-    error = make_refused(loop, {"headers": {"large": ["\n" * 10_000_000, 1.5]}})
+    error = make_refused({"headers": {"large": ["\n" * 10_000_000, 1.5]}})
     assert len(repr(error)) < 300
 
 
-def make_refused(loop: asyncio.AbstractEventLoop, properties: dict[str, Any]) -> InvalidMessage:
+def make_refused(properties: dict[str, Any]) -> InvalidMessage:
     """Why a message with these properties is refused."""
-    future: asyncio.Future[None] = loop.create_future()
-    refusal = Message(future, "events", "created", b"", properties, None, {}, USUAL).invalid
+    _, _, refusal = encode("events", "created", b"", properties, None, {}, USUAL)
     assert refusal is not None
     return refusal
 
 
 @pytest.mark.parametrize("given", [{"body": "s3cr3t\ud800"}, {"properties": {"message_id": "s3cr3t\ud800"}}])
-def test_what_utf_8_cannot_hold_is_in_no_error_before(loop: asyncio.AbstractEventLoop, given: dict[str, Any]) -> None:
+def test_what_utf_8_cannot_hold_is_in_no_error_before(given: dict[str, Any]) -> None:
     """Python's own error has the whole text."""
     arguments: dict[str, Any] = {"body": b"", "properties": None, **given}
-    future: asyncio.Future[None] = loop.create_future()
-    refusal = Message(future, "events", "created", app_id=None, options={}, usual=USUAL, **arguments).invalid
+    _, _, refusal = encode("events", "created", app_id=None, options={}, usual=USUAL, **arguments)
     assert refusal is not None
     assert "s3cr3t" not in str(refusal)
     assert (refusal.__cause__, refusal.__context__, refusal.__traceback__) == (None, None, None)
@@ -687,20 +673,18 @@ def test_what_utf_8_cannot_hold_is_in_no_error_before(loop: asyncio.AbstractEven
     ],
 )
 def test_a_message_without_a_delivery_mode_is_persistent_where_that_is_wanted(
-    loop: asyncio.AbstractEventLoop, usual: bool, options: Any, properties: Any, mode: int | None
+    usual: bool, options: Any, properties: Any, mode: int | None
 ) -> None:
     """The publish says so, or the client's setting; what the properties say comes first, and they are not changed."""
     given = dict(properties) if properties is not None else None
-    message = Message(
-        loop.create_future(), "e", "k", b"", properties, None, options, defaults(Settings(persistent=usual))
-    )
+    message, _, _ = encode("e", "k", b"", properties, None, options, defaults(Settings(persistent=usual)))
     assert BasicProperties().decode(message.properties).delivery_mode == mode
     assert properties == given
 
 
 @pytest.mark.parametrize("name", ["mandatory", "persistent"])
 @pytest.mark.parametrize("value", ["yes", 1.5, []])
-def test_a_flag_is_true_or_false(loop: asyncio.AbstractEventLoop, name: str, value: Any) -> None:
+def test_a_flag_is_true_or_false(name: str, value: Any) -> None:
     """Anything else is named."""
     with pytest.raises(InvalidMessage, match=rf"^{name} must be True or False, not "):
-        make(loop, options={name: value})
+        make(options={name: value})

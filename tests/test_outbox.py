@@ -23,7 +23,8 @@ from sprockets_amqp import (
     Publish,
 )
 from sprockets_amqp.client import Client
-from sprockets_amqp.outbox.file import OutboxFile
+from sprockets_amqp.outbox.sqlite.file import OutboxFile
+from sprockets_amqp.outbox.store import unpack
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.states import CONNECTION, Connecting, Outbox, State
 from sprockets_amqp.web import status
@@ -212,7 +213,7 @@ def test_a_clock_that_jumps_changes_no_order(broker: Broker, monkeypatch: pytest
             stop(broker, client)
         monkeypatch.undo()
         with sqlite3.connect(path / "amqp.1.outbox") as connection:
-            times = [time for (time,) in connection.execute("SELECT stored_at FROM messages ORDER BY number")]
+            times = [unpack(each)[0] for (each,) in connection.execute("SELECT message FROM messages ORDER BY number")]
         connection.close()
         assert times == [3e7 * year for year in (40, 37, 10, 7, 50, 47)]
         broker.client(outbox=path)
@@ -299,7 +300,7 @@ def test_the_page_and_the_probes_tell_of_the_outbox(broker: Broker) -> None:
         publish(client, "full")
         broker.clock.turn()
         told = status.snapshot(client)
-        assert (told["ready"], "outbox cannot store anything: it takes 223 octets" in told["publish"]) == (
+        assert (told["ready"], "outbox cannot store anything: it takes 204 octets" in told["publish"]) == (
             False,
             True,
         )
@@ -461,8 +462,8 @@ def test_a_stored_message_without_an_id_that_is_returned_is_set_aside(broker: Br
         for _ in range(3):
             broker.open()
         publisher, properties = client._runtime.publisher, spec.BasicProperties(app_id=client.settings.default_app_id)
-        (message,) = publisher.flight.entries.values()
-        properties.decode(message.properties)
+        (publish_,) = publisher.flight.entries.values()
+        properties.decode(publish_.message.properties)
         publisher.flight.on_return((312, "NO_ROUTE"), "", "q", properties, b"body")
         confirm(broker)
         assert (client.counters.set_aside, client.counters.stored) == (1, 0)
@@ -998,6 +999,7 @@ def test_what_is_read_while_the_connection_is_lost_is_read_again(broker: Broker)
     with folder() as path:
         client = broker.ready(outbox=path, timeout=0, confirm_timeout=600, max_unconfirmed=1)
         lost, second = publish(client, "lost", "second")
+        broker.clock.turn(1)
         Disk.waiting = waiting = list[Any]()
         broker.clock.turn()
         # It is being read.
@@ -1069,7 +1071,7 @@ def test_more_than_is_written_at_once_is_written_all_the_same(broker: Broker, tm
     stop(broker, client)
     assert {each.result() for each in stored} == {STORED}
     file = OutboxFile.take(tmp_path / "amqp.1.outbox")
-    assert [row.message_id for row in file.rows()] == names
+    assert [unpack(row.message)[1].message_id for row in file.rows()] == names
     file.close()
 
 
@@ -1205,7 +1207,10 @@ def test_what_rabbitmq_says_before_the_disk_ends_the_publish(broker: Broker) -> 
         assert list(path.iterdir()) == []
 
 
-def test_what_is_refused_after_it_was_sent_before_is_set_aside(broker: Broker) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_refused_after_it_was_sent_before_is_set_aside(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
     """It may be in a queue: its publish ends with STORED, as that of a message that was stored before."""
     with folder() as path:
         client = broker.client(outbox=path, timeout=0)
@@ -1218,10 +1223,13 @@ def test_what_is_refused_after_it_was_sent_before_is_set_aside(broker: Broker) -
         broker.clock.advance(1)
         broker.open()
         assert (broker.messages, sent.done()) == (["sent"], False)
+        if fails:
+            failing(monkeypatch)
         Disk.waiting = None
         work(waiting)
         broker.clock.turn()
-        assert (sent.result(), client.counters.stored, client.counters.set_aside) == (STORED, 0, 1)
+        assert (outcome(sent) if fails else sent.result()) == (OutcomeUnknown if fails else STORED)
+        assert (client.counters.stored, client.counters.set_aside) == (0, 0 if fails else 1)
 
 
 def test_a_suspect_that_is_being_written_is_sent_alone(broker: Broker) -> None:
@@ -1263,6 +1271,53 @@ def test_what_was_sent_before_is_not_said_to_be_unsent(broker: Broker) -> None:
         assert [outcome(each) for each in sent] == [OutcomeUnknown] * 3
         Disk.waiting = None
         work(waiting)
+
+
+@pytest.mark.parametrize("lost", ["not", "before it is sent", "then"])
+def test_what_is_written_while_it_is_in_line_is_sent_from_there(broker: Broker, lost: str) -> None:
+    """Once, or again if the connection is lost."""
+    with folder() as path:
+        client, waiting, (first,) = overtaking(broker, path, "first", max_unconfirmed=1)
+        (second,) = publish(client, "second")
+        broker.clock.turn()
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        assert (first.result(), second.result(), broker.messages) == (STORED, STORED, ["first"])
+        if lost != "before it is sent":
+            broker.peer.confirm(1)
+            broker.open()
+            assert broker.messages == ["first", "second"]
+        if lost != "not":
+            lose(broker)
+            broker.clock.advance(1)
+        confirm(broker)
+        again = {"not": [], "before it is sent": ["first", "second"], "then": ["second"]}[lost]
+        assert broker.messages == (["first"] if lost == "before it is sent" else ["first", "second"]) + again
+        assert (client.counters.stored, client.ready) == (0, True)
+
+
+def test_what_rabbitmq_has_confirmed_before_the_disk_fails_is_no_longer_counted(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its publish has ended; what is stored later is counted as ever."""
+    with folder() as path:
+        client, waiting, (confirmed,) = overtaking(broker, path, "confirmed")
+        confirm(broker)
+        assert confirmed.result() is None
+        problems = failing(monkeypatch)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        problems.clear()
+        broker.clock.advance(2)
+        lose(broker)
+        publish(client, "later", timeout=0)
+        broker.clock.advance(0.5)
+        assert client.counters.stored == 1
+        broker.clock.advance(1)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == (["confirmed", "later"], 0)
 
 
 def test_what_was_sent_and_cannot_be_written_ends_as_without_an_outbox(

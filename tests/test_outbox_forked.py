@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sprockets_amqp.outbox.file import OutboxFile
+from sprockets_amqp.outbox.sqlite.file import OutboxFile
+from sprockets_amqp.outbox.store import unpack
 
 FORKING = """
 import asyncio, os, sys
@@ -49,6 +50,6 @@ async def test_a_forked_process_has_a_file_of_its_own(tmp_path: Path) -> None:
     names = []
     for number in (1, 2):
         file = OutboxFile.take(tmp_path / f"amqp.{number}.outbox")
-        names.append([row.message_id for row in file.rows()])
+        names.append([unpack(row.message)[1].message_id for row in file.rows()])
         file.close()
     assert names == [["before", "after"], ["child"]]

@@ -17,8 +17,9 @@ import pytest
 
 import sprockets_amqp as amqp
 from sprockets_amqp.cli import main
-from sprockets_amqp.outbox.file import OutboxFile
-from sprockets_amqp.outbox.folder import files
+from sprockets_amqp.outbox.sqlite.file import OutboxFile
+from sprockets_amqp.outbox.sqlite.folder import files
+from sprockets_amqp.outbox.store import unpack
 from tests.support.consume import on_channel
 from tools.rabbitmq import Node
 
@@ -203,7 +204,7 @@ async def test_what_is_stored_when_the_folder_is_deleted_arrives(broker: Node, t
         assert await client.publish("", queue, b"", {"message_id": name}) is amqp.STORED
     (path,) = files(folder)
     with contextlib.closing(OutboxFile(path, create=False)) as file:
-        assert [row.message_id for row in file.rows()] == names
+        assert [unpack(row.message)[1].message_id for row in file.rows()] == names
     urls.append(broker.url)
     await client.flush(30)
     assert await on_channel(broker.url, lambda channel: _take(channel, queue)) == names

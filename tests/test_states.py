@@ -22,6 +22,7 @@ from sprockets_amqp.connection.outage import OutageModel
 from sprockets_amqp.connection.renewal import RenewalModel
 from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.model import Model, Trigger
+from sprockets_amqp.outbox.ledger import Ledger
 from sprockets_amqp.outbox.model import OutboxModel
 from sprockets_amqp.states import (
     CONNECTION,
@@ -36,6 +37,7 @@ from sprockets_amqp.states import (
     Machine,
     Outage,
     Outbox,
+    Place,
     Row,
     Running,
     State,
@@ -56,6 +58,8 @@ from tests.support.memory import Broker
 
 Behaviour = Callable[[Broker, pytest.MonkeyPatch], None]
 EXECUTE: Final = Transition.execute
+MOVE: Final = Ledger.move
+KEEP: Final = Ledger.keep
 
 
 def _behaviours(module: Any) -> Iterator[Behaviour]:
@@ -151,8 +155,20 @@ def _places(behaviour: Behaviour) -> set[str]:
         found.update((trigger, *pulled, str(model.state), str(DOCUMENTED.get(model.state))))
         return done
 
+    def move(ledger: Ledger[Any], key: Any, name: str) -> Place:
+        row = ledger.rows.get(key)
+        dest = MOVE(ledger, key, name)
+        found.update((name, str(dest), *([f"{name} from {row.place}"] if row is not None else [])))
+        return dest
+
+    def keep(ledger: Ledger[Any], key: Any, size: int, entry: object, name: str) -> None:
+        KEEP(ledger, key, size, entry, name)
+        found.update((name, str(ledger.rows[key].place)))
+
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Transition, "execute", execute)
+        monkeypatch.setattr(Ledger, "move", move)
+        monkeypatch.setattr(Ledger, "keep", keep)
         assert not fails(behaviour)
     return found
 
@@ -176,7 +192,7 @@ class Defect(NamedTuple):
     """What is changed, and the machine that a model then runs."""
 
     label: str
-    model: type[Model]
+    model: type[Model | Ledger[Any]]
     machine: Machine
 
     def __str__(self) -> str:
@@ -188,6 +204,10 @@ MODELS: Final[list[type[Model]]] = [Lifecycle, OutageModel, RenewalModel, Outbox
 
 #: The parts of a state that do something, and what stands in place of each part that is taken out.
 Change = tuple[str, Declared]
+
+
+#: The ledger looks its moves up in the declaration, as models pull triggers.
+DECLARED: Final[list[type[Model | Ledger[Any]]]] = [*MODELS, Ledger]
 
 
 def _changed(thing: Any, **parts: object) -> Any:
@@ -228,7 +248,7 @@ def _other_marks(declared: Declared) -> Iterator[Change]:
             yield f"{declared.state} {mark} or not", _changed(declared, marks=tuple(marks))
 
 
-#: The marks of the states of each kind.
+#: The marks of the states of each kind; those of the ledger's places are its own tests' affair.
 _OF_THE_CONNECTION: Final = ("sends", "outage", "connected", "logged_in", "has_channel", "at_rest")
 MARKS: Final[dict[type, tuple[str, ...]]] = {
     State: _OF_THE_CONNECTION,
@@ -281,7 +301,7 @@ def _other_makes(state: Any, usual: str, made: str) -> Iterator[str]:
             yield "is refused"
 
 
-def _defects_in_states(model: type[Model]) -> Iterator[Defect]:
+def _defects_in_states(model: type[Model | Ledger[Any]]) -> Iterator[Defect]:
     states = model.machine.states
     for index, declared in enumerate(states):
         for label, changed in _changes(declared):
@@ -289,7 +309,7 @@ def _defects_in_states(model: type[Model]) -> Iterator[Defect]:
             yield Defect(label, model, machine)
 
 
-def _defects_in_rows(model: type[Model]) -> Iterator[Defect]:
+def _defects_in_rows(model: type[Model | Ledger[Any]]) -> Iterator[Defect]:
     rows = model.machine.rows
     for index, row in enumerate(rows):
         for label, instead in _changes_of_row(row):
@@ -303,12 +323,16 @@ def _changes_of_row(row: Row) -> Iterator[tuple[str, tuple[Row, ...]]]:
     for source in row.source if len(row.source) > 1 else ():
         less = tuple(each for each in row.source if each is not source)
         yield f"{label} from {source}", (_changed(row, source=less),)
+    if isinstance(row.dest, Place):
+        for instead in (Place.GONE, Place.ON_DISK, Place.WRITING_ON_WIRE):
+            if instead is not row.dest:
+                yield f"{label}: {instead}", (_changed(row, dest=instead),)
     for part, nothing in (("conditions", ""), ("unless", ""), ("before", None)):
         if getattr(row, part):
             yield f"{label} {part}", (_changed(row, **{part: nothing}),)
 
 
-def _defects_in_following(model: type[Model]) -> Iterator[Defect]:
+def _defects_in_following(model: type[Model | Ledger[Any]]) -> Iterator[Defect]:
     follows = model.machine.follows
     for index, follow in enumerate(follows):
         for part in ("entered", "left"):
@@ -325,7 +349,7 @@ SWAPPED: Final = Defect(
 DEFECTS: Final = [
     *(
         defect
-        for model in MODELS
+        for model in DECLARED
         for kind in (_defects_in_states, _defects_in_rows, _defects_in_following)
         for defect in kind(model)
     ),

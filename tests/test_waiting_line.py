@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sprockets_amqp import ExchangeRefused
 from sprockets_amqp.delivery.line import Line
-from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.delivery.message import encode
 from sprockets_amqp.delivery.options import defaults
+from sprockets_amqp.delivery.publish import Publish
 from sprockets_amqp.settings import Settings
 from tests.support.memory import Broker, in_memory, outcome
 
@@ -25,12 +26,13 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-def make(loop: asyncio.AbstractEventLoop, exchange: str) -> Message:
-    """Make a message to an exchange."""
-    return Message(loop.create_future(), exchange, "q", b"", None, None, {}, defaults(Settings()))
+def make(loop: asyncio.AbstractEventLoop, exchange: str) -> Publish:
+    """Make a publish to an exchange."""
+    message, _, _ = encode(exchange, "q", b"", None, None, {}, defaults(Settings()))
+    return Publish(message, loop.create_future())
 
 
-def left(line: Line) -> list[Message]:
+def left(line: Line) -> list[Publish]:
     """Let all go whose turn it is; return them in order."""
     gone = []
     while (message := line.next()) is not None:
@@ -98,10 +100,10 @@ def test_lanes_that_come_and_go_leave_nothing_behind(loop: asyncio.AbstractEvent
 def test_the_line_is_what_a_simple_one_would_be(loop: asyncio.AbstractEventLoop, steps: list[tuple[str, str]]) -> None:
     """At each step the next is the first of those whose lane is not held."""
     line = Line()
-    simple: list[Message] = []
+    simple: list[Publish] = []
     held: list[str] = []
     for what, exchange in steps:
-        alike = [message for message in simple if message.exchange == exchange]
+        alike = [message for message in simple if message.message.exchange == exchange]
         following = line.next()
         if what in {"enter", "first"}:
             message = make(loop, exchange)
@@ -114,7 +116,7 @@ def test_the_line_is_what_a_simple_one_would_be(loop: asyncio.AbstractEventLoop,
                 held.remove(exchange)
         elif what == "hold" and following is not None:
             line.hold(following)
-            held.append(following.exchange)
+            held.append(following.message.exchange)
         elif what == "release" and alike:
             line.release(alike[0])
             held = [other for other in held if other != exchange]
@@ -122,8 +124,10 @@ def test_the_line_is_what_a_simple_one_would_be(loop: asyncio.AbstractEventLoop,
             line.release_all()
             held.clear()
         assert line.in_order() == simple
-        assert line.next() is next((message for message in simple if message.exchange not in held), None)
-        first_held = next((message for name in held[:1] for message in simple if message.exchange == name), None)
+        assert line.next() is next((message for message in simple if message.message.exchange not in held), None)
+        first_held = next(
+            (message for name in held[:1] for message in simple if message.message.exchange == name), None
+        )
         assert line.next_held() is first_held
 
 

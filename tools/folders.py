@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sprockets_amqp.outbox.database import COMPANIONS
-from sprockets_amqp.outbox.file import SUFFIX, OutboxFile
-from sprockets_amqp.outbox.folder import files
+from sprockets_amqp.outbox.sqlite.database import COMPANIONS
+from sprockets_amqp.outbox.sqlite.file import SUFFIX, OutboxFile
+from sprockets_amqp.outbox.sqlite.folder import files
+from sprockets_amqp.outbox.store import unpack
 
 Folder = tempfile.TemporaryDirectory[str]
 
@@ -26,7 +27,7 @@ def ids(folder: str, where: str = "true") -> set[str]:
     for path in files(Path(folder)):
         file = OutboxFile(path)
         try:
-            found.update(row.message_id for row in file.rows(where))
+            found.update(str(unpack(row.message)[1].message_id) for row in file.rows(where))
         finally:
             file.close()
     return found

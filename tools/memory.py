@@ -9,8 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sprockets_amqp.client import Client
-from sprockets_amqp.outbox import disk
-from sprockets_amqp.outbox.record import Batch
+from sprockets_amqp.outbox.sqlite import store
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
 from sprockets_amqp.testing.rules import Published, Refusal
@@ -41,7 +40,10 @@ class Disk(Executor):
         future: Future[Any] = Future()
 
         def work() -> None:
-            future.set_result(fn(*args, **kwargs))
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:
+                future.set_exception(error)
 
         work() if self.waiting is None else self.waiting.append(work)
         return future
@@ -71,14 +73,14 @@ class Broker(testing.Broker):
 
     def install(self) -> Self:
         """Be in the place of every RabbitMQ, and a disk that does at once what it is told in that of threads."""
-        module: Any = disk
+        module: Any = store
         module.ThreadPoolExecutor = lambda *_: Disk()
         Disk.waiting = None
         return super().install()
 
     def uninstall(self) -> None:
         """Stop serving, and have threads write to the disk again."""
-        module: Any = disk
+        module: Any = store
         module.ThreadPoolExecutor = ThreadPoolExecutor
         # Those of a client that a test left.
         self.leave_disk()
@@ -90,7 +92,7 @@ class Broker(testing.Broker):
         """Close every file; what the disk was given and has not done is never done."""
         Disk.waiting = None
         while Disk.folders:
-            Disk.folders.pop().run(Batch(close=True))
+            Disk.folders.pop().close(())
 
     def leave_loop(self) -> Clock:
         """Go on with another loop, at the same time; nothing of what the present one has to do ever happens."""

@@ -32,10 +32,8 @@ def files(name: str) -> Iterator[tuple[str, Path]]:
     if (module := PACKAGE / f"{name}.py").exists():
         yield module.name, module
     else:
-        yield f"{name}/", PACKAGE / name / "__init__.py"
-        for file in sorted((PACKAGE / name).glob("*.py")):
-            if file.stem != "__init__":
-                yield f"{name}/{file.name}", file
+        for file in sorted((PACKAGE / name).rglob("*.py"), key=lambda each: each.relative_to(PACKAGE).parts):
+            yield str(file.relative_to(PACKAGE)).replace("__init__.py", ""), file
 
 
 def says(file: Path) -> str:

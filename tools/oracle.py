@@ -20,7 +20,7 @@ from sprockets_amqp import (
     OutcomeUnknown,
     StateChange,
 )
-from sprockets_amqp.outbox.record import DISK_LIMIT
+from sprockets_amqp.outbox.writer import DISK_LIMIT
 from sprockets_amqp.testing.peer import Peer, decode
 
 if TYPE_CHECKING:

@@ -39,11 +39,11 @@ class Defect(NamedTuple):
 STATES: Final = "states/connection.py"
 PUBLISHER: Final = "sprockets_amqp/delivery/publisher.py"
 FLIGHT: Final = "sprockets_amqp/delivery/flight.py"
-MESSAGE: Final = "sprockets_amqp/delivery/message.py"
+PUBLISH: Final = "sprockets_amqp/delivery/publish.py"
 CONFIRMS: Final = "sprockets_amqp/delivery/confirms.py"
 LINK: Final = "sprockets_amqp/connection/link.py"
-OUTBOX: Final = "sprockets_amqp/outbox/model.py"
-FOLDER: Final = "sprockets_amqp/outbox/folder.py"
+STOCK: Final = "sprockets_amqp/outbox/stock.py"
+FOLDER: Final = "sprockets_amqp/outbox/sqlite/folder.py"
 
 DEFECTS: Final = (
     Defect("ready sends nothing that waits", STATES, 'on_enter=(Action("tell_ready", "logs that it is ready"), _SEND_WAITING),', ""),
@@ -58,32 +58,35 @@ DEFECTS: Final = (
     Defect("a multiple confirm leaves out the last", CONFIRMS, "range(self._lowest, delivery_tag + 1)", "range(self._lowest, delivery_tag)"),
     Defect("tags drift on the second channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 1, 0"),
     Defect("returns are looked for where they were on the last channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 0, self._found"),
-    Defect("a timer in line is not cancelled", PUBLISHER, "            message.timer.cancel()\n", ""),
+    Defect("a timer in line is not cancelled", PUBLISHER, "            publish.timer.cancel()\n", ""),
     Defect("one more than max_unconfirmed", PUBLISHER, "len(flight.entries) < flight.window", "len(flight.entries) <= flight.window"),
-    Defect("a nack is taken for an ack", FLIGHT, "            if not acked:\n                self._end(message, MessageNacked())", "            if acked is None:\n                self._end(message, MessageNacked())"),
-    Defect("a return is forgotten", FLIGHT, "            message.returned = reply\n", "            pass\n"),
-    Defect("what is sent again is turned around", PUBLISHER, "reversed(list(keep))", "list(keep)"),
+    Defect("a nack is taken for an ack", FLIGHT, "            if not acked:\n                self._end(publish, MessageNacked())", "            if acked is None:\n                self._end(publish, MessageNacked())"),
+    Defect("a return is forgotten", FLIGHT, "                publish.returned = reply\n", "                pass\n"),
+    Defect("what is sent again is turned around", PUBLISHER, "reversed(list(again))", "list(again)"),
     Defect("confirm_timeout is looked at once", FLIGHT, "                self._timer = self._loop.call_later(remaining, self.expire)\n                return", "                return"),
-    Defect("refused, although it was sent before", MESSAGE, "        if not self.sent_at:\n            return ExchangeRefused", "        if True:\n            return ExchangeRefused"),
-    Defect("given up, although it was sent before", PUBLISHER, "            if message.sent_at\n            else NotReady", "            if False\n            else NotReady"),
-    Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(message)\n                self._send(message)", "                self._send(message)\n                self._leave(message)"),
-    Defect("another body is sent", "sprockets_amqp/delivery/message.py", "            self.body = body if type(body) is bytes", "            self.body = b'' if type(body) is bytes"),
-    Defect("everything is given up", PUBLISHER, "        link.publish(message.method, properties, body)\n", "        self.give_up(message, 'no')\n        return\n"),
+    Defect("refused, although it was sent before", PUBLISH, "        if not self.sent_at:\n            return ExchangeRefused", "        if True:\n            return ExchangeRefused"),
+    Defect("given up, although it was sent before", PUBLISHER, "    if publish.sent_at:\n        return OutcomeUnknown", "    if False:\n        return OutcomeUnknown"),
+    Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(publish)\n                self._send(publish)", "                self._send(publish)\n                self._leave(publish)"),
+    Defect("another body is sent", "sprockets_amqp/delivery/message.py", "        body = body if type(body) is bytes", "        body = b'' if type(body) is bytes"),
+    Defect("everything is given up", PUBLISHER, "        link.publish(message.method, properties, body)\n", "        self.give_up(publish, 'no')\n        return\n"),
     Defect("nothing is drained", "sprockets_amqp/connection/lifecycle.py", "        self._publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
     Defect("confirm_timeout is a hundred times as long", FLIGHT, "self._loop.call_later(self._settings.confirm_timeout, self.expire)", "self._loop.call_later(100 * self._settings.confirm_timeout, self.expire)"),
-    Defect("timeout is a hundred times as long", PUBLISHER, "        message.timer = self._loop.call_later(timeout, self._expire, message)", "        message.timer = self._loop.call_later(100 * timeout, self._expire, message)"),
+    Defect("timeout is a hundred times as long", PUBLISHER, "        publish.timer = self._loop.call_later(timeout, self._expire, publish)", "        publish.timer = self._loop.call_later(100 * timeout, self._expire, publish)"),
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
     Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),
     Defect("a torn confirm is lost", "sprockets_amqp/wire/reading.py", "            self._rest = data[start:]\n", '            self._rest = b""\n'),
-    Defect("stored is told before it is on the disk", OUTBOX, "        self._disk.submit()\n        return \"\"\n", "        self._disk.submit()\n        self._publisher.succeed(message, STORED)\n        return \"\"\n"),
-    Defect("what is stored and lost is deleted", OUTBOX, "                self._keep(key, message, error)\n", "                self._delete(key, message)\n"),
+    Defect("stored is told before it is on the disk", STOCK, "        self._writer.submit()\n        return \"\"\n", "        self._writer.submit()\n        self._publisher.tell(publish, result=STORED)\n        return \"\"\n"),
+    Defect("what is stored and lost is deleted", STOCK, "            self._lose(entry, error, was_sent=bool(copy.sent_at))\n", "            self._finish(entry)\n"),
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=(Action("store_waiting", "stores waiting messages"),),', ""),
     Defect("what is published passes what is stored", "states/outbox.py", 'makes={"goes out": "is stored"', 'makes={"goes out": "goes out"'),
-    Defect("what is stored is numbered backwards", "sprockets_amqp/outbox/record.py", "        message.number,\n        time.time(),", "        -message.number,\n        time.time(),"),
-    Defect("what is refused is deleted", OUTBOX, "        self._disk.next.set_asides[key] = words\n", "        self._disk.next.deletes.add(key)\n"),
+    Defect("what is stored is numbered backwards", STOCK, "Record(publish.number, octets", "Record(-publish.number, octets"),
+    Defect("what is refused is deleted", STOCK, "        self._writer.next.set_asides[key] = words\n", "        self._writer.next.deletes.add(key)\n"),
     # What only a process that starts anew can notice.
     Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),
     Defect("what another client left is thrown away", FOLDER, "        if totals.messages or totals.set_aside:\n", "        if totals.set_aside:\n"),
+    Defect("what is read is not told from what is in memory", STOCK, "if key in ledger.rows or ledger", "if ledger"),
+    Defect("what cannot be written is forgotten", STOCK, "            self._publisher.flight.replace(copy, caller)\n", ""),
+    Defect("what a nack deferred is forgotten", "states/ledger.py", 'Row("due", (Place.DEFERRED,), Place.ON_DISK)', 'Row("due", (Place.DEFERRED,), Place.GONE)'),
     Defect("what is published passes what was left", "states/outbox.py", 'makes={"goes out": "waits"', 'makes={"goes out": "goes out"'),
     Defect("what was scheduled is not called off", "sprockets_amqp/model.py", "            handle.cancel()\n", "            pass\n"),
 )  # fmt: skip

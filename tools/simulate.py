@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pika import spec
 
 from sprockets_amqp import Access, AMQPException, Client, ConnectionStateError, Topology
-from sprockets_amqp.delivery import message
+from sprockets_amqp.delivery import publish
 from tools import folders
 from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
@@ -114,7 +114,7 @@ class World:
 
     def _start(self) -> None:
         """Make the client of a process that starts, in which messages are numbered from 1."""
-        message._numbers = itertools.count(1)  # type: ignore[misc] # noqa: SLF001
+        publish._numbers = itertools.count(1)  # type: ignore[misc] # noqa: SLF001
         folder = self._folder.name if self._folder is not None else None
         self.client = Client(io_loop=self.clock.io_loop, outbox=folder, **self._settings)
         self.oracle.watch(self.client)

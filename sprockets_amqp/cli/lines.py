@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
-from sprockets_amqp.delivery.message import Result
+from sprockets_amqp.delivery.publish import Result
 from sprockets_amqp.errors import (
     ExchangeRefused,
     InvalidMessage,

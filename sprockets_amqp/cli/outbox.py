@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from sprockets_amqp.names import PATTERN
-from sprockets_amqp.outbox.file import SUFFIX, OutboxFile
-from sprockets_amqp.outbox.folder import SPOILT, files
-from sprockets_amqp.outbox.lock import is_locked
-from sprockets_amqp.outbox.record import Record
+from sprockets_amqp.outbox.sqlite.file import SUFFIX, OutboxFile
+from sprockets_amqp.outbox.sqlite.folder import files
+from sprockets_amqp.outbox.sqlite.lock import is_locked
+from sprockets_amqp.outbox.store import SPOILT, Record, unpack
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
 from sprockets_amqp.web.status import iso
@@ -143,34 +143,33 @@ def _on_messages(action: str, file: OutboxFile, numbers: list[int]) -> tuple[lis
 
 
 def _show(file: OutboxFile, number: int) -> list[str]:
-    closed = "RabbitMQ closed the channel {} times"
+    return [line for row in file.rows("number = ?", number) for line in (_name(file.path, row), *_described(row))]
+
+
+def _described(row: Record) -> list[str]:
+    closed = f"RabbitMQ closed the channel {shown(row.refusals)} times"
+    aside = f"  set aside: {shown(row.set_aside) if row.set_aside is not None else 'no'}"
+    damage = [] if row.intact else [f"  it is {SPOILT}"]
+    try:
+        stored_at, message = unpack(row.message)
+    except ValueError as error:
+        return [f"  {shown(error)}, {row.size} octets, {closed}", aside, *damage]
     return [
-        line
-        for row in file.rows("number = ?", number)
-        for line in (
-            _name(file.path, row),
-            f"  message_id: {shown(row.message_id)}",
-            f"  exchange: {shown(row.exchange)!r}, routing key: {shown(row.routing_key)!r}",
-            f"  stored: {_time(row.stored_at)}, {row.size} octets, {closed.format(shown(row.refusals))}",
-            f"  set aside: {shown(row.set_aside) if row.set_aside is not None else 'no'}",
-            f"  body: {shown(_text(row.body), BODY_LIMIT)}",
-            *([] if row.intact else [f"  it is {SPOILT}"]),
-        )
+        f"  message_id: {shown(message.message_id)}",
+        f"  exchange: {shown(message.exchange)!r}, routing key: {shown(message.routing_key)!r}",
+        f"  stored: {_time(stored_at)}, {row.size} octets, {closed}",
+        aside,
+        f"  body: {shown(message.body[: 4 * BODY_LIMIT].decode(errors='backslashreplace'), BODY_LIMIT)}",
+        *damage,
     ]
 
 
-# What a disk has changed may be of any type, although Record declares one.
-
-
-def _time(seconds: object) -> str:
+def _time(seconds: float) -> str:
     try:
-        return iso(float(str(seconds)))
+        return iso(seconds)
     except (ValueError, OverflowError, OSError):
+        # A disk has changed it.
         return shown(seconds)
-
-
-def _text(body: object) -> object:
-    return body[: 4 * BODY_LIMIT].decode(errors="backslashreplace") if isinstance(body, bytes) else body
 
 
 def _retry(file: OutboxFile, number: int) -> list[str]:
@@ -182,7 +181,11 @@ def _drop(file: OutboxFile, number: int) -> list[str]:
 
 
 def _name(path: Path, row: Record) -> str:
-    return f"{path.name}:{row.number} {shown(row.message_id)}"
+    try:
+        name = shown(unpack(row.message)[1].message_id)
+    except ValueError:
+        name = "?"
+    return f"{path.name}:{row.number} {name}"
 
 
 def _age(stored_at: float) -> str:

@@ -19,7 +19,7 @@ from sprockets_amqp.connection.events import Events
 from sprockets_amqp.connection.link import Link
 from sprockets_amqp.connection.topology import SetupFunction, declare
 from sprockets_amqp.delivery.check import Answer, CheckModel
-from sprockets_amqp.delivery.message import Message
+from sprockets_amqp.delivery.message import encode
 from sprockets_amqp.delivery.options import defaults
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.names import DEFAULT_NAME
@@ -192,7 +192,7 @@ class _Attempt(Events):
         # RabbitMQ tells of an alarm only connections that publish (https://www.rabbitmq.com/docs/connection-blocked).
         self._expect_answer()
         # To the default exchange, which is there for everybody. A refusal says that messages are taken, too.
-        message = Message(self._loop.create_future(), "", "", b"", None, None, {}, defaults(Settings()))
+        message, _, _ = encode("", "", b"", None, None, {}, defaults(Settings()))
         checked: list[bool] = []
 
         def on_answer(answer: Answer) -> None:

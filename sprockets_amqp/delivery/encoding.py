@@ -13,6 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pika.delivery_mode import DeliveryMode
+from pika.spec import BasicProperties
 
 from sprockets_amqp.errors import InvalidMessage
 from sprockets_amqp.text import SHORT_STRING_LIMIT, plain, quoted, shown
@@ -281,6 +282,29 @@ def _encode_expiration(value: object) -> bytes:
     return _encode_short_string("expiration", str(number))
 
 
+def read_method(octets: bytes) -> tuple[str, str]:
+    """Return the exchange and the routing key of a Basic.Publish that `encode_method` has encoded."""
+    end = _METHOD_START + 1 + octets[_METHOD_START]
+    return octets[_METHOD_START + 1 : end].decode(), octets[end + 1 : end + 1 + octets[end]].decode()
+
+
+def identify(octets: bytes) -> tuple[str | None, str | None, Copies]:
+    """Return what `encode_properties` does besides the octets: the message_id, the user_id, and the copies."""
+    flags, at = int.from_bytes(octets[:2]), 2
+    found: dict[str, Any] = {}
+    for bit, name in _BITS:
+        if flags & bit:
+            size = _SIZES.get(name) or 1 + octets[at]
+            if name == "headers":
+                size = 4 + int.from_bytes(octets[at : at + 4])
+                if b"CC" in octets[at : at + size]:
+                    found["copies"] = copies(BasicProperties().decode(octets).headers or {})
+            elif name in {"message_id", "user_id"}:
+                found[name] = octets[at + 1 : at + size].decode()
+            at += size
+    return found.get("message_id"), found.get("user_id"), found.get("copies", ())
+
+
 def read_properties(properties: object) -> dict[str, Any]:
     """Return what a mapping holds; anything empty, such as a list, holds nothing. Raises InvalidMessage."""
     try:
@@ -358,3 +382,8 @@ PROPERTY_NAMES: Final = tuple(_ENCODERS)
 #: What messages have of their own, mostly the last alone; the other properties repeat.
 _OWN: Final = ("headers", "correlation_id", "message_id")
 _ID_ALONE: Final = (False, False, True)
+#: The flag of each property, and the octets of those that are no strings.
+_BITS: Final = tuple((1 << (15 - index), name) for index, name in enumerate(PROPERTY_NAMES))
+_SIZES: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8, "headers": 4}
+#: Where the exchange is in a method frame: after its size, class and method, and reserved-1.
+_METHOD_START: Final = 10

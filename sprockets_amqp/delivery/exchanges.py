@@ -30,6 +30,7 @@ from sprockets_amqp.wire.replies import ACCESS_REFUSED, BLAMELESS, NOT_ALLOWED, 
 
 from .check import Answer, CheckModel
 from .message import Message
+from .publish import Publish
 from .surroundings import Wire
 
 Value = TypeVar("Value")
@@ -88,20 +89,20 @@ class Exchanges:
         self._needing_headers: OrderedDict[Subject, float] = OrderedDict()
         #: Checks that may have cost the connection, among others in flight; those that did, with the reply and until
         #: when it holds.
-        self._suspected: OrderedDict[Subject, Message] = OrderedDict()
+        self._suspected: OrderedDict[Subject, Publish] = OrderedDict()
         self._costly: OrderedDict[Subject, tuple[float, tuple[int, str]]] = OrderedDict()
-        self._checked: Message | None = None
+        self._checked: Publish | None = None
         self._verdict: Verdict | None = None
 
     @property
-    def checking(self) -> Message | None:
-        """The message that is being checked; the next check must wait."""
+    def checking(self) -> Publish | None:
+        """The publish whose message is being checked; the next check must wait."""
         return self._checked
 
     @property
     def checking_alone(self) -> bool:
         """Whether that is a suspect, with which nothing else may be in flight."""
-        return self._checked is not None and self._costly_subject(self._checked) in self._suspected
+        return self._checked is not None and self._costly_subject(self._checked.message) in self._suspected
 
     def knows(self, message: Message) -> bool:
         """Return whether RabbitMQ accepted such a message before: to this exchange, with this user id."""
@@ -133,27 +134,28 @@ class Exchanges:
             return message.exchange, message.user_id, HEADERS, hash(tuple(sorted(map(str, message.headers))))
         return message.exchange if message.user_id is None else (message.exchange, message.user_id)
 
-    def suspect(self) -> Message | None:
-        """Return a message whose check may have cost the connection, and still has to be made; None if none."""
+    def suspect(self) -> Publish | None:
+        """Return a publish whose check may have cost the connection, and still has to be made; None if none."""
         while self._suspected:
-            message = next(iter(self._suspected.values()))
-            if not message.future.done():
-                return message
+            publish = next(iter(self._suspected.values()))
+            if not publish.future.done():
+                return publish
             self._suspected.popitem(last=False)
         return None
 
-    def check(self, message: Message, verdict: Verdict) -> None:
-        """Check whether RabbitMQ accepts messages like this one, even if this one does not wait for the answer.
+    def check(self, publish: Publish, verdict: Verdict) -> None:
+        """Check whether RabbitMQ accepts messages like this one, even if nobody waits for the answer.
 
         Without an answer within 5 seconds, ``verdict`` is called as if there were no refusal, and nothing is
         remembered. It is not called if the channel is lost first, unless the check itself caused the loss.
         """
-        self._checked, self._verdict = message, verdict
+        self._checked, self._verdict = publish, verdict
+        message = publish.message
         refusal = self._remembered(message)
         if refusal is not None:
-            self._loop.call_soon(self._refuse_again, message, refusal)
+            self._loop.call_soon(self._refuse_again, publish, refusal)
         else:
-            self._check.check(message, self._headers_for(message), functools.partial(self._on_answer, message))
+            self._check.check(message, self._headers_for(message), functools.partial(self._on_answer, publish))
 
     def forget(self, cause: BaseException, in_flight: Sequence[Message]) -> None:
         """Forget all answers: the publishing channel was lost, so something has changed.
@@ -171,11 +173,11 @@ class Exchanges:
             self._suspect(reply(cause), alone=not in_flight)
         self._end_check()
 
-    def _on_answer(self, message: Message, answer: Answer) -> None:
-        if message is not self._checked:
+    def _on_answer(self, publish: Publish, answer: Answer) -> None:
+        if publish is not self._checked:
             # The channel was lost.
             return
-        refusal = answer.refusal
+        message, refusal = publish.message, answer.refusal
         self._suspected.pop(self._costly_subject(message), None)
         if not answer.in_time:
             # Nothing else waits for it once more.
@@ -193,8 +195,9 @@ class Exchanges:
                 _remember(self._needing_headers, message.exchange, self._loop.time() + COSTLY_LIMIT)
         self._end_check()(refusal, lambda each: self.subject(each) == subject)
 
-    def _refuse_again(self, message: Message, refusal: tuple[int, str]) -> None:
-        if message is self._checked:
+    def _refuse_again(self, publish: Publish, refusal: tuple[int, str]) -> None:
+        if publish is self._checked:
+            message = publish.message
             whole = _any_headers(message)
             subject = whole if whole in self._costly else self._costly_subject(message)
             self._end_check()(refusal, functools.partial(self._is_about, subject))
@@ -233,17 +236,17 @@ class Exchanges:
             del self._known[known]
 
     def _suspect(self, refusal: tuple[int, str], *, alone: bool) -> None:
-        message = self._checked
-        if message is None or not self._check.on_wire:
+        if self._checked is None or not self._check.on_wire:
             return
+        message = self._checked.message
         subject = self._costly_subject(message)
         self._suspected.pop(subject, None)
         if not alone:
-            _remember(self._suspected, subject, message)
+            _remember(self._suspected, subject, self._checked)
         elif message.headers and message.exchange not in self._needing_headers:
             _remember(self._needing_headers, message.exchange, self._loop.time() + COSTLY_LIMIT)
             self._forget_plain(message.exchange)
-            _remember(self._suspected, self._costly_subject(message), message)
+            _remember(self._suspected, self._costly_subject(message), self._checked)
         else:
             self._avoid(message, subject, refusal)
 

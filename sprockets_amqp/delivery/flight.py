@@ -16,7 +16,7 @@ from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED
 
 from .confirms import Confirms
 from .counters import Counters
-from .message import Message, Result
+from .publish import Publish, Result
 from .reports import Reports
 
 LOGGER = logging.getLogger("sprockets_amqp.delivery.publisher")
@@ -30,7 +30,7 @@ HARD_ERRORS: Final = 500
 class End(Protocol):
     """Ends a publish: `Publisher.end`."""
 
-    def __call__(self, message: Message, error: AMQPException | None = None, *, on_wire: bool = False) -> None:
+    def __call__(self, publish: Publish, error: AMQPException | None = None, *, on_wire: bool = False) -> None:
         """End it; ``on_wire``: RabbitMQ may still confirm it."""
 
 
@@ -65,7 +65,7 @@ class Flight:
         self._on_room = on_room
         self._loop = loop
         self._log = BoundedLog(named(LOGGER, name), loop.time)
-        self._confirms: Confirms[Message] = Confirms()
+        self._confirms: Confirms[Publish] = Confirms()
         self._enter = self._confirms.add
         #: The messages, by delivery tag, in the order in which they were sent.
         self.entries = self._confirms.entries
@@ -78,14 +78,24 @@ class Flight:
         self.window = settings.max_unconfirmed
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, message: Message) -> None:
-        """Add a message that was sent."""
-        self._enter(message)
-        self.size += len(message.body)
+    def add(self, publish: Publish) -> None:
+        """Add a publish that was sent."""
+        self._enter(publish)
+        self.size += len(publish.message.body)
         if self._timer is None:
             self._timer = self._loop.call_later(self._settings.confirm_timeout, self.expire)
 
-    def lose(self, cause: BaseException, *, checking: bool) -> list[Message]:
+    def replace(self, publish: Publish, by: Publish) -> None:
+        """Let another publish of the same message be the one that is on the wire, for as long as it may be."""
+        for tag, each in self.entries.items():
+            if each is publish:
+                self.entries[tag] = by
+                by.sent_at = publish.sent_at
+        if self._timer is not None:
+            self._timer.cancel()
+        self.expire()
+
+    def lose(self, cause: BaseException, *, checking: bool) -> list[Publish]:
         """Take all messages out: their channel is gone. ``checking``: a check may be to blame."""
         if self._timer is not None:
             self._timer.cancel()
@@ -101,11 +111,11 @@ class Flight:
         """Set how many messages there may be; ``closed``: none."""
         self.window = 0 if closed else 1 if self._suspects else self._settings.max_unconfirmed
 
-    def suspect(self, message: Message) -> None:
+    def suspect(self, publish: Publish) -> None:
         """Send one message at a time from now on, until this one has ended."""
         self._suspects += 1
         self.window = min(self.window, 1)
-        message.future.add_done_callback(self._clear_suspect)
+        publish.future.add_done_callback(self._clear_suspect)
 
     def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
         self._suspects -= 1
@@ -123,14 +133,14 @@ class Flight:
             self._counters.confirmed += len(settled)
         else:
             self._counters.nacked += len(settled)
-        for message in settled:
-            self.size -= len(message.body)
+        for publish in settled:
+            self.size -= len(publish.message.body)
             if not acked:
-                self._end(message, MessageNacked())
-            elif message.returned is not None and self._settings.fail_on_return:
-                self._end(message, MessageReturned(*message.returned))
+                self._end(publish, MessageNacked())
+            elif publish.returned is not None and self._settings.fail_on_return:
+                self._end(publish, MessageReturned(*publish.returned))
             else:
-                self._end(message)
+                self._end(publish)
         self._on_settled()
 
     def on_return(
@@ -144,42 +154,37 @@ class Flight:
         # and headers may decide where a message goes. Decoding them takes time, so only so many are compared.
         wanted = exchange, routing_key, body
         alike = functools.partial(_is_like, wanted, properties.message_id)
-        found: list[Message] = []
-        for tag, message in self._confirms.find(alike):
-            if len(found) < MOST_COMPARED and message.has(properties):
+        found: list[Publish] = []
+        for tag, publish in self._confirms.find(alike):
+            if len(found) < MOST_COMPARED and publish.message.has(properties):
                 self._confirms.found(tag)
-                message.returned = reply
+                publish.returned = reply
                 return
-            found.append(message)
+            found.append(publish)
         # RabbitMQ has changed something. Of several, none is taken for the one, nor for one that was routed.
         code, text = reply
         doubt = f"{text}; {len(found)} messages are alike, and it may have been another one of them"
-        for message in found:
-            message.returned = message.returned or (reply if len(found) == 1 else (code, doubt))
+        for publish in found:
+            publish.returned = publish.returned or (reply if len(found) == 1 else (code, doubt))
 
     # Time
 
-    def time(self) -> None:
-        """Make sure that messages end that are not confirmed in time: one may be waited for again."""
-        if self._timer is None:
-            self.expire()
-
     def expire(self) -> None:
-        """End messages unconfirmed for confirm_timeout; the ledger keeps them, so that max_unconfirmed holds."""
+        """End publishes unconfirmed for confirm_timeout; the ledger keeps them, so that max_unconfirmed holds."""
         self._timer = None
         limit = self._settings.confirm_timeout
-        for message in self.entries.values():
-            # Stored messages are sent again when their channel is gone, and not before.
-            if message.future.done() or message.key is not None:
+        for publish in self.entries.values():
+            # What is kept elsewhere is sent again when its channel is gone, and not before.
+            if not publish.waits:
                 continue
-            remaining = message.sent_at + limit - self._loop.time()
+            remaining = publish.sent_at + limit - self._loop.time()
             if remaining > 0:
                 self._timer = self._loop.call_later(remaining, self.expire)
                 return
-            self._end(message, OutcomeUnknown(f"no confirmation within {limit:g} s"), on_wire=True)
+            self._end(publish, OutcomeUnknown(f"no confirmation within {limit:g} s"), on_wire=True)
 
 
-def blames(cause: BaseException | None, message: Message | None = None) -> bool:
+def blames(cause: BaseException | None, publish: Publish | None = None) -> bool:
     """Return whether RabbitMQ ended a channel or connection over its unconfirmed messages, or over this message alone.
 
     A message that was refused along with others is sent alone.
@@ -187,7 +192,7 @@ def blames(cause: BaseException | None, message: Message | None = None) -> bool:
     refused = isinstance(cause, ChannelClosedByBroker) or (
         isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in BLAMELESS
     )
-    return refused and (message is None or message.blamed > 0)
+    return refused and (publish is None or publish.blamed > 0)
 
 
 def _is_broken(cause: BaseException) -> bool:
@@ -199,6 +204,7 @@ def _is_broken(cause: BaseException) -> bool:
     )
 
 
-def _is_like(wanted: tuple[str, str, bytes], message_id: str | None, message: Message) -> bool:
+def _is_like(wanted: tuple[str, str, bytes], message_id: str | None, publish: Publish) -> bool:
+    message = publish.message
     is_wanted = (message.exchange, message.routing_key, message.body) == wanted
     return is_wanted and (message.message_id or "") == (message_id or "")

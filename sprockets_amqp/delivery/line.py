@@ -8,23 +8,23 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from .message import Message
+from .publish import Publish
 
 Name = tuple[str, str]
 
 
 class _Lane:
-    """The messages of one lane, each with its number in the line."""
+    """The publishes of one lane, each with its number in the line."""
 
     __slots__ = ("entry", "messages")
 
     def __init__(self) -> None:
-        self.messages: OrderedDict[Message, int] = OrderedDict()
+        self.messages: OrderedDict[Publish, int] = OrderedDict()
         #: The number by which the lane takes its turn; None while it is held.
         self.entry: int | None = None
 
 
-class Line(dict[Message, int]):
+class Line(dict[Publish, int]):
     """Every waiting message with its number: the lower, the sooner."""
 
     def __init__(self) -> None:
@@ -43,42 +43,42 @@ class Line(dict[Message, int]):
         """The number of the message that came last."""
         return self._last
 
-    def enter(self, message: Message, *, first: bool = False) -> None:
+    def enter(self, publish: Publish, *, first: bool = False) -> None:
         """Put a message at the end of the line, or before all others."""
         if first:
             self._first -= 1
         else:
             self._last += 1
-        number = self[message] = self._first if first else self._last
-        self.size += message.size
-        name = _name(message)
+        number = self[publish] = self._first if first else self._last
+        self.size += publish.message.size
+        name = _name(publish)
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = _Lane()
             self._take_turn(name, lane, number)
         elif first and lane.entry is not None:
             self._take_turn(name, lane, number)
-        lane.messages[message] = number
+        lane.messages[publish] = number
         if first:
-            lane.messages.move_to_end(message, last=False)
+            lane.messages.move_to_end(publish, last=False)
 
-    def leave(self, message: Message) -> None:
+    def leave(self, publish: Publish) -> None:
         """Take a message out, if it is in line."""
-        if self.pop(message, None) is None:
+        if self.pop(publish, None) is None:
             return
-        self.size -= message.size
-        name = _name(message)
+        self.size -= publish.message.size
+        name = _name(publish)
         lane = self._lanes[name]
-        del lane.messages[message]
+        del lane.messages[publish]
         if not lane.messages:
             del self._lanes[name]
             self._held.pop(name, None)
 
-    def lets_pass(self, message: Message) -> bool:
+    def lets_pass(self, publish: Publish) -> bool:
         """Return whether a new message may pass all others: every lane is held, and its own is not among them."""
-        return _name(message) not in self._lanes and self.next() is None
+        return _name(publish) not in self._lanes and self.next() is None
 
-    def next(self) -> Message | None:
+    def next(self) -> Publish | None:
         """Return the message whose turn it is, or None if every lane is held."""
         while self._turns:
             number, name = self._turns[0]
@@ -86,42 +86,42 @@ class Line(dict[Message, int]):
             if lane is None or lane.entry != number:
                 heapq.heappop(self._turns)
                 continue
-            message, actual = next(iter(lane.messages.items()))
+            publish, actual = next(iter(lane.messages.items()))
             if actual == number:
-                return message
+                return publish
             lane.entry = actual
             heapq.heapreplace(self._turns, (actual, name))
         return None
 
-    def hold(self, message: Message, *, first: bool = False) -> None:
+    def hold(self, publish: Publish, *, first: bool = False) -> None:
         """Hold the lane of a message until RabbitMQ has answered about it, behind or before lanes already held."""
-        name = _name(message)
+        name = _name(publish)
         self._lanes[name].entry = None
         self._held[name] = None
         if first:
             self._held.move_to_end(name, last=False)
 
-    def next_held(self) -> Message | None:
+    def next_held(self) -> Publish | None:
         """Return the first message of the lane that has been held longest, or None."""
         for name in self._held:
             return next(iter(self._lanes[name].messages))
         return None
 
-    def release(self, message: Message) -> None:
+    def release(self, publish: Publish) -> None:
         """Release the lane of a message, if it is held."""
-        self._release(_name(message))
+        self._release(_name(publish))
 
     def release_all(self) -> None:
         """Release every lane."""
         for name in list(self._held):
             self._release(name)
 
-    def lane(self, message: Message) -> Iterator[tuple[Message, int]]:
+    def lane(self, publish: Publish) -> Iterator[tuple[Publish, int]]:
         """Iterate over the lane of a message, in order, with the messages' numbers."""
-        lane = self._lanes.get(_name(message))
+        lane = self._lanes.get(_name(publish))
         return iter(lane.messages.items() if lane is not None else ())
 
-    def in_order(self) -> list[Message]:
+    def in_order(self) -> list[Publish]:
         """Return all waiting messages, in order."""
         return sorted(self, key=self.__getitem__)
 
@@ -140,5 +140,6 @@ class Line(dict[Message, int]):
             heapq.heapify(self._turns)
 
 
-def _name(message: Message) -> Name:
+def _name(publish: Publish) -> Name:
+    message = publish.message
     return message.exchange, message.user_id or ""

@@ -1,4 +1,4 @@
-"""The way of a message: the line in which it waits, its limits and deadlines, the wire, and its one end.
+"""The way of a publish: the line in which it waits, its limits and deadlines, the wire, and its one end.
 
 The lifecycle decides whether a message may go out, may wait or is refused. This module decides the flow of messages
 while the connection is ready: at most `max_unconfirmed` are unconfirmed, one exchange is checked at a time, which does
@@ -28,8 +28,9 @@ from .counters import Counters
 from .exchanges import Exchanges
 from .flight import Flight, blames
 from .line import Line
-from .message import STORED, Message, Result
+from .message import Message, encode
 from .options import Options, defaults
+from .publish import Publish, Result
 from .reports import Reports
 from .surroundings import Gate, Keeper, Wire
 from .validation import check_copies
@@ -64,7 +65,7 @@ class Publisher:
             settings, self.counters, reports, self.end, self._on_settled, self.send_waiting, loop, name
         )
         #: Waiting messages to exchanges that RabbitMQ has not accepted before, and their octets.
-        self._strangers: set[Message] = set()
+        self._strangers: set[Publish] = set()
         self._strangers_size = 0
         #: Whether the next message, or the end of all, waits until the socket has taken everything.
         self._awaits_socket = False
@@ -78,14 +79,14 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """How many messages are in line, except stored ones."""
+        """How many messages are in line, except kept ones."""
         return len(self._line) - self.keeper.in_line
 
     @property
     def pending(self) -> "list[asyncio.Future[Result]]":
         """The futures of messages that have not ended, on the wire or in line."""
-        messages = (*self.flight.entries.values(), *self._line.in_order())
-        return [each.future for each in messages if not each.future.done()]
+        publishes = (*self.flight.entries.values(), *self._line.in_order())
+        return [each.future for each in publishes if not each.future.done()]
 
     # Called by the application
 
@@ -98,24 +99,25 @@ class Publisher:
         options: Options,
         watch: Watch | None = None,
     ) -> "asyncio.Future[Result]":
-        """Send a message, put it in line, or store it; see `Client.publish`. Its end is reported to ``watch``."""
-        future: asyncio.Future[Result] = asyncio.Future(loop=self._loop)
+        """Send a message, put it in line, or have it kept; see `Client.publish`. Its end is reported to ``watch``."""
         app_id = self._settings.default_app_id
-        message = Message(future, exchange, routing_key, body, properties, app_id, options, self._usual)
+        message, timeout, invalid = encode(exchange, routing_key, body, properties, app_id, options, self._usual)
+        future: asyncio.Future[Result] = asyncio.Future(loop=self._loop)
+        publish = Publish(message, future)
         if watch is not None:
-            self._reports.begin(message, watch)
-        invalid = message.invalid or (check_copies(message.copies, self._settings) if message.copies else None)
+            self._reports.begin(publish, watch)
+        invalid = invalid or (check_copies(message.copies, self._settings) if message.copies else None)
         if invalid is not None:
-            self.end(message, invalid)
+            self.end(publish, invalid)
         elif (
             self._gate.sends_new
-            and (not self._line or self._line.lets_pass(message))
+            and (not self._line or self._line.lets_pass(publish))
             and self._has_room()
             and self._exchanges.knows(message)
         ):
-            self._send(message)
+            self._send(publish)
         else:
-            self._wait(message)
+            self._wait(publish, timeout if timeout is not None else self._settings.timeout)
         return future
 
     # Called by the declared transitions
@@ -124,24 +126,21 @@ class Publisher:
         """End unconfirmed messages, or keep them to be sent again: their channel is gone, and their outcome unknown."""
         # It may be the check that RabbitMQ could not handle.
         was_checking = self._exchanges.checking is not None
-        self._exchanges.forget(cause, list(self.flight.entries.values()))
+        self._exchanges.forget(cause, [each.message for each in self.flight.entries.values()])
         self._when_drained = None
         self._awaits_socket = False
         self._set_window()
-        unconfirmed = self.flight.lose(cause, checking=was_checking)
+        lost = self.flight.lose(cause, checking=was_checking)
         self.keeper.unload()
-        for message in unconfirmed:
-            if message.key is not None:
-                self.end(message, OutcomeUnknown(describe(cause)), cause)
-        lost = [message for message in unconfirmed if not message.future.done() and message.key is None]
-        keep = self._kept(lost, cause) if self._settings.republish_unconfirmed and self._gate.accepts else {}
-        for message in lost:
-            if message not in keep:
-                self.end(message, OutcomeUnknown(describe(cause)), cause)
+        is_republished = self._settings.republish_unconfirmed and self._gate.accepts
+        again = self._blameless([each for each in lost if each.waits], cause) if is_republished else {}
+        for publish in lost:
+            if publish not in again:
+                self.end(publish, OutcomeUnknown(describe(cause)), cause)
         self._line.release_all()
-        for message in reversed(list(keep)):
-            message.returned = None
-            self._enter(message, self._settings.timeout, first=True)
+        for publish in reversed(list(again)):
+            publish.returned = None
+            self._enter(publish, self._settings.timeout, first=True)
 
     def send_waiting(self) -> None:
         """Send waiting messages, in order, as far as the lifecycle, the limits and RabbitMQ's answers allow."""
@@ -149,23 +148,22 @@ class Publisher:
             # pika is handling an event; when it has, the lifecycle knows what the event means.
             self._loop.call_soon(self._send_after_hold)
             return
-        self.keeper.fill_line()
+        self.keeper.refill()
         if not self.flight.entries and self._line and self._exchanges.checking is None and self._may_send():
             self._check_suspect()
         while self._line and self._may_send():
-            message = self._line.next()
-            if message is None:
+            publish = self._line.next()
+            if publish is None:
                 break
-            if message.future.done():
-                self._leave(message)
-            elif self._exchanges.knows(message):
-                self._leave(message)
-                self._send(message)
+            if publish.future.done():
+                self._leave(publish)
+            elif self._exchanges.knows(publish.message):
+                self._leave(publish)
+                self._send(publish)
             else:
-                self._line.hold(message, first=self._exchanges.knew(message))
+                self._line.hold(publish, first=self._exchanges.knew(publish.message))
         if self._line and self._exchanges.checking is None and self._may_send():
             self._check_next()
-        self.keeper.load_more()
         self._see_drained()
 
     def _send_after_hold(self) -> None:
@@ -174,57 +172,49 @@ class Publisher:
             self.send_waiting()
 
     def give_up_waiting(self) -> None:
-        """End every waiting message."""
-        for message in self._line.in_order():
-            self.give_up(message, self._gate.condition)
+        """End every waiting publish."""
+        for publish in self._line.in_order():
+            self.give_up(publish, self._gate.condition)
 
     def give_up_unconfirmed(self) -> None:
         """End what is unconfirmed, for its callers wait no longer; RabbitMQ may still confirm it."""
-        for message in list(self.flight.entries.values()):
-            if not message.future.done() and message.key is None:
-                self.end(message, OutcomeUnknown(f"it was sent, and then {self._gate.condition}"), on_wire=True)
+        for publish in list(self.flight.entries.values()):
+            if publish.waits:
+                self.end(publish, OutcomeUnknown(f"it was sent, and then {self._gate.condition}"), on_wire=True)
 
-    # Called by the outbox
+    # Called by the keeper
 
-    def take_waiting(self) -> list[tuple[Message, float]]:
-        """Take every message that is not stored out of the line, in order, each with its deadline."""
+    def take_waiting(self) -> list[tuple[Publish, float]]:
+        """Take every publish that is not kept out of the line, in order, each with its deadline."""
         found = []
-        for message in self._line.in_order():
-            if message.key is None:
-                deadline = message.timer.when() if message.timer is not None else 0.0
-                self._leave(message)
-                if not message.future.done():
-                    found.append((message, deadline))
+        for publish in self._line.in_order():
+            if publish.kept is None:
+                deadline = publish.timer.when() if publish.timer is not None else 0.0
+                self._leave(publish)
+                if publish.waits:
+                    found.append((publish, deadline))
         return found
 
-    def wait_again(self, message: Message, deadline: float, why_not: str) -> None:
-        """Put a message that cannot be stored back in line; end it if it may not wait."""
-        if message.future.done():
+    def wait_again(self, publish: Publish, deadline: float, why_not: str) -> None:
+        """Put a publish that cannot be kept back in line; end it if it may not wait."""
+        if publish.future.done():
             return
         if self._gate.accepts:
-            self._enter(message, max(0.0, deadline - self._loop.time()))
+            self._enter(publish, max(0.0, deadline - self._loop.time()))
             self.send_waiting()
         else:
-            self.give_up(message, why_not)
+            self.give_up(publish, why_not)
 
-    def enter_stored(self, message: Message) -> None:
-        """Put a message that was read from disk in line; `send_waiting` sends it."""
-        if message.blamed:
-            self.flight.suspect(message)
-        self._line.enter(message)
+    def enter(self, publish: Publish) -> None:
+        """Put a kept publish in line; `send_waiting` sends it."""
+        if publish.blamed:
+            self.flight.suspect(publish)
+        self._line.enter(publish)
 
-    def carry_on(self, message: Message, copy: Message) -> None:
-        """Let the end of a copy that is on the wire be the end of its publish: the message could not be stored."""
-        copy.key = None
-        self._reports.hand_on(message, copy)
-        ended, copy.future = copy.future, message.future
-        copy.future.add_done_callback(lambda _future: ended.cancel())
-        self.flight.time()
-
-    def drop(self, message: Message) -> None:
-        """Forget a stored message: it has ended, or will be read again."""
-        self._leave(message)
-        message.future.cancel()
+    def drop(self, publish: Publish) -> None:
+        """Forget a kept publish: it has ended, or comes again."""
+        self._leave(publish)
+        publish.future.cancel()
 
     # Called by the client
 
@@ -250,31 +240,31 @@ class Publisher:
 
     # The line
 
-    def _wait(self, message: Message) -> None:
-        timeout = message.timeout if message.timeout is not None else self._settings.timeout
+    def _wait(self, publish: Publish, timeout: float) -> None:
+        message = publish.message
         may_send = self._may_send() or (self._link.held and self._gate.sends)
         if len(message.body) > self._link.body_limit:
-            self.end(message, message.too_large(self._link.body_limit, 0))
+            self.end(publish, message.too_large(self._link.body_limit, 0))
         elif self._gate.publish_outcome == "is stored":
-            problem = self.keeper.store(message, self._loop.time() + timeout)
+            problem = self.keeper.keep(publish, self._loop.time() + timeout)
             if problem:
-                self.give_up(message, problem, storable=False)
+                self.refuse(publish, problem)
         elif not self._gate.accepts:
-            self.give_up(message, self._gate.condition)
+            self.give_up(publish, self._gate.condition)
         elif self._has_too_many_strangers(message):
             half = "half of max_waiting and max_waiting_size"
-            self.give_up(message, f"messages to exchanges that RabbitMQ has not accepted before already take {half}")
+            self.give_up(publish, f"messages to exchanges that RabbitMQ has not accepted before already take {half}")
         elif self._gate.in_setup and not may_send:
-            self.give_up(message, "nothing is published before setup has ended: use on_ready_callback")
+            self.give_up(publish, "nothing is published before setup has ended: use on_ready_callback")
         elif len(self._line) >= self._settings.max_waiting:
-            self.give_up(message, f"the number of waiting messages has reached max_waiting ({len(self._line)})")
+            self.give_up(publish, f"the number of waiting messages has reached max_waiting ({len(self._line)})")
         elif self._line and self._line.size + message.size > self._settings.max_waiting_size:
-            self.give_up(message, f"{self._line.size} octets are waiting already (max_waiting_size)")
+            self.give_up(publish, f"{self._line.size} octets are waiting already (max_waiting_size)")
         elif timeout <= 0 and not may_send:
-            self.give_up(message, self._reason_to_wait())
+            self.give_up(publish, self._reason_to_wait())
         else:
             # When ready, it waits only for RabbitMQ's answer about an exchange.
-            self._enter(message, max(timeout, CHECK_LIMIT) if may_send else timeout)
+            self._enter(publish, max(timeout, CHECK_LIMIT) if may_send else timeout)
             self.send_waiting()
 
     def _has_too_many_strangers(self, message: Message) -> bool:
@@ -286,31 +276,31 @@ class Publisher:
         is_large = self._strangers_size + message.size > settings.max_waiting_size // 2
         return bool(self._strangers) and (is_full or is_large)
 
-    def _enter(self, message: Message, timeout: float, *, first: bool = False) -> None:
-        self._line.enter(message, first=first)
-        if not self._exchanges.knew(message):
-            self._strangers.add(message)
-            self._strangers_size += message.size
-        message.timer = self._loop.call_later(timeout, self._expire, message)
-        message.future.add_done_callback(lambda _future: self._on_ended(message))
+    def _enter(self, publish: Publish, timeout: float, *, first: bool = False) -> None:
+        self._line.enter(publish, first=first)
+        if not self._exchanges.knew(publish.message):
+            self._strangers.add(publish)
+            self._strangers_size += publish.message.size
+        publish.timer = self._loop.call_later(timeout, self._expire, publish)
+        publish.future.add_done_callback(lambda _future: self._on_ended(publish))
 
-    def _on_ended(self, message: Message) -> None:
-        # A cancelled message is still in line.
-        self._leave(message)
+    def _on_ended(self, publish: Publish) -> None:
+        # A cancelled one is still in line.
+        self._leave(publish)
         self._see_drained()
 
-    def _leave(self, message: Message) -> None:
-        self._line.leave(message)
-        if message in self._strangers:
-            self._strangers.discard(message)
-            self._strangers_size -= message.size
-        if message.timer is not None:
-            message.timer.cancel()
-            message.timer = None
+    def _leave(self, publish: Publish) -> None:
+        self._line.leave(publish)
+        if publish in self._strangers:
+            self._strangers.discard(publish)
+            self._strangers_size -= publish.message.size
+        if publish.timer is not None:
+            publish.timer.cancel()
+            publish.timer = None
 
-    def _expire(self, message: Message) -> None:
+    def _expire(self, publish: Publish) -> None:
         late = "" if self._gate.sends else ", and did not become ready in time"
-        self.give_up(message, f"{self._reason_to_wait()}{late}")
+        self.give_up(publish, f"{self._reason_to_wait()}{late}")
         self.send_waiting()
 
     def _reason_to_wait(self) -> str:
@@ -320,18 +310,18 @@ class Publisher:
             return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self.flight.entries)})"
         checked = self._exchanges.checking
         if checked is not None:
-            return f"RabbitMQ has not answered whether it accepts messages for exchange {checked.exchange!r}"
+            return f"RabbitMQ has not answered whether it accepts messages for exchange {checked.message.exchange!r}"
         return "connection is Ready, but the messages before this one have not been sent"
 
-    def give_up(self, message: Message, why: str, *, storable: bool = True) -> None:
-        """End a message that may not wait any longer; ``storable``: it may be stored instead."""
-        self._leave(message)
-        error = (
-            OutcomeUnknown(f"it was sent, and the connection was lost; then {why}")
-            if message.sent_at
-            else NotReadyError(f"{why}; message {message.message_id} was not sent{FOR_HANDLERS}")
-        )
-        self.end(message, error, storable=storable)
+    def give_up(self, publish: Publish, why: str) -> None:
+        """End a publish that may not wait any longer."""
+        self._leave(publish)
+        self.end(publish, _gone(publish, why))
+
+    def refuse(self, publish: Publish, why: str) -> None:
+        """End a publish that may not wait any longer, and is not kept instead."""
+        self._leave(publish)
+        self.tell(publish, _gone(publish, why))
 
     def _check_suspect(self) -> None:
         """Make the check that may have cost the last connection, while nothing else is in flight."""
@@ -341,29 +331,29 @@ class Publisher:
             self._check(suspect)
 
     def _check_next(self) -> None:
-        message = self._line.next_held()
-        while message is not None and message.future.done():
-            self._leave(message)
-            message = self._line.next_held()
-        if message is not None:
-            self._check(message)
+        publish = self._line.next_held()
+        while publish is not None and publish.future.done():
+            self._leave(publish)
+            publish = self._line.next_held()
+        if publish is not None:
+            self._check(publish)
 
-    def _check(self, message: Message) -> None:
+    def _check(self, publish: Publish) -> None:
         # The answer may be outdated for messages published after the check: they get a check of their own.
-        self._exchanges.check(message, functools.partial(self._on_answer, message, self._line.last))
+        self._exchanges.check(publish, functools.partial(self._on_answer, publish, self._line.last))
         self._set_window()
 
     def _on_answer(
-        self, asked: Message, last: int, refusal: tuple[int, str] | None, holds: Callable[[Message], bool]
+        self, asked: Publish, last: int, refusal: tuple[int, str] | None, holds: Callable[[Message], bool]
     ) -> None:
         self._set_window()
         if refusal is not None:
             if self._gate.disowns(*refusal):
                 return
             of_lane = itertools.takewhile(lambda each: each[1] <= last, self._line.lane(asked))
-            for message in [message for message, _ in of_lane if holds(message)]:
-                self._leave(message)
-                self.end(message, message.refused(*refusal))
+            for publish in [publish for publish, _ in of_lane if holds(publish.message)]:
+                self._leave(publish)
+                self.end(publish, publish.refused(*refusal))
         self._line.release(asked)
         self.send_waiting()
 
@@ -395,79 +385,83 @@ class Publisher:
         self._awaits_socket = False
         self.send_waiting()
 
-    def _send(self, message: Message) -> None:
-        link, body, properties = self._link, message.body, message.properties
-        size = len(body)
-        if size > link.body_limit or len(properties) > link.header_limit:
-            self.end(message, message.too_large(link.body_limit, link.header_limit))
+    def _send(self, publish: Publish) -> None:
+        link, message = self._link, publish.message
+        body, properties = message.body, message.properties
+        if len(body) > link.body_limit or len(properties) > link.header_limit:
+            self.end(publish, message.too_large(link.body_limit, link.header_limit))
             return
         link.publish(message.method, properties, body)
         counters = self.counters
         counters.published += 1
-        if message.sent_at:
+        if publish.sent_at:
             counters.republished += 1
-            if message in self._reports:
-                self._reports[message].resends += 1
-        message.sent_at = self._loop.time()
-        if message.key is not None:
-            self.keeper.on_sent(message)
+            if publish in self._reports:
+                self._reports[publish].resends += 1
+        publish.sent_at = self._loop.time()
+        if publish.kept is not None:
+            publish.kept.on_sent()
         if self._settings.enable_confirmations:
-            self.flight.add(message)
+            self.flight.add(publish)
         else:
-            self.end(message)
+            self.end(publish)
 
     # The end
 
-    def _kept(self, lost: list[Message], cause: BaseException) -> dict[Message, None]:
+    def _blameless(self, lost: list[Publish], cause: BaseException) -> dict[Publish, None]:
         """Choose what is sent again: everything except a message that RabbitMQ refuses."""
         if not blames(cause):
             return dict.fromkeys(lost)
-        keep: dict[Message, None] = {}
-        for message in lost:
+        again: dict[Publish, None] = {}
+        for publish in lost:
             # Refused once along with others, it is sent again alone; refused alone, it is the culprit.
-            if message.blamed == 0:
-                message.blamed = 1
-                self.flight.suspect(message)
-                keep[message] = None
-        return keep
+            if publish.blamed == 0:
+                publish.blamed = 1
+                self.flight.suspect(publish)
+                again[publish] = None
+        return again
 
     def _set_window(self) -> None:
         self.flight.set_window(closed=self._exchanges.checking_alone)
 
     def end(
         self,
-        message: Message,
+        publish: Publish,
         error: AMQPException | None = None,
         cause: BaseException | None = None,
         *,
         on_wire: bool = False,
-        storable: bool = True,
     ) -> None:
-        """End a publish, unless its caller cancelled it: every end of a message passes through here.
+        """End a publish: every end passes through here, and a kept one's end is its keeper's affair.
 
         Args:
-            message: the message.
+            publish: the publish.
             error: what it ends with; None: it was confirmed or, without confirms, handed over.
             cause: the exception behind the error.
             on_wire: whether RabbitMQ may still confirm it.
-            storable: whether it may be stored instead.
         """
         if error is not None and cause is not None:
             error.__cause__ = cause
-        if message.key is not None:
-            self.keeper.on_end(message, error)
-        elif message.future.done():
-            self._reports.end(message)
-        elif error is None:
-            if self._reports:
-                self._reports.end(message)
-            message.future.set_result(None)
-        elif not (storable and self.keeper.takes(message, error, on_wire=on_wire)):
-            self._reports.end(message, error)
-            self.counters.failed += 1
-            message.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+        if publish.kept is not None:
+            publish.kept.on_end(publish, error, on_wire=on_wire)
+        elif error is None or publish.future.done() or not self.keeper.takes(publish, error, on_wire=on_wire):
+            self.tell(publish, error)
 
-    def end_stored(self, message: Message) -> None:
-        """End a publish that is on disk."""
-        self._reports.end(message, result=STORED)
-        message.future.set_result(STORED)
+    def tell(self, publish: Publish, error: AMQPException | None = None, result: Result = None) -> None:
+        """Tell the caller how a publish has ended, unless it was cancelled."""
+        if self._reports:
+            self._reports.end(publish, error, result)
+        if publish.future.done():
+            return
+        if error is None:
+            publish.future.set_result(result)
+        else:
+            self.counters.failed += 1
+            message = publish.message
+            publish.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
+
+
+def _gone(publish: Publish, why: str) -> AMQPException:
+    if publish.sent_at:
+        return OutcomeUnknown(f"it was sent, and the connection was lost; then {why}")
+    return NotReadyError(f"{why}; message {publish.message.message_id} was not sent{FOR_HANDLERS}")

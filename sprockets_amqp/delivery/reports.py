@@ -5,43 +5,38 @@ import asyncio
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.observers import ANSWERED, OUTCOMES, Outcome, PublishEnd, Watch
 
-from .message import STORED, Message, Result
+from .publish import STORED, Publish, Result
 
 
-class Reports(dict[Message, Watch]):
-    """The messages whose end is observed, and what is called when they end."""
+class Reports(dict[Publish, Watch]):
+    """The publishes whose end is observed, and what is called when they end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, confirmed: bool) -> None:
         super().__init__()
         self._loop = loop
         self._success = Outcome.CONFIRMED if confirmed else Outcome.SENT
 
-    def begin(self, message: Message, watch: Watch) -> None:
-        """Watch a message that is being published."""
+    def begin(self, publish: Publish, watch: Watch) -> None:
+        """Watch a publish."""
         watch.began = self._loop.time()
-        self[message] = watch
+        self[publish] = watch
         if not self._loop.is_closed():
             # The end has been reported by then, unless the caller cancelled the publish.
-            message.future.add_done_callback(lambda _future: self.end(message))
+            publish.future.add_done_callback(lambda _future: self.end(publish))
 
-    def hand_on(self, message: Message, copy: Message) -> None:
-        """Watch another message in place of this one."""
-        if message in self:
-            self[copy] = self.pop(message)
-
-    def end(self, message: Message, error: AMQPException | None = None, result: Result = None) -> None:
-        """Report the end of a message to its observers, before a coroutine that awaits the future continues."""
-        watch = self.pop(message, None)
+    def end(self, publish: Publish, error: AMQPException | None = None, result: Result = None) -> None:
+        """Report the end of a publish to its observers, before a coroutine that awaits the future continues."""
+        watch = self.pop(publish, None)
         if watch is None:
             return
         outcome = self._success
-        if message.future.done():
+        if publish.future.done():
             outcome, error = Outcome.CANCELLED, None
         elif error is not None:
             outcome = OUTCOMES[type(error)]
         elif result == STORED:
             outcome = Outcome.STORED
-        now, sent_at = self._loop.time(), message.sent_at
+        now, sent_at, message = self._loop.time(), publish.sent_at, publish.message
         watch.tell(
             PublishEnd(
                 outcome=outcome,
@@ -53,6 +48,6 @@ class Reports(dict[Message, Watch]):
                 sends=watch.resends + 1 if sent_at else 0,
                 seconds_in_line=(sent_at or now) - watch.began,
                 seconds_to_confirm=now - sent_at if outcome in ANSWERED else None,
-                returned=message.returned is not None,
+                returned=publish.returned is not None,
             )
         )

@@ -1,4 +1,4 @@
-"""What the publisher depends on: the lifecycle, which lets messages go out, the wire, and the outbox."""
+"""What the publisher depends on: what lets messages go out, the wire, and who keeps what would be lost."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,11 +6,11 @@ from typing import Protocol
 from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.wire.connection import Connection
 
-from .message import Message
+from .publish import Publish
 
 
 class Gate(Protocol):
-    """What the publisher asks the lifecycle."""
+    """What the publisher asks of who lets messages go out."""
 
     @property
     def sends(self) -> bool:
@@ -86,32 +86,23 @@ class Wire(Protocol):
 
 
 class Keeper:
-    """What the publisher asks and tells the outbox; without an outbox, it is this."""
+    """Who keeps messages that would be lost, and gives them to the publisher again; without one, it is this."""
 
     @property
     def in_line(self) -> int:
-        """How many stored messages are in the publisher's line."""
+        """How many kept messages are in the publisher's line."""
         return 0
 
-    def takes(self, message: Message, error: AMQPException, *, on_wire: bool = False) -> bool:  # noqa: ARG002
-        """Return whether a message that would end so is stored instead; one on the wire may still be confirmed."""
+    def takes(self, publish: Publish, error: AMQPException, *, on_wire: bool) -> bool:  # noqa: ARG002
+        """Return whether a publish that would end so is kept instead; one on the wire may still be confirmed."""
         return False
 
-    def store(self, message: Message, deadline: float) -> str:  # noqa: ARG002
-        """Store a message behind others that are stored; return why it cannot be, or the empty string."""
+    def keep(self, publish: Publish, deadline: float) -> str:  # noqa: ARG002
+        """Keep a publish behind others that are kept; return why it cannot be, or the empty string."""
         return "there is no outbox"
 
-    def on_sent(self, _message: Message) -> None:
-        """Called when a stored message has gone out."""
-
-    def on_end(self, message: Message, error: AMQPException | None) -> None:
-        """Called when a stored message was confirmed, or with the error that it would end with."""
-
-    def fill_line(self) -> None:
-        """Put messages that are being stored in line, if they are the next that may be sent."""
-
-    def load_more(self) -> None:
-        """Read more stored messages, if they may be sent."""
+    def refill(self) -> None:
+        """Put kept messages in line, if they are the next that may be sent."""
 
     def unload(self) -> None:
-        """Forget the stored messages in line: they are read again once there is a connection."""
+        """Forget the kept messages in line: they come again once there is a connection."""

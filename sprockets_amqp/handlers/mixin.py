@@ -18,8 +18,8 @@ from tornado.websocket import WebSocketHandler
 
 from sprockets_amqp.bounded_log import BoundedLog, named
 from sprockets_amqp.client import Client
-from sprockets_amqp.delivery.message import Result  # noqa: TC001 - get_type_hints() of a public method needs it
 from sprockets_amqp.delivery.options import Options
+from sprockets_amqp.delivery.publish import Result  # noqa: TC001 - get_type_hints() of a public method needs it
 from sprockets_amqp.names import DEFAULT_NAME, client_of, clients_of, missing
 from sprockets_amqp.text import SHORT_STRING_LIMIT, shown
 

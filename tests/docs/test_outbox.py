@@ -19,7 +19,7 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from sprockets_amqp import cli
 from sprockets_amqp.outbox import model as outbox
-from sprockets_amqp.outbox import record as outbox_row
+from sprockets_amqp.outbox import stock, store, writer
 from sprockets_amqp.testing import Broker
 from tests.support.documents import Document
 from tests.support.memory import Broker as HandDriven
@@ -472,8 +472,8 @@ def test_what_a_queue_nacks_is_tried_again_later_and_later(by_hand: HandDriven, 
     confirm_all(by_hand)
     assert client.counters.stored == 0
     section = " ".join(PAGE.section("Messages that RabbitMQ refuses").split())
-    assert f"after {first} second, then {second}, {third} … up to {outbox.MAX_DEFERRAL:g}" in section
-    assert f"unless {outbox.MAX_DEFERRED:,} wait like this" in section
+    assert f"after {first} second, then {second}, {third} … up to {stock.MAX_DEFERRAL:g}" in section
+    assert f"unless {stock.MAX_DEFERRED:,} wait like this" in section
 
 
 # Limits
@@ -484,8 +484,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PAGE.text.split())
     for words in (
         f"{amqp.Settings().outbox_limit // 1024**3} GiB by default",
-        f"{outbox_row.OVERHEAD} for each message",
-        f"is given {outbox_row.DISK_LIMIT:g} seconds for a transaction",
+        f"{store.EACH} for each message",
+        f"is given {writer.DISK_LIMIT:g} seconds for a transaction",
     ):
         assert words in text
     assert outbox.RETRY_DELAY == 1

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from .database import BUSY_LIMIT, INSERT, connect, prepare, transaction, unlink
-from .record import Record
+from sprockets_amqp.outbox.store import Record
 
-LOGGER = logging.getLogger(__name__)
+from .database import BUSY_LIMIT, connect, create, transaction, unlink
+from .rows import COLUMNS, READERS, TABLES, VERSION, insert
+
+LOGGER = logging.getLogger("sprockets_amqp.outbox.salvage")
 
 #: How many messages are written at once to the file that replaces a damaged one.
 BATCH: Final = 1000
@@ -35,7 +37,7 @@ def salvage(path: Path, error: BaseException) -> None:
     """Put a damaged file aside under another name, and keep what can be read from it in a new one of its name."""
     fresh = path.with_name(f"{path.name}.new")
     unlink(fresh)
-    database = connect(fresh)
+    database, _ = connect(fresh)
     try:
         with _first_page_repaired(path):
             kept = _copy(path, database)
@@ -62,7 +64,7 @@ def _copy(path: Path, database: sqlite3.Connection) -> int:
     readable = (row for row in _readable(path) if row.intact)
     for rows in batches(readable):
         with transaction(database):
-            database.executemany(INSERT, rows)
+            database.executemany(insert(VERSION), rows)
         kept += len(rows)
     return kept
 
@@ -84,7 +86,7 @@ def batches(rows: Iterable[Record]) -> Iterator[list[Record]]:
 @contextlib.contextmanager
 def _first_page_repaired(path: Path) -> Iterator[None]:
     """Meanwhile give a file the first page of a new one, which holds the table's definition, and no messages."""
-    page = _first_page()
+    page, _ = _likeliest_page(path)
     with path.open("r+b", buffering=0) as file:
         was = file.read(len(page))
         page[_PAGES] = struct.pack(">I", path.stat().st_size // len(page))
@@ -101,17 +103,27 @@ def _first_page_repaired(path: Path) -> Iterator[None]:
 
 def is_almost_ours(path: Path) -> bool:
     """Return whether a file's first page differs from an outbox's in a few octets, as if a disk had changed them."""
-    page = _first_page()
+    page, differ = _likeliest_page(path)
+    return path.stat().st_size >= len(page) and differ <= FEW
+
+
+def _likeliest_page(path: Path) -> tuple[bytearray, int]:
+    """Return the first page of the version that a file is most likely of, and how many octets of its own differ."""
+
+    def differ(page: bytearray) -> int:
+        octets = enumerate(zip(page, found, strict=False))
+        return sum(ours != its and place not in _CHANGING for place, (ours, its) in octets)
+
+    pages = [_first_page(version) for version in sorted(TABLES, reverse=True)]
     with path.open("rb") as file:
-        found = file.read(len(page))
-    differ = [place for place, (ours, its) in enumerate(zip(page, found, strict=False)) if ours != its]
-    return len(found) == len(page) and sum(place not in _CHANGING for place in differ) <= FEW
+        found = file.read(len(pages[0]))
+    page = min(pages, key=differ)
+    return page, differ(page)
 
 
-def _first_page() -> bytearray:
-    with contextlib.closing(sqlite3.connect(":memory:")) as new:
-        new.text_factory = bytes
-        prepare(Path(), new)
+def _first_page(version: int) -> bytearray:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        create(new, version)
         page = bytearray(new.serialize())[: new.execute("PRAGMA page_size").fetchone()[0]]
     page[_FORMATS] = _WITH_LOG
     return page
@@ -123,7 +135,8 @@ def _damaged(path: Path, number: int) -> Path:
 
 def _readable(path: Path) -> Iterator[Record]:
     """Iterate over what can be read: from the start, skipping what cannot, and from the end."""
-    return (Record.read(found) for found in _found(path) if len(found) == len(Record._fields))
+    versions = {columns: version for version, columns in COLUMNS.items()}
+    return (READERS[versions[len(found)]](found) for found in _found(path) if len(found) in versions)
 
 
 def _found(path: Path) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """The folder of an outbox: the files in it that a client of one name may use, and what is done to them.
 
 A client has one file of its own, ``amqp.1.outbox``, and those of clients that are gone. None of this is called on the
-loop: one `Batch` after another runs in a thread.
+loop: `SQLiteStore` has a thread for it.
 """
 
 import contextlib
@@ -10,26 +10,24 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from sprockets_amqp.bounded_log import named
+from sprockets_amqp.outbox.ledger import Key
+from sprockets_amqp.outbox.store import OWN, SPOILT, Record, Totals, checksum
 
 from .database import is_corrupt, is_full
 from .file import SUFFIX, OutboxFile
 from .lock import Locked
-from .record import OWN, Batch, Done, Key, Record, Totals
+from .rows import VERSION
 from .salvage import batches
 
-LOGGER = logging.getLogger(__name__)
-
-#: Why a message is not sent if it is no longer what was stored.
-SPOILT: Final = "damaged on the disk"
+LOGGER = logging.getLogger("sprockets_amqp.outbox.folder")
 
 
 class Folder:
-    """The files of one client."""
+    """The files of one client; see `Store` for its methods."""
 
     def __init__(self, path: str, name: str) -> None:
         self._path = Path(path)
@@ -39,28 +37,8 @@ class Folder:
         self._ids = itertools.count(OWN + 1)
         #: The highest number in the client's own file when it was opened.
         self._base = 0
-        #: What could not be written yet; no publish waits for it.
-        self._gone: set[Key] = set()
-        self._aside: dict[Key, str] = {}
         #: Files that could not be taken over.
         self._unusable: set[Path] = set()
-
-    def run(self, batch: Batch) -> Done:
-        """Run a batch; raises nothing."""
-        done = Done()
-        try:
-            self._open(batch)
-            self._write(batch, done)
-        except Exception as error:
-            done.problem = error
-        try:
-            # A disk that takes nothing more can still be read.
-            self._read(batch, done)
-        except Exception as error:
-            done.problem = done.problem or error
-        if batch.close:
-            self._close()
-        return done
 
     def abandon(self) -> None:
         """In a forked child, leave all files to the parent process."""
@@ -70,11 +48,10 @@ class Folder:
 
     # Opening and closing
 
-    def _open(self, batch: Batch) -> None:
-        if batch.puts or batch.look:
-            self._take_own()
-        if batch.look:
-            self._adopt_all()
+    def open(self) -> None:
+        """Take a file of the client's own, and those of its name whose owners are gone."""
+        self._take_own()
+        self._adopt_all()
 
     def _take_own(self) -> None:
         """Take a file of the client's own, unless it has one that is still in its place."""
@@ -104,7 +81,11 @@ class Folder:
             if not (new and path.exists()):
                 with contextlib.suppress(Locked):
                     try:
-                        return OutboxFile.take(path)
+                        file = OutboxFile.take(path)
+                        if file.version == VERSION:
+                            return file
+                        # It is taken over like one that another client has left.
+                        file.close()
                     except (PermissionError, ValueError) as error:
                         # Somebody else's, unless the folder cannot be used at all.
                         if not os.path.lexists(path):
@@ -139,83 +120,88 @@ class Folder:
             self._unusable.add(path)
             self._log.error("outbox %s cannot be taken over: %s", path, error)
 
-    def _close(self) -> None:
+    def close(self, deletes: Collection[Key]) -> None:
+        """Close all files, and delete those in which nothing else is left."""
         for number, file in self._files.items():
             try:
-                file.close(delete=self._is_delivered(number))
+                file.close(delete=self._is_delivered(number, _of(deletes, number, self._shift(number))))
             except (sqlite3.Error, OSError):
                 file.close()
         self._files.clear()
-        self._gone.clear()
-        self._aside.clear()
 
     # Writing and reading
 
-    def _write(self, batch: Batch, done: Done) -> None:
-        self._gone |= batch.deletes
-        self._aside |= batch.set_asides
-        changed = {file for file, _ in (*self._gone, *self._aside, *batch.suspects)}
-        # The client's own file first: publishes wait for it.
-        for number in sorted(changed | {OWN}):
-            if number in self._files and (number in changed or batch.puts):
-                self._write_to(number, batch)
-            done.written = True
-        for number in changed & self._files.keys():
-            with self._repairing(number) as file:
-                if (number != OWN or file.is_large) and file.is_empty:
-                    self._begin_anew(number)
-
-    def _write_to(self, number: int, batch: Batch) -> None:
+    def write(
+        self,
+        box: int,
+        puts: Collection[Record],
+        deletes: Collection[Key],
+        suspects: Collection[Key],
+        set_asides: Mapping[Key, str],
+    ) -> None:
         """Write to a file, even if the disk is full of delivered messages: deleting them takes room."""
-        with self._repairing(number) as file:
+        if puts:
+            self._take_own()
+        elif box not in self._files:
+            return
+        shift = self._shift(box)
+        gone = _of(deletes, box, shift)
+        changes = (
+            [Record(row[0] + shift, row[1], checksum(row[0] + shift, row[1]), row[3]) for row in puts],
+            gone,
+            _of(suspects, box, shift),
+            [(words, key[1] + shift) for key, words in set_asides.items()],
+        )
+        with self._repairing(box) as file:
             try:
-                self._write_file(number, file, batch)
+                file.write(*changes)
             except sqlite3.OperationalError as error:
-                if not is_full(error) or not self._is_delivered(number):
+                if not is_full(error) or not self._is_delivered(box, gone):
                     raise
-                self._begin_anew(number)
-                if number == OWN:
-                    self._write_file(number, self._files[OWN], batch)
+                self._begin_anew(box)
+                if box == OWN:
+                    self._files[OWN].write(*changes)
+        with self._repairing(box) as file:
+            if gone and (box != OWN or file.is_large) and file.is_empty:
+                self._begin_anew(box)
 
-    def _is_delivered(self, number: int) -> bool:
+    def _is_delivered(self, number: int, gone: list[int]) -> bool:
         """Return whether nothing in a file is to be kept."""
-        file, gone = self._files[number], _of(number, self._gone, self._shift(number))
+        file = self._files[number]
         return file.is_empty or (bool(gone) and file.numbers() <= set(gone))
 
     def _begin_anew(self, number: int) -> None:
         """Delete a file in which nothing is to be kept; if it is the client's own, take a new one."""
         self._files.pop(number).close(delete=True)
-        self._gone = {key for key in self._gone if key[0] != number}
         if number == OWN:
             self._take_own()
 
-    def _write_file(self, number: int, file: OutboxFile, batch: Batch) -> None:
-        shift = self._shift(number)
-        file.write(
-            [row.summed(shift) for row in batch.puts.values()] if number == OWN else (),
-            _of(number, self._gone, shift),
-            _of(number, batch.suspects, shift),
-            [(words, key[1] + shift) for key, words in self._aside.items() if key[0] == number],
+    def totals(self) -> Totals:
+        """Count what is in all files."""
+        found = []
+        for number in list(self._files):
+            with self._repairing(number) as file:
+                found.append(file.totals())
+        return Totals(
+            sum(each.messages for each in found),
+            sum(each.size for each in found),
+            min((each.oldest for each in found if each.oldest is not None), default=None),
+            sum(each.set_aside for each in found),
         )
-        self._gone = {key for key in self._gone if key[0] != number}
-        self._aside = {key: words for key, words in self._aside.items() if key[0] != number}
 
-    def _read(self, batch: Batch, done: Done) -> None:
-        if batch.load is not None:
-            done.rows = self._load(*batch.load, batch.loaded)
-        if batch.look:
-            done.totals = self._totals()
-            with self._repairing(OWN) as file:
-                file.try_out()
+    def try_out(self) -> None:
+        """Raise an error if nothing can be written to the client's own file."""
+        with self._repairing(OWN) as file:
+            file.try_out()
 
-    def _load(self, limit: int, size: int, loaded: frozenset[Key]) -> list[tuple[Key, Record]]:
-        without = {*loaded, *self._gone, *self._aside}
+    def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
+        """Return the first messages to be sent, up to so many and about so many octets."""
         found: list[tuple[Key, Record]] = []
         # Messages that others left are older.
         for number in sorted(self._files, key=lambda each: (each == OWN, each)):
             shift = self._shift(number)
             with self._repairing(number) as file:
-                rows = file.load(limit - len(found), size, set(_of(number, without, shift)))
+                rows = file.load(limit - len(found), size, set(_of(without, number, shift)))
                 intact = [row for row in rows if row.intact]
                 found.extend(((number, row.number - shift), row) for row in intact)
                 if len(intact) < len(rows):
@@ -230,18 +216,6 @@ class Folder:
         with contextlib.suppress(sqlite3.OperationalError):
             file.write(set_asides=[(SPOILT, number) for number in numbers])
             self._log.error("outbox %s: %d messages are %s", file.path, len(numbers), SPOILT)
-
-    def _totals(self) -> Totals:
-        found = []
-        for number in list(self._files):
-            with self._repairing(number) as file:
-                found.append(file.totals())
-        return Totals(
-            sum(each.messages for each in found) - len(self._gone) - len(self._aside),
-            sum(each.size for each in found),
-            min((each.oldest for each in found if each.oldest is not None), default=None),
-            sum(each.set_aside for each in found) + len(self._aside),
-        )
 
     def _shift(self, number: int) -> int:
         return self._base if number == OWN else 0
@@ -264,5 +238,5 @@ def files(folder: Path, name: str | None = None) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _of(number: int, keys: "set[Key] | list[Key]", shift: int) -> list[int]:
-    return [key[1] + shift for key in keys if key[0] == number]
+def _of(keys: Iterable[Key], box: int, shift: int) -> list[int]:
+    return [key[1] + shift for key in keys if key[0] == box]

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .database import INSERT, VERSION, Foreign, connect, corrupt, is_corrupt, open_database, transaction, unlink
+from sprockets_amqp.outbox.store import OVERHEAD, Record, Totals, unpack
+
+from .database import Foreign, connect, corrupt, is_corrupt, open_database, transaction, unlink
 from .lock import check_own, check_regular, lock_path, take_lock
-from .record import OVERHEAD, Record, Totals
+from .rows import READERS, SIZES, insert
 from .salvage import is_almost_ours, salvage
 
 SUFFIX: Final = ".outbox"
@@ -31,7 +33,7 @@ class OutboxFile:
         check_regular(path)
         self.path = path
         self._lock = lock
-        self._database = connect(path, create=create)
+        self._database, self.version = connect(path, create=create)
         self._status = path.stat()
 
     @classmethod
@@ -57,7 +59,7 @@ class OutboxFile:
             self._database.close()
         try:
             salvage(self.path, error)
-            self._database = connect(self.path)
+            self._database, self.version = connect(self.path)
             self._status = self.path.stat()
         except BaseException:
             # The disk is full, perhaps: it is tried again when the damage is next met.
@@ -98,14 +100,12 @@ class OutboxFile:
 
     def totals(self) -> Totals:
         """Count the messages in the file."""
-        to_send, size, oldest, aside = self._database.execute(
-            "SELECT count(*) - count(set_aside), total(length(body) + length(properties) + ?), min(stored_at),"
-            " count(set_aside) FROM messages",
+        to_send, size, aside = self._database.execute(
+            f"SELECT count(*) - count(set_aside), total({SIZES[self.version]} + ?), count(set_aside) FROM messages",  # noqa: S608
             (OVERHEAD,),
         ).fetchone()
-        # What a disk has changed may be any number.
-        is_time = isinstance(oldest, float) and 0 <= oldest < LAST_TIME
-        return Totals(to_send, int(size), oldest if is_time else None, aside)
+        first = next(self.rows("set_aside IS NULL"), None)
+        return Totals(to_send, int(size), first and stored_at(first), aside)
 
     def load(self, limit: int, size: int, without: Collection[int] = ()) -> list[Record]:
         """Return the first messages to be sent, up to ``limit`` of them and about ``size`` octets."""
@@ -131,7 +131,7 @@ class OutboxFile:
     def rows(self, where: str = "true", *values: object) -> Iterator[Record]:
         """Iterate over the messages that meet a condition, in order; conditions come only from this package."""
         statement = f"SELECT * FROM messages WHERE {where} ORDER BY number"  # noqa: S608 - see above
-        return map(Record.read, self._database.execute(statement, values))
+        return map(READERS[self.version], self._database.execute(statement, values))
 
     # Writing
 
@@ -145,7 +145,7 @@ class OutboxFile:
         """Do all of it, or nothing; when this returns, it is on disk."""
         with transaction(self._database):
             many = self._database.executemany
-            many(INSERT, puts)
+            many(insert(self.version), puts)
             many("UPDATE messages SET refusals = refusals + 1 WHERE number = ?", [(each,) for each in suspects])
             many("UPDATE messages SET set_aside = ? WHERE number = ?", set_asides)
             many("DELETE FROM messages WHERE number = ?", [(each,) for each in deletes])
@@ -153,7 +153,7 @@ class OutboxFile:
     def try_out(self) -> None:
         """Check that something can be written: a full or read-only disk can still be read."""
         with transaction(self._database):
-            self._database.execute(f"PRAGMA user_version={VERSION}")
+            self._database.execute(f"PRAGMA user_version={self.version}")
 
     def retry(self, number: int) -> bool:
         """Let a message that was set aside be sent again; return whether there was one."""
@@ -197,3 +197,12 @@ class OutboxFile:
             # The lock is shared with the parent, and held until both have closed it.
             os.close(self._lock)
             self._lock = None
+
+
+def stored_at(record: Record) -> float | None:
+    """Return when a message was stored, if that can be told: what a disk has changed may be any number."""
+    try:
+        seconds, _ = unpack(record.message)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < LAST_TIME else None

@@ -11,24 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from .rows import TABLES, VERSION
+
 #: The suffixes of files that SQLite keeps beside a database.
 COMPANIONS: Final = ("-wal", "-shm")
 #: A file that SQLite would play back into a database; an outbox has none, so this is somebody else's.
 JOURNAL: Final = "-journal"
-#: In the database's header, to recognise an outbox: "spAM" in octets, and the version of the table.
+#: In the database's header, to recognise an outbox: "spAM" in octets. The version of the table is beside it.
 APPLICATION_ID: Final = 0x7370414D
-VERSION: Final = 1
 #: Seconds to wait for another writer: the command line is one.
 BUSY_LIMIT: Final = 5.0
 CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-TABLE: Final = """\
-CREATE TABLE messages (
-    number INTEGER PRIMARY KEY, stored_at REAL NOT NULL, message_id TEXT NOT NULL, exchange TEXT NOT NULL,
-    routing_key TEXT NOT NULL, user_id TEXT, copies TEXT NOT NULL, method BLOB NOT NULL, properties BLOB NOT NULL,
-    body BLOB NOT NULL, checksum INTEGER NOT NULL, refusals INTEGER NOT NULL DEFAULT 0, set_aside TEXT
-)"""
-INSERT: Final = "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Foreign(ValueError):
@@ -52,21 +45,21 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
-def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
-    """Open a database, creating it if it is not there; raises Foreign if it is no outbox."""
+def connect(path: Path, *, create: bool = True) -> tuple[sqlite3.Connection, int]:
+    """Open a database, creating it if it is not there; return its version, too. Raises Foreign if it is no outbox."""
     if create and not path.exists():
         # What applications publish is private.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     database = open_database(path)
     try:
-        prepare(path, database)
+        version = prepare(path, database)
     except BaseException as error:
         database.close()
         # SQLite's error quotes octets that it could not understand, or says that it knows no such format.
         if isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
             raise corrupt("the table's definition cannot be read") from None
         raise
-    return database
+    return database, version
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -78,28 +71,34 @@ def open_database(path: Path) -> sqlite3.Connection:
     return database
 
 
-def prepare(path: Path, database: sqlite3.Connection) -> None:
-    """Create the table, or see whether it is the one of this version."""
+def prepare(path: Path, database: sqlite3.Connection) -> int:
+    """Create the table, or see which version it is of, and return that."""
     execute = database.execute
     execute("PRAGMA synchronous=FULL")
     found, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     schema = [
         bytes(text or b"").decode(errors="replace") for (text,) in execute("SELECT sql FROM sqlite_master LIMIT 2")
     ]
-    if not schema and (found, version) in {(0, 0), (APPLICATION_ID, VERSION)}:
-        execute("PRAGMA journal_mode=WAL")
-        execute(f"PRAGMA application_id={APPLICATION_ID}")
-        execute(f"PRAGMA user_version={VERSION}")
-        execute(TABLE)
-    elif found == APPLICATION_ID and version > VERSION:
+    if not schema and found in {0, APPLICATION_ID} and version in {0, *TABLES}:
+        create(database, VERSION)
+        return VERSION
+    if found == APPLICATION_ID and version > VERSION:
         raise ValueError(f"{path} is of a later version ({version}): move it elsewhere, or upgrade sprockets_amqp")
-    elif found != APPLICATION_ID or schema != [TABLE]:
+    if found != APPLICATION_ID or schema != [TABLES.get(version)]:
         # A view in the table's place could run for ever, and a trigger do anything.
         raise Foreign(f"{path} is not an outbox: move it elsewhere, or upgrade sprockets_amqp")
-    else:
-        execute("PRAGMA journal_mode=WAL")
-        # What cannot be read is found now, while it can be repaired.
-        execute("SELECT max(number) FROM messages").fetchone()
+    execute("PRAGMA journal_mode=WAL")
+    # What cannot be read is found now, while it can be repaired.
+    execute("SELECT max(number) FROM messages").fetchone()
+    return int(version)
+
+
+def create(database: sqlite3.Connection, version: int) -> None:
+    """Create the table of a version."""
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    database.execute(f"PRAGMA user_version={version}")
+    database.execute(TABLES[version])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,72 @@
+"""A store in memory: what it holds is lost with the process. For tests, and for a client without an outbox."""
+
+from collections.abc import Collection, Mapping
+
+from .ledger import Key
+from .store import OWN, Record, Totals, checksum
+
+
+class MemoryStore:
+    """A `Store` of dictionaries.
+
+    Attributes:
+        boxes: the records of each box, by number.
+    """
+
+    def __init__(self) -> None:
+        self.boxes: dict[int, dict[int, Record]] = {}
+
+    async def open(self) -> None:
+        """Own a box."""
+        self.boxes.setdefault(OWN, {})
+
+    async def write(
+        self,
+        box: int,
+        puts: Collection[Record],
+        deletes: Collection[Key],
+        suspects: Collection[Key],
+        set_asides: Mapping[Key, str],
+    ) -> None:
+        """Change a box."""
+        records = self.boxes.setdefault(box, {})
+        for row in puts:
+            records[row.number] = row._replace(checksum=checksum(row.number, row.message))
+        for _, number in suspects:
+            if (found := records.get(number)) is not None:
+                records[number] = found._replace(refusals=found.refusals + 1)
+        for (_, number), words in set_asides.items():
+            if (found := records.get(number)) is not None:
+                records[number] = found._replace(set_aside=words)
+        for _, number in deletes:
+            records.pop(number, None)
+
+    async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
+        """Return the first messages to be sent."""
+        found: list[tuple[Key, Record]] = []
+        for box in sorted(self.boxes, key=lambda each: (each == OWN, each)):
+            for number, record in sorted(self.boxes[box].items()):
+                if len(found) == limit or size <= 0:
+                    return found
+                if record.set_aside is None and (box, number) not in without:
+                    found.append(((box, number), record))
+                    size -= record.size
+        return found
+
+    async def totals(self) -> Totals:
+        """Count what is in all boxes."""
+        records = [record for box in self.boxes.values() for record in box.values()]
+        aside = sum(record.set_aside is not None for record in records)
+        return Totals(len(records) - aside, sum(record.size for record in records), None, aside)
+
+    async def try_out(self) -> None:
+        """Memory can always be written to."""
+
+    async def close(self, deletes: Collection[Key]) -> None:
+        """Keep everything, but for what is to be deleted."""
+        for box, number in deletes:
+            self.boxes[box].pop(number, None)
+
+    def abandon(self) -> None:
+        """Forget everything: it is the parent's."""
+        self.boxes.clear()

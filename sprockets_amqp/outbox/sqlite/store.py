@@ -1,0 +1,70 @@
+"""The store in a folder, as the loop sees it: a thread does one thing after another to the files."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+
+from sprockets_amqp.outbox.ledger import Key
+from sprockets_amqp.outbox.store import Record, Totals
+
+from .folder import Folder
+
+T = TypeVar("T")
+
+
+class SQLiteStore:
+    """A `Store` in a folder."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._folder = Folder(path, name)
+        self._executor: Executor | None = None
+
+    async def open(self) -> None:
+        """Own a file, and take over those whose owners are gone."""
+        await self._do(self._folder.open)
+
+    async def write(
+        self,
+        box: int,
+        puts: Collection[Record],
+        deletes: Collection[Key],
+        suspects: Collection[Key],
+        set_asides: Mapping[Key, str],
+    ) -> None:
+        """Change one file in one transaction."""
+        await self._do(self._folder.write, box, puts, deletes, suspects, set_asides)
+
+    async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
+        """Return the first messages to be sent."""
+        return await self._do(self._folder.read, limit, size, without)
+
+    async def totals(self) -> Totals:
+        """Count what is in the files."""
+        return await self._do(self._folder.totals)
+
+    async def try_out(self) -> None:
+        """Write something to the client's own file."""
+        await self._do(self._folder.try_out)
+
+    async def close(self, deletes: Collection[Key]) -> None:
+        """Close the files, and end the thread."""
+        await self._do(self._folder.close, deletes)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._executor = None
+
+    def abandon(self) -> None:
+        """In a forked child, leave the files to the parent process."""
+        self._folder.abandon()
+
+    async def _do(self, function: Callable[..., T], *arguments: object) -> T:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "sprockets_amqp-outbox")
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        except RuntimeError:
+            # There are no more threads. This executor would still do it if it got one later.
+            self._executor = None
+            raise
+        return await done

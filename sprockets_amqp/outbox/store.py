@@ -1,0 +1,134 @@
+"""What an outbox keeps its messages in: a store, which one client at a time owns a box of, and what is in it."""
+
+import struct
+import zlib
+from collections.abc import Collection, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from sprockets_amqp.delivery.message import Message, restore
+
+from .ledger import Key
+
+#: The client's own box; the boxes of clients that are gone have higher numbers.
+OWN: Final = 0
+#: Octets that a message counts for besides its names, properties and body; 28 of them are stored around those.
+EACH: Final = 180
+OVERHEAD: Final = EACH - 28
+#: Why a message is not sent if it is no longer what was stored.
+SPOILT: Final = "damaged on the disk"
+
+_head: Final = struct.Struct(">dHI")
+
+
+class Record(NamedTuple):
+    """A stored message.
+
+    Attributes:
+        number: its place in line.
+        message: when it was stored, and what is sent, as `pack` makes it.
+        checksum: of both.
+        refusals: how often RabbitMQ closed the channel over it or others.
+        set_aside: why it is no longer sent; None: it is to be sent.
+    """
+
+    number: int
+    message: bytes
+    checksum: int
+    refusals: int = 0
+    set_aside: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The octets that count towards the limit; what is not of the type that was stored counts as none."""
+        message: Any = self.message
+        return OVERHEAD + (len(message) if isinstance(message, bytes) else 0)
+
+    @property
+    def intact(self) -> bool:
+        """Whether it is what was stored: SQLite does not notice every octet that a disk changes."""
+        try:
+            is_whole = self.checksum == checksum(self.number, self.message)
+        except TypeError:
+            return False
+        refusals: Any = self.refusals
+        return is_whole and isinstance(refusals, int)
+
+
+class Totals(NamedTuple):
+    """What a store, or a box of it, holds.
+
+    Attributes:
+        messages: how many are to be sent.
+        size: octets of those and of messages that were set aside.
+        oldest: when the first of them was stored, in seconds since 1970; None if there is none.
+        set_aside: how many were set aside.
+    """
+
+    messages: int = 0
+    size: int = 0
+    oldest: float | None = None
+    set_aside: int = 0
+
+
+class Store(Protocol):
+    """Where a client keeps messages; it makes one call at a time.
+
+    Every call may raise `OSError`, `ValueError` or an error of the store's own: nothing of it is done then, and it may
+    be tried again.
+    """
+
+    async def open(self) -> None:
+        """Own a box, which is locked, and take over those of the client's name whose owners are gone."""
+
+    async def write(
+        self,
+        box: int,
+        puts: Collection[Record],
+        deletes: Collection[Key],
+        suspects: Collection[Key],
+        set_asides: Mapping[Key, str],
+    ) -> None:
+        """Store, delete, mark and set aside messages of one box: all of it or nothing, and durably.
+
+        The numbers of the client's own box count from its start; to store a message, the box is opened.
+        """
+
+    async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
+        """Return the first messages to be sent, those that others left first: so many, and about so many octets."""
+
+    async def totals(self) -> Totals:
+        """Count what is in all boxes."""
+
+    async def try_out(self) -> None:
+        """Raise an error if nothing can be stored: a full or read-only disk can still be read."""
+
+    async def close(self, deletes: Collection[Key]) -> None:
+        """Give up the boxes, and delete those in which nothing else is left."""
+
+    def abandon(self) -> None:
+        """In a forked child, leave everything to the parent process."""
+
+
+def pack(stored_at: float, method: bytes, properties: bytes, body: bytes) -> bytes:
+    """Return what is stored of a message: the time, and what goes on the wire."""
+    return b"".join((_head.pack(stored_at, len(method), len(properties)), method, properties, body))
+
+
+def unpack(octets: bytes) -> tuple[float, Message]:
+    """Return the time at which a message was stored, in seconds since 1970, and the message.
+
+    Raises:
+        ValueError: it is no longer what was stored.
+    """
+    try:
+        stored_at, method, properties = _head.unpack_from(octets)
+        start = _head.size + method
+        end = start + properties
+        return stored_at, restore(octets[_head.size : start], octets[start:end], octets[end:])
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"a stored message cannot be read: {error}") from None
+
+
+def checksum(number: int, message: bytes) -> int:
+    """Compute the checksum of a record."""
+    return zlib.crc32(message, number & 0xFFFFFFFF)
