@@ -8,13 +8,12 @@ message: then it closes the channel, and says why.
 The mark of its states: ``on_wire``, RabbitMQ may be handling the empty message.
 """
 
-import enum
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Row
+from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
 
 
-class Check(enum.Enum):
+class Check(Name):
     """What the channel for checks is doing."""
 
     NONE = "no channel"
@@ -24,7 +23,7 @@ class Check(enum.Enum):
     UNAVAILABLE = "unavailable"
 
 
-class Running(enum.Enum):
+class Running(Name):
     """How far a check has got."""
 
     WAITING = "waiting"

@@ -37,7 +37,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from .vocabulary import Action, Declared, Limit, Machine, Row
+from .vocabulary import Action, Declared, Limit, Machine, Name, Row
 
 
 class State(enum.IntEnum):
@@ -51,7 +51,7 @@ class State(enum.IntEnum):
     CLOSED = 6
 
 
-class Connecting(enum.Enum):
+class Connecting(Name):
     """How far connecting has got."""
 
     CALLING = "calling the function"
@@ -62,7 +62,7 @@ class Connecting(enum.Enum):
     RETRYING_CHANNEL = "retrying the channel"
 
 
-class Closing(enum.Enum):
+class Closing(Name):
     """How far closing has got."""
 
     DRAINING = "draining"
@@ -71,7 +71,7 @@ class Closing(enum.Enum):
     CLOSING_CONNECTION = "closing the connection"
 
 
-class Closed(enum.Enum):
+class Closed(Name):
     """Whether a closed connection will be reopened."""
 
     RETRYING = "retrying"

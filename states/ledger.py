@@ -3,18 +3,16 @@
 A place has two columns: what the disk has of a message, and what else there is of it. The moves are rows as those of
 the machines are; each message makes its own, so the ledger looks them up instead of pulling triggers.
 
-The marks of the places: ``stored``, it is to be sent or confirmed; ``unsent``, it has yet to be sent; ``behind``, it
-waits until it is written or there is room in line; ``in_line``; ``writing``; ``on_disk``, the store counts it;
-``room``, it counts towards `outbox_limit`.
+The marks of the places: ``stored``, it is to be sent or confirmed; ``unsent``, it has yet to be sent; ``in_line``;
+``writing``; ``on_disk``, the store counts it; ``room``, it counts towards `outbox_limit`.
 """
 
-import enum
 from typing import Final
 
-from .vocabulary import Declared, Machine, Row
+from .vocabulary import Declared, Machine, Name, Row
 
 
-class Place(enum.Enum):
+class Place(Name):
     """What the disk has of a message, and what else there is of it."""
 
     NEW = ("nothing", "a publish")
@@ -29,9 +27,6 @@ class Place(enum.Enum):
     ASIDE = ("set aside", "nothing")
     GONE = ("nothing", "nothing")
 
-    # An Enum's own hash takes as long as the rest of a move.
-    __hash__ = object.__hash__
-
 
 _WRITING: Final = (Place.WRITING, Place.WRITING_IN_LINE, Place.WRITING_ON_WIRE)
 
@@ -43,7 +38,7 @@ LEDGER: Final = Machine(
         Declared(
             Place.WRITING,
             "It is being written, behind others.",
-            marks=("stored", "unsent", "behind", "writing", "room"),
+            marks=("stored", "unsent", "writing", "room"),
         ),
         Declared(
             Place.WRITING_IN_LINE,

@@ -4,13 +4,12 @@ An outage lasts while publishing is impossible and the client is trying to make 
 than the setting ``timeout`` it is persistent, and publishes no longer wait.
 """
 
-import enum
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Row
+from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
 
 
-class Outage(enum.Enum):
+class Outage(Name):
     """Whether there is an outage, and whether it is persistent."""
 
     CALM = "calm"

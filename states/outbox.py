@@ -6,13 +6,12 @@ waiting to be sent, the outbox is the line: new messages are stored behind them.
 The marks of its states: ``troubled``, nothing can be stored; ``finishing``, the files are being closed.
 """
 
-import enum
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Row
+from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
 
 
-class Outbox(enum.Enum):
+class Outbox(Name):
     """What the outbox does with messages."""
 
     OFF = "off"

@@ -5,13 +5,12 @@ is sent to RabbitMQ on the open connection (``connection.update-secret``). A fai
 the connection stays open for as long as RabbitMQ keeps it.
 """
 
-import enum
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Row
+from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
 
 
-class Renewal(enum.Enum):
+class Renewal(Name):
     """How far renewing the credentials has got."""
 
     NONE = "nothing to renew"

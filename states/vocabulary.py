@@ -13,6 +13,12 @@ from typing import Literal, NamedTuple
 PublishOutcome = Literal["goes out", "waits", "is refused", "is stored"]
 
 
+class Name(enum.Enum):
+    """The names of states. Looking one up takes no call of a Python function, unlike with other enumerations."""
+
+    __hash__ = object.__hash__
+
+
 class Action(NamedTuple):
     """What is done: the model's method, and what it does, in words."""
 

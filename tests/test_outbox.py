@@ -924,7 +924,9 @@ def test_a_disk_that_does_not_answer_ends_publishes_as_unknown(broker: Broker) -
         broker.clock.turn()
         waiting: list[Any] = []
         Disk.waiting = waiting
-        given, other = publish(client, "given", "other")
+        (given,) = publish(client, "given")
+        broker.clock.turn()
+        (other,) = publish(client, "other")
         broker.clock.advance(11)
         assert (outcome(given), outcome(other)) == (OutcomeUnknown, NotReadyError)
         assert state(client) in {Outbox.FAILING, Outbox.FULL, Outbox.OPENING}
@@ -999,7 +1001,7 @@ def test_what_is_read_while_the_connection_is_lost_is_read_again(broker: Broker)
     with folder() as path:
         client = broker.ready(outbox=path, timeout=0, confirm_timeout=600, max_unconfirmed=1)
         lost, second = publish(client, "lost", "second")
-        broker.clock.turn(1)
+        broker.clock.turn(2)
         Disk.waiting = waiting = list[Any]()
         broker.clock.turn()
         # It is being read.

@@ -59,7 +59,6 @@ from tests.support.memory import Broker
 Behaviour = Callable[[Broker, pytest.MonkeyPatch], None]
 EXECUTE: Final = Transition.execute
 MOVE: Final = Ledger.move
-KEEP: Final = Ledger.keep
 
 
 def _behaviours(module: Any) -> Iterator[Behaviour]:
@@ -156,19 +155,14 @@ def _places(behaviour: Behaviour) -> set[str]:
         return done
 
     def move(ledger: Ledger[Any], key: Any, name: str) -> Place:
-        row = ledger.rows.get(key)
+        place = ledger.rows[key].place
         dest = MOVE(ledger, key, name)
-        found.update((name, str(dest), *([f"{name} from {row.place}"] if row is not None else [])))
+        found.update((name, str(dest), f"{name} from {place}"))
         return dest
-
-    def keep(ledger: Ledger[Any], key: Any, size: int, entry: object, name: str) -> None:
-        KEEP(ledger, key, size, entry, name)
-        found.update((name, str(ledger.rows[key].place)))
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Transition, "execute", execute)
         monkeypatch.setattr(Ledger, "move", move)
-        monkeypatch.setattr(Ledger, "keep", keep)
         assert not fails(behaviour)
     return found
 

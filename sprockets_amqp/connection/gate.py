@@ -18,6 +18,8 @@ class Gate:
         """Answer for these from now on."""
         self.connection, self.outage, self.outbox = connection, outage, outbox
         states, stores = connection.machine, outbox.machine
+        #: What becomes of a publish, for each combination of states that was met: each publish asks.
+        self._outcomes: dict[object, PublishOutcome] = {}
         #: The states in which what waits is sent, in which stored messages are, and in which a new publish is, at once.
         #: Each publish asks: a tuple compares identities, a set would hash an Enum.
         self._sending = states.marked("sends")
@@ -28,9 +30,13 @@ class Gate:
     @property
     def publish_outcome(self) -> PublishOutcome:
         """What becomes of a publish now."""
-        outcome = self.connection.declared.publish
-        assert outcome is not None
-        return self.outbox.made(self.outage.made(outcome))
+        states = self.connection.state, self.outage.state, self.outbox.state
+        outcome = self._outcomes.get(states)
+        if outcome is None:
+            usual = self.connection.declared.publish
+            assert usual is not None
+            outcome = self._outcomes[states] = self.outbox.made(self.outage.made(usual))
+        return outcome
 
     @property
     def accepts(self) -> bool:

@@ -241,20 +241,19 @@ class Publisher:
     # The line
 
     def _wait(self, publish: Publish, timeout: float) -> None:
-        message = publish.message
-        may_send = self._may_send() or (self._link.held and self._gate.sends)
+        message, outcome = publish.message, self._gate.publish_outcome
         if len(message.body) > self._link.body_limit:
             self.end(publish, message.too_large(self._link.body_limit, 0))
-        elif self._gate.publish_outcome == "is stored":
+        elif outcome == "is stored":
             problem = self.keeper.keep(publish, self._loop.time() + timeout)
             if problem:
                 self.refuse(publish, problem)
-        elif not self._gate.accepts:
+        elif outcome == "is refused":
             self.give_up(publish, self._gate.condition)
         elif self._has_too_many_strangers(message):
             half = "half of max_waiting and max_waiting_size"
             self.give_up(publish, f"messages to exchanges that RabbitMQ has not accepted before already take {half}")
-        elif self._gate.in_setup and not may_send:
+        elif not (may_send := self._may_send() or (self._link.held and self._gate.sends)) and self._gate.in_setup:
             self.give_up(publish, "nothing is published before setup has ended: use on_ready_callback")
         elif len(self._line) >= self._settings.max_waiting:
             self.give_up(publish, f"the number of waiting messages has reached max_waiting ({len(self._line)})")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from .ledger import Key
-from .store import OWN, Record, Totals, checksum
+from .store import OWN, Put, Record, Totals, records
 
 
 class MemoryStore:
@@ -23,23 +23,22 @@ class MemoryStore:
     async def write(
         self,
         box: int,
-        puts: Collection[Record],
+        puts: Mapping[int, Put],
         deletes: Collection[Key],
         suspects: Collection[Key],
         set_asides: Mapping[Key, str],
     ) -> None:
         """Change a box."""
-        records = self.boxes.setdefault(box, {})
-        for row in puts:
-            records[row.number] = row._replace(checksum=checksum(row.number, row.message))
+        its = self.boxes.setdefault(box, {})
+        its.update((values[0], Record._make(values)) for values in records(puts))
         for _, number in suspects:
-            if (found := records.get(number)) is not None:
-                records[number] = found._replace(refusals=found.refusals + 1)
+            if (found := its.get(number)) is not None:
+                its[number] = found._replace(refusals=found.refusals + 1)
         for (_, number), words in set_asides.items():
-            if (found := records.get(number)) is not None:
-                records[number] = found._replace(set_aside=words)
+            if (found := its.get(number)) is not None:
+                its[number] = found._replace(set_aside=words)
         for _, number in deletes:
-            records.pop(number, None)
+            its.pop(number, None)
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent."""
@@ -55,9 +54,9 @@ class MemoryStore:
 
     async def totals(self) -> Totals:
         """Count what is in all boxes."""
-        records = [record for box in self.boxes.values() for record in box.values()]
-        aside = sum(record.set_aside is not None for record in records)
-        return Totals(len(records) - aside, sum(record.size for record in records), None, aside)
+        found = [record for box in self.boxes.values() for record in box.values()]
+        aside = sum(record.set_aside is not None for record in found)
+        return Totals(len(found) - aside, sum(record.size for record in found), None, aside)
 
     async def try_out(self) -> None:
         """Memory can always be written to."""

@@ -146,12 +146,17 @@ class OutboxModel(Model):
 
     # Called by the stock
 
+    def note_backlog(self) -> None:
+        """Begin the backlog, unless it has begun."""
+        if self.knows("backlog_began"):
+            self.feed(self.backlog_began)
+
     def note_stock(self) -> None:
         """Begin or end the backlog, and say so if nothing is stored any more."""
-        holds = self.holds
-        if holds and self.knows("backlog_began"):
-            self.feed(self.backlog_began)
-        elif not holds and self.knows("backlog_ended"):
+        if self.holds:
+            self.note_backlog()
+            return
+        if self.knows("backlog_ended"):
             self.schedule(self.state, 0, self.backlog_ended)
         self._tell_empty()
 

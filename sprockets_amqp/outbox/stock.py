@@ -6,7 +6,6 @@ long as more is published than the disk writes at once.
 
 import asyncio
 import logging
-import time
 from typing import Final, Protocol
 
 from sprockets_amqp.bounded_log import BoundedLog
@@ -22,8 +21,8 @@ from sprockets_amqp.states import Place
 from sprockets_amqp.text import shown
 from sprockets_amqp.wire.replies import describe
 
-from .ledger import Key, Ledger
-from .store import OVERHEAD, OWN, Record, pack, unpack
+from .ledger import Key, Ledger, Row
+from .store import OVERHEAD, OWN, Record, unpack
 from .writer import Batch, Done, Writer
 
 #: How many messages are read at once, and up to how many octets; as many in line are enough.
@@ -38,8 +37,8 @@ SILENT: Final = "the outbox cannot store it"
 NOTHING: Final = Message("", "", None, None, (), b"", b"", b"")
 
 
-class Entry:
-    """What belongs to a message in memory.
+class Entry(Row):
+    """A message in memory.
 
     Attributes:
         key: its name in the ledger.
@@ -53,13 +52,24 @@ class Entry:
 
     __slots__ = ("caller", "copy", "deadline", "error", "key", "message", "stock", "timer")
 
-    def __init__(self, stock: "Stock", key: Key, message: Message, caller: Publish | None) -> None:
+    def __init__(
+        self,
+        stock: "Stock",
+        key: Key,
+        message: Message,
+        size: int,
+        caller: Publish | None = None,
+        error: AMQPException | None = None,
+        deadline: float = 0.0,
+    ) -> None:
+        self.size = size
+        self.place = Place.ON_DISK if caller is None else Place.NEW
         self.stock = stock
         self.key = key
         self.message = message
         self.caller = caller
-        self.error: AMQPException | None = None
-        self.deadline = 0.0
+        self.error = error
+        self.deadline = deadline
         self.copy: Publish | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -80,8 +90,11 @@ class Watcher(Protocol):
     def takes_messages(self) -> bool:
         """Whether a publish that ends badly is stored."""
 
+    def note_backlog(self) -> None:
+        """Called when a message has yet to be sent."""
+
     def note_stock(self) -> None:
-        """Called when messages have come or gone."""
+        """Called when messages have gone."""
 
     @property
     def trouble(self) -> str:
@@ -145,7 +158,7 @@ class Stock(Keeper):
     def keep(self, publish: Publish, deadline: float) -> str:
         """Store a message behind others that are stored; return why it cannot be, or the empty string."""
         settings, ledger = self._settings, self.ledger
-        behind = ledger.count("behind")
+        behind = ledger.at(Place.WRITING)
         if behind >= settings.max_waiting or ledger.octets("writing") > settings.max_waiting_size:
             return f"{behind} messages are being stored already (max_waiting, max_waiting_size)"
         problem = self._keep(publish, None, deadline)
@@ -162,28 +175,26 @@ class Stock(Keeper):
 
     def _keep(self, publish: Publish, error: AMQPException | None, deadline: float, *, on_wire: bool = False) -> str:
         message, limit, taken = publish.message, self._settings.outbox_limit, self.ledger.octets("room")
-        octets = pack(time.time(), message.method, message.properties, message.body)
-        size = len(octets) + OVERHEAD
+        size = message.size + len(message.method) + OVERHEAD
         if taken + size > limit:
             return self._watcher.fail("outbox_limit", f"it takes {taken} octets, and may take {limit} (outbox_limit)")
         self._note_first()
         key = OWN, publish.number
-        entry = Entry(self, key, message, publish)
-        entry.error, entry.deadline = error, deadline
+        entry = Entry(self, key, message, size, publish, error, deadline)
         if error is not None and blames(error.__cause__):
             publish.blamed += 1
-        self.ledger.keep(key, size, entry, "kept_on_wire" if on_wire else "kept")
-        self._writer.next.puts[publish.number] = Record(publish.number, octets, 0, publish.blamed)
+        self.ledger.keep(key, entry, "kept_on_wire" if on_wire else "kept")
+        self._writer.next.puts[publish.number] = message, publish.blamed
         publish.kept = entry
         if on_wire:
             entry.copy = publish
         else:
-            self._watcher.note_stock()
+            self._watcher.note_backlog()
         self._writer.submit()
         return ""
 
     def _note_first(self) -> None:
-        if not self.stored:
+        if not self.ledger.rows and not self.ledger.at(Place.ON_DISK):
             self.since, self.delivered = self._loop.time(), 0
 
     # It is sent
@@ -192,10 +203,10 @@ class Stock(Keeper):
         """Put messages that are being written in line, if nothing is ahead of them; or read some."""
         ledger = self.ledger
         room = LOAD - ledger.count("in_line")
-        if ledger.count("behind") and room > 0 and not ledger.at(Place.ON_DISK) and self._gate.sends_stored:
+        if ledger.at(Place.WRITING) and room > 0 and not ledger.at(Place.ON_DISK) and self._gate.sends_stored:
             # Lost messages have come back behind later ones.
             for key in sorted(ledger.keys(Place.WRITING))[:room]:
-                entry = ledger.rows[key].entry
+                entry = ledger.rows[key]
                 if entry.caller is not None and not entry.caller.future.done():
                     ledger.move(key, "entered")
                     self._enter(entry, entry.caller.blamed)
@@ -229,7 +240,7 @@ class Stock(Keeper):
         """Forget what is in line: lost messages come first."""
         self._writer.forget_load()
         for key in self.ledger.keys(Place.WRITING_IN_LINE, Place.IN_LINE):
-            self._lose(self.ledger.rows[key].entry, was_sent=False)
+            self._lose(self.ledger.rows[key], was_sent=False)
 
     # Its end there
 
@@ -336,9 +347,10 @@ class Stock(Keeper):
 
     def note_done(self, batch: Batch, done: Done) -> None:
         """Move what was written, deleted, set aside, counted and read."""
+        note = self._note_written if done.written else self._give_back
         for number in batch.puts:
-            if (row := self.ledger.rows.get((OWN, number))) is not None:
-                self._note_written(row.entry) if done.written else self._give_back(row.entry)
+            if (entry := self.ledger.rows.get((OWN, number))) is not None:
+                note(entry)
         for key in done.changed.deletes:
             if self.ledger.knows(key, "deleted"):
                 self.ledger.move(key, "deleted")
@@ -375,8 +387,8 @@ class Stock(Keeper):
             message, problem = NOTHING, str(error)
         else:
             problem = ""
-        entry = Entry(self, key, message, None)
-        ledger.keep(key, record.size, entry, "entered")
+        entry = Entry(self, key, message, record.size)
+        ledger.keep(key, entry, "entered")
         if problem:
             self._set_aside(key, problem)
         else:
@@ -385,7 +397,7 @@ class Stock(Keeper):
     def _give_back(self, entry: Entry) -> None:
         """Give up a message that could not be written; what is on the wire is its publish's own again."""
         key, caller, copy = entry.key, entry.caller, entry.copy
-        is_on_wire = self.ledger.rows[key].place is Place.WRITING_ON_WIRE
+        is_on_wire = entry.place is Place.WRITING_ON_WIRE
         self.ledger.move(key, "unwritten")
         if caller is None:
             return
@@ -408,16 +420,16 @@ class Stock(Keeper):
         """Give up what is being written; what the store was given already may still be stored."""
         given = self._writer.given
         self._writer.next.puts.clear()
-        for row in [row for row in self.ledger.rows.values() if row.entry.caller is not None]:
-            if row.entry.key[1] in given:
+        for entry in [entry for entry in self.ledger.rows.values() if entry.caller is not None]:
+            if entry.key[1] in given:
                 problem = "the disk did not answer in time; it may be stored, and delivered later"
-                row.entry.error = OutcomeUnknown(problem)
-            self._give_back(row.entry)
+                entry.error = OutcomeUnknown(problem)
+            self._give_back(entry)
 
     def stop_waiting(self) -> None:
         """Have no message wait for another try any longer: the next client sends it."""
         for key in self.ledger.keys(Place.DEFERRED):
-            if (timer := self.ledger.rows[key].entry.timer) is not None:
+            if (timer := self.ledger.rows[key].timer) is not None:
                 timer.cancel()
             self.ledger.move(key, "due")
 

@@ -1,6 +1,7 @@
 """What an outbox keeps its messages in: a store, which one client at a time owns a box of, and what is in it."""
 
 import struct
+import time
 import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -11,13 +12,17 @@ from .ledger import Key
 
 #: The client's own box; the boxes of clients that are gone have higher numbers.
 OWN: Final = 0
-#: Octets that a message counts for besides its names, properties and body; 28 of them are stored around those.
+#: Octets that a message counts for besides its names, properties and body; of them, 14 are in its method.
 EACH: Final = 180
-OVERHEAD: Final = EACH - 28
+OVERHEAD: Final = EACH - 14
 #: Why a message is not sent if it is no longer what was stored.
 SPOILT: Final = "damaged on the disk"
 
 _head: Final = struct.Struct(">dHI")
+
+
+#: A message that is to be stored, and how often RabbitMQ closed the channel over it or others.
+Put = tuple[Message, int]
 
 
 class Record(NamedTuple):
@@ -41,7 +46,7 @@ class Record(NamedTuple):
     def size(self) -> int:
         """The octets that count towards the limit; what is not of the type that was stored counts as none."""
         message: Any = self.message
-        return OVERHEAD + (len(message) if isinstance(message, bytes) else 0)
+        return OVERHEAD + (len(message) - _head.size if isinstance(message, bytes) else 0)
 
     @property
     def intact(self) -> bool:
@@ -83,14 +88,14 @@ class Store(Protocol):
     async def write(
         self,
         box: int,
-        puts: Collection[Record],
+        puts: Mapping[int, Put],
         deletes: Collection[Key],
         suspects: Collection[Key],
         set_asides: Mapping[Key, str],
     ) -> None:
         """Store, delete, mark and set aside messages of one box: all of it or nothing, and durably.
 
-        The numbers of the client's own box count from its start; to store a message, the box is opened.
+        What is stored goes to the client's own box, by numbers that count from its start; that is opened for it.
         """
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
@@ -112,6 +117,16 @@ class Store(Protocol):
 def pack(stored_at: float, method: bytes, properties: bytes, body: bytes) -> bytes:
     """Return what is stored of a message: the time, and what goes on the wire."""
     return b"".join((_head.pack(stored_at, len(method), len(properties)), method, properties, body))
+
+
+def records(puts: Mapping[int, Put], shift: int = 0) -> list[tuple[int, bytes, int, int, None]]:
+    """Return the values of the records of messages that are being stored, their numbers shifted."""
+    now, found = time.time(), []
+    for number, (message, blamed) in puts.items():
+        octets = pack(now, message.method, message.properties, message.body)
+        # A `Record` would take as long as the rest, and this is done for each message.
+        found.append((number + shift, octets, checksum(number + shift, octets), blamed, None))
+    return found
 
 
 def unpack(octets: bytes) -> tuple[float, Message]:

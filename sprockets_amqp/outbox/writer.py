@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from .ledger import Key
-from .store import OWN, Record, Store, Totals
+from .store import OWN, Put, Record, Store, Totals
 
 #: Seconds that the store may take for one batch.
 DISK_LIMIT: Final = 10.0
@@ -30,7 +30,7 @@ class Batch:
         close: whether to close the store afterwards.
     """
 
-    puts: dict[int, Record] = dataclasses.field(default_factory=dict)
+    puts: dict[int, Put] = dataclasses.field(default_factory=dict)
     deletes: set[Key] = dataclasses.field(default_factory=set)
     suspects: list[Key] = dataclasses.field(default_factory=list)
     set_asides: dict[Key, str] = dataclasses.field(default_factory=dict)
@@ -98,7 +98,7 @@ async def carry_out(store: Store, batch: Batch) -> Done:
         for box in batch.boxes:
             part = batch.take(box)
             try:
-                await store.write(box, part.puts.values(), part.deletes, part.suspects, part.set_asides)
+                await store.write(box, part.puts, part.deletes, part.suspects, part.set_asides)
             except BaseException:
                 batch.add(part)
                 raise
@@ -142,7 +142,7 @@ class Writer:
         #: What the store has failed to do; no publish waits for it.
         self._left = Batch()
         self._running: Batch | None = None
-        self._telling = False
+        self._due: asyncio.Handle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Done] | None = None
 
@@ -157,8 +157,13 @@ class Writer:
         return self.next.load is not None or (self._running is not None and self._running.load is not None)
 
     def submit(self) -> None:
-        """Have the next batch carried out, unless it is empty or another is being."""
-        if self._running is not None or self._telling or self.next.empty:
+        """Have the next batch carried out, after what else this turn of the loop has for it, and after another."""
+        if self._due is None and self._running is None:
+            self._due = self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._due = None
+        if self.next.empty:
             return
         batch, self.next = self.next, Batch()
         batch.add(self._left)
@@ -191,10 +196,5 @@ class Writer:
             return
         if not batch.close:
             self._left.add(batch)
-        # Until everything is reported, what has to be done as a result goes into the next batch.
-        self._telling = True
-        try:
-            self._on_done(batch, task.result())
-        finally:
-            self._telling = False
+        self._on_done(batch, task.result())
         self.submit()

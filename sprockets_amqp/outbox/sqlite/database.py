@@ -7,7 +7,7 @@ https://www.sqlite.org/pragma.html#pragma_synchronous) before a commit returns. 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ JOURNAL: Final = "-journal"
 APPLICATION_ID: Final = 0x7370414D
 #: Seconds to wait for another writer: the command line is one.
 BUSY_LIMIT: Final = 5.0
+#: How many rows are written at a time; SQLite remembers a statement for each.
+CHUNKS: Final = (256, 16, 1)
 CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -112,6 +114,22 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise
+
+
+def execute_in_chunks(
+    database: sqlite3.Connection, statement: str, each: str, rows: Iterable[Sequence[object]]
+) -> None:
+    """Execute a statement for many rows at a time: ``{}`` in it becomes what stands for each of them.
+
+    SQLite's module gives up Python's lock at each step, and asks for it again: while the loop is busy, one row at a
+    time, as `executemany` does it, can take milliseconds for each.
+    """
+    left = list(rows)
+    for size in CHUNKS:
+        while len(left) >= size:
+            values = [value for row in left[:size] for value in row]
+            database.execute(statement.format(", ".join([each] * size)), values)
+            del left[:size]
 
 
 def unlink(path: Path) -> None:

@@ -9,7 +9,16 @@ from typing import Final
 
 from sprockets_amqp.outbox.store import OVERHEAD, Record, Totals, unpack
 
-from .database import Foreign, connect, corrupt, is_corrupt, open_database, transaction, unlink
+from .database import (
+    Foreign,
+    connect,
+    corrupt,
+    execute_in_chunks,
+    is_corrupt,
+    open_database,
+    transaction,
+    unlink,
+)
 from .lock import check_own, check_regular, lock_path, take_lock
 from .rows import READERS, SIZES, insert
 from .salvage import is_almost_ours, salvage
@@ -137,7 +146,7 @@ class OutboxFile:
 
     def write(
         self,
-        puts: Iterable[Record] = (),
+        puts: Iterable[tuple[object, ...]] = (),
         deletes: Iterable[int] = (),
         suspects: Iterable[int] = (),
         set_asides: Iterable[tuple[str, int]] = (),
@@ -145,10 +154,10 @@ class OutboxFile:
         """Do all of it, or nothing; when this returns, it is on disk."""
         with transaction(self._database):
             many = self._database.executemany
-            many(insert(self.version), puts)
+            execute_in_chunks(self._database, *insert(self.version), puts)
             many("UPDATE messages SET refusals = refusals + 1 WHERE number = ?", [(each,) for each in suspects])
             many("UPDATE messages SET set_aside = ? WHERE number = ?", set_asides)
-            many("DELETE FROM messages WHERE number = ?", [(each,) for each in deletes])
+            execute_in_chunks(self._database, "DELETE FROM messages WHERE number IN ({})", "?", ((n,) for n in deletes))
 
     def try_out(self) -> None:
         """Check that something can be written: a full or read-only disk can still be read."""

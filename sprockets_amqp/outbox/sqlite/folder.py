@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.outbox.ledger import Key
-from sprockets_amqp.outbox.store import OWN, SPOILT, Record, Totals, checksum
+from sprockets_amqp.outbox.store import OWN, SPOILT, Put, Record, Totals, records
 
 from .database import is_corrupt, is_full
 from .file import SUFFIX, OutboxFile
@@ -134,7 +134,7 @@ class Folder:
     def write(
         self,
         box: int,
-        puts: Collection[Record],
+        puts: Mapping[int, Put],
         deletes: Collection[Key],
         suspects: Collection[Key],
         set_asides: Mapping[Key, str],
@@ -147,7 +147,7 @@ class Folder:
         shift = self._shift(box)
         gone = _of(deletes, box, shift)
         changes = (
-            [Record(row[0] + shift, row[1], checksum(row[0] + shift, row[1]), row[3]) for row in puts],
+            records(puts, shift),
             gone,
             _of(suspects, box, shift),
             [(words, key[1] + shift) for key, words in set_asides.items()],

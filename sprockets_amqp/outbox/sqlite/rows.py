@@ -27,14 +27,14 @@ CREATE TABLE messages (
 )""",
 }
 #: What of a message counts towards the limit, besides what each does.
-SIZES: Final = {1: "length(body) + length(properties) + length(method) + 14", VERSION: "length(message)"}
+SIZES: Final = {1: "length(body) + length(properties) + length(method)", VERSION: "length(message) - 14"}
 
 _pack_place: Final = struct.Struct(">qd?").pack
 
 
-def insert(version: int) -> str:
-    """Return the statement that stores a row."""
-    return f"INSERT OR REPLACE INTO messages VALUES ({', '.join('?' * COLUMNS[version])})"  # noqa: S608 - a number
+def insert(version: int) -> tuple[str, str]:
+    """Return the statement that stores rows, and what stands in it for each."""
+    return "INSERT OR REPLACE INTO messages VALUES {}", f"({', '.join('?' * COLUMNS[version])})"
 
 
 def _read_1(found: tuple[Any, ...]) -> Record:

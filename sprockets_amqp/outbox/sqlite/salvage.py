@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sprockets_amqp.outbox.store import Record
 
-from .database import BUSY_LIMIT, connect, create, transaction, unlink
+from .database import BUSY_LIMIT, connect, create, execute_in_chunks, transaction, unlink
 from .rows import COLUMNS, READERS, TABLES, VERSION, insert
 
 LOGGER = logging.getLogger("sprockets_amqp.outbox.salvage")
@@ -64,7 +64,7 @@ def _copy(path: Path, database: sqlite3.Connection) -> int:
     readable = (row for row in _readable(path) if row.intact)
     for rows in batches(readable):
         with transaction(database):
-            database.executemany(insert(VERSION), rows)
+            execute_in_chunks(database, *insert(VERSION), rows)
         kept += len(rows)
     return kept
 

@@ -6,7 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 from sprockets_amqp.outbox.ledger import Key
-from sprockets_amqp.outbox.store import Record, Totals
+from sprockets_amqp.outbox.store import Put, Record, Totals
 
 from .folder import Folder
 
@@ -27,7 +27,7 @@ class SQLiteStore:
     async def write(
         self,
         box: int,
-        puts: Collection[Record],
+        puts: Mapping[int, Put],
         deletes: Collection[Key],
         suspects: Collection[Key],
         set_asides: Mapping[Key, str],

@@ -1,0 +1,188 @@
+"""The history of a run, and a checker that knows nothing of the client: what was said of a message, and what came of it.
+
+A run records what its application did and was told, what was seen on the wire, if it was seen, when the process was
+killed, and what was in the queues at the end. `check` reads that once, from the beginning to the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: What a publish may end with: the first two are promises, the next two say that RabbitMQ does not have it.
+CONFIRMED: Final = "confirmed"
+STORED: Final = "stored"
+UNSENT: Final = "not sent"
+RETURNED: Final = "returned"
+NACKED: Final = "nacked"
+UNKNOWN: Final = "unknown"
+CANCELLED: Final = "cancelled"
+
+
+@dataclasses.dataclass(slots=True)
+class Fate:
+    """What has happened to a message so far.
+
+    Attributes:
+        lane: messages of one lane keep their order.
+        place: which publish of its lane it was.
+        settled: how many of the lane had been promised before it was published.
+        life: in which of the process's lives it was published.
+        outcome: what its publish ended with.
+        sent: how often it was on the wire.
+        confirmed: whether RabbitMQ's ack for it has arrived, in this life.
+        aside: whether it was set aside.
+        delivered: how often it was delivered.
+    """
+
+    lane: str
+    place: int
+    settled: int
+    life: int
+    outcome: str = ""
+    sent: int = 0
+    confirmed: bool = False
+    aside: bool = False
+    delivered: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Lane:
+    """What has happened in a lane: how much was published, what was promised, in order, and what has come."""
+
+    published: int = 0
+    promised: list[Fate] = dataclasses.field(default_factory=list)
+    #: How many of the promised ones have all come.
+    come: int = 0
+    #: The place of the message that was sent for the first time last.
+    last: int = -1
+
+
+class History:
+    """What happens, in order: each call records one event, as a word and a message's name."""
+
+    def __init__(self, *, wire: bool = False, confirms: bool = True) -> None:
+        #: Whether what is on the wire is recorded as well; whether publishes wait for RabbitMQ's ack.
+        self.wire = wire
+        self.confirms = confirms
+        self.events: list[tuple[str, str, str]] = []
+
+    def published(self, name: str, lane: str = "") -> None:
+        """A message is published; messages of one lane keep their order."""
+        self.events.append(("published", name, lane))
+
+    def ended(self, name: str, outcome: str) -> None:
+        """Its publish has ended."""
+        self.events.append(("ended", name, outcome))
+
+    def sent(self, name: str) -> None:
+        """It left for RabbitMQ."""
+        self.events.append(("sent", name, ""))
+
+    def acked(self, name: str) -> None:
+        """RabbitMQ's ack has arrived."""
+        self.events.append(("acked", name, ""))
+
+    def set_aside(self, name: str) -> None:
+        """It was found set aside in the outbox, at the end."""
+        self.events.append(("set aside", name, ""))
+
+    def killed(self) -> None:
+        """The process was killed; what had not ended never will."""
+        self.events.append(("killed", "", ""))
+
+    def delivered(self, name: str) -> None:
+        """It was in the queue at the end, behind those before."""
+        self.events.append(("delivered", name, ""))
+
+
+def check(history: History) -> list[str]:
+    """Return what does not hold. The time that it takes is proportional to the number of events."""
+    return list(_Check(history).problems())
+
+
+class _Check:
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._fates: dict[str, Fate] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._life = 0
+
+    def problems(self) -> Iterator[str]:
+        for what, name, detail in self._history.events:
+            if what == "killed":
+                self._life += 1
+            elif what == "published":
+                yield from self._publish(name, detail)
+            elif name not in self._fates:
+                yield f"{name} was {what}, and was never published"
+            else:
+                yield from getattr(self, f"_see_{what.replace(' ', '_')}")(name, self._fates[name], detail)
+        for name, fate in self._fates.items():
+            yield from self._see_end(name, fate)
+
+    def _publish(self, name: str, lane: str) -> Iterator[str]:
+        if name in self._fates:
+            yield f"{name} was published twice: no name may be used again"
+        its = self._lanes.setdefault(lane, Lane())
+        self._fates[name] = Fate(lane, its.published, len(its.promised), self._life)
+        its.published += 1
+
+    def _see_ended(self, name: str, fate: Fate, outcome: str) -> Iterator[str]:
+        if fate.outcome:
+            yield f"{name} ended twice: {fate.outcome}, and then {outcome}"
+        if fate.life != self._life:
+            yield f"{name} ended as {outcome} after its process was killed"
+        fate.outcome = outcome
+        if outcome in {CONFIRMED, STORED}:
+            self._lanes[fate.lane].promised.append(fate)
+        if self._history.wire:
+            if outcome == CONFIRMED and not (fate.confirmed if self._history.confirms else fate.sent):
+                yield f"{name} ended as confirmed, and was not"
+            if outcome == UNSENT and fate.sent:
+                yield f"{name} ended as not sent, and was sent"
+
+    def _see_sent(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
+        fate.sent += 1
+        lane = self._lanes[fate.lane]
+        if fate.outcome in {UNSENT, RETURNED, NACKED}:
+            yield f"{name} was sent after it had ended as {fate.outcome}"
+        if fate.confirmed:
+            yield f"{name} was sent again, although RabbitMQ had confirmed it"
+        if fate.sent == 1 and fate.outcome not in {UNKNOWN, CANCELLED}:
+            # What is sent although its end is not known may be late: a disk has kept it for too long.
+            if fate.place < lane.last:
+                yield f"{name} was sent after a message that was published later"
+            lane.last = max(lane.last, fate.place)
+
+    def _see_acked(self, _name: str, fate: Fate, _detail: str) -> Iterator[str]:
+        fate.confirmed = True
+        yield from ()
+
+    def _see_set_aside(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
+        fate.aside = True
+        if fate.outcome in {CONFIRMED, UNSENT}:
+            yield f"{name} is set aside, and had ended as {fate.outcome}"
+
+    def _see_delivered(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
+        fate.delivered += 1
+        if fate.outcome in {UNSENT, RETURNED}:
+            yield f"{name} was delivered, and had ended as {fate.outcome}"
+        lane = self._lanes[fate.lane]
+        while lane.come < len(lane.promised) and _has_come(lane.promised[lane.come]):
+            lane.come += 1
+        if fate.delivered == 1 and lane.come < fate.settled:
+            yield f"{name} was delivered before a message that was promised before {name} was published"
+
+    def _see_end(self, name: str, fate: Fate) -> Iterator[str]:
+        if not fate.outcome and fate.life == self._life:
+            yield f"{name} never ended"
+        if fate.outcome in {CONFIRMED, STORED} and not fate.delivered and not fate.aside:
+            yield f"{name} ended as {fate.outcome}, and is lost"
+
+
+def _has_come(fate: Fate) -> bool:
+    return bool(fate.delivered or fate.aside)
