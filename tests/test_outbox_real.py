@@ -21,6 +21,7 @@ from sprockets_amqp.outbox.sqlite.file import OutboxFile
 from sprockets_amqp.outbox.sqlite.folder import files
 from sprockets_amqp.outbox.store import unpack
 from tests.support.consume import on_channel
+from tools.history import CONFIRMED, History, check
 from tools.rabbitmq import Node
 
 LOGGER = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ async def main():
     until = loop.time()
     while rate:
         name = uuid.uuid4().hex
+        print(name, "published", flush=True)
         future = client.publish("", queue, name, {"message_id": name, "delivery_mode": 2})
         future.add_done_callback(lambda future, name=name: tell(name, future))
         until += 1 / rate
@@ -64,12 +66,14 @@ class Publishing:
 
     Attributes:
         told: the ids of publishes that ended with None or STORED, and which of both.
+        history: all that was told, and the kills.
         stored: how many ended with STORED.
     """
 
     def __init__(self, node: Node, folder: Path, queue: str) -> None:
         self._arguments = (node.url, str(folder), queue)
         self.told: dict[str, str] = {}
+        self.history = History()
         self.stored = 0
         self._more = asyncio.Event()
 
@@ -88,6 +92,7 @@ class Publishing:
             for line in (await process.stdout.read()).splitlines(keepends=True):
                 self._note(line)
             await process.wait()
+            self.history.killed()
 
     async def more(self, count: int, *, stored: bool = False) -> None:
         """Return when so many more were told, or were stored."""
@@ -103,7 +108,11 @@ class Publishing:
     def _note(self, line: bytes) -> None:
         if line.endswith(b"\n"):
             name, ended = line.decode().split()
-            assert name not in self.told
+            if ended == "published":
+                self.history.published(name)
+                return
+            if name != "flushed":
+                self.history.ended(name, CONFIRMED if ended == "None" else ended)
             self.told[name] = ended
             self.stored += ended == amqp.STORED
             self._more.set()
@@ -147,7 +156,11 @@ async def test_killed_processes_and_brokers_lose_nothing(node: Node, tmp_path: P
     assert publishing.stored
     await publishing.run(0)
     assert publishing.told.pop("flushed") == "all"
-    arrived = collections.Counter(await on_channel(node.url, lambda channel: _take(channel, queue)))
+    taken = await on_channel(node.url, lambda channel: _take(channel, queue))
+    for name in taken:
+        publishing.history.delivered(name)
+    assert check(publishing.history) == []
+    arrived = collections.Counter(taken)
     LOGGER.info(
         "%d told within %.0f s, %d of them stored; %d arrived, %d twice; %d missing",
         len(told),

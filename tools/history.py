@@ -7,9 +7,12 @@ killed, and what was in the queues at the end. `check` reads that once, from the
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from sprockets_amqp import MessageNacked, MessageReturned, OutcomeUnknown
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
 #: What a publish may end with: the first two are promises, the next two say that RabbitMQ does not have it.
@@ -33,8 +36,9 @@ class Fate:
         life: in which of the process's lives it was published.
         outcome: what its publish ended with.
         sent: how often it was on the wire.
-        confirmed: whether RabbitMQ's ack for it has arrived, in this life.
-        aside: whether it was set aside.
+        acked_in: in which life RabbitMQ's ack for it has arrived.
+        nacked: whether a queue has refused it: it is tried again later, and others go first.
+        left: whether the outbox has it at the end.
         delivered: how often it was delivered.
     """
 
@@ -44,8 +48,9 @@ class Fate:
     life: int
     outcome: str = ""
     sent: int = 0
-    confirmed: bool = False
-    aside: bool = False
+    acked_in: int = -1
+    nacked: bool = False
+    left: bool = False
     delivered: int = 0
 
 
@@ -64,10 +69,11 @@ class Lane:
 class History:
     """What happens, in order: each call records one event, as a word and a message's name."""
 
-    def __init__(self, *, wire: bool = False, confirms: bool = True) -> None:
-        #: Whether what is on the wire is recorded as well; whether publishes wait for RabbitMQ's ack.
+    def __init__(self, *, wire: bool = False) -> None:
+        #: Whether what is on the wire is recorded as well.
         self.wire = wire
-        self.confirms = confirms
+        #: Whether messages have to keep their order: a disk that fails, or has several files, may keep one for longer.
+        self.ordered = True
         self.events: list[tuple[str, str, str]] = []
 
     def published(self, name: str, lane: str = "") -> None:
@@ -86,9 +92,13 @@ class History:
         """RabbitMQ's ack has arrived."""
         self.events.append(("acked", name, ""))
 
-    def set_aside(self, name: str) -> None:
-        """It was found set aside in the outbox, at the end."""
-        self.events.append(("set aside", name, ""))
+    def nacked(self, name: str) -> None:
+        """RabbitMQ's nack has arrived."""
+        self.events.append(("nacked", name, ""))
+
+    def left(self, name: str, aside: str = "") -> None:
+        """It was found in the outbox at the end; ``aside``: "aside" if it is no longer sent."""
+        self.events.append(("left", name, aside))
 
     def killed(self) -> None:
         """The process was killed; what had not ended never will."""
@@ -97,6 +107,15 @@ class History:
     def delivered(self, name: str) -> None:
         """It was in the queue at the end, behind those before."""
         self.events.append(("delivered", name, ""))
+
+
+def outcome_of(future: asyncio.Future[Any]) -> str:
+    """Return what a publish has ended with, in the words of a history."""
+    error = None if future.cancelled() else future.exception()
+    if future.cancelled() or error is None:
+        return CANCELLED if future.cancelled() else str(future.result() or CONFIRMED)
+    said = {MessageNacked: NACKED, MessageReturned: RETURNED, OutcomeUnknown: UNKNOWN}
+    return said.get(type(error), UNSENT)
 
 
 def check(history: History) -> list[str]:
@@ -120,7 +139,7 @@ class _Check:
             elif name not in self._fates:
                 yield f"{name} was {what}, and was never published"
             else:
-                yield from getattr(self, f"_see_{what.replace(' ', '_')}")(name, self._fates[name], detail)
+                yield from getattr(self, f"_see_{what}")(name, self._fates[name], detail)
         for name, fate in self._fates.items():
             yield from self._see_end(name, fate)
 
@@ -140,7 +159,7 @@ class _Check:
         if outcome in {CONFIRMED, STORED}:
             self._lanes[fate.lane].promised.append(fate)
         if self._history.wire:
-            if outcome == CONFIRMED and not (fate.confirmed if self._history.confirms else fate.sent):
+            if outcome == CONFIRMED and fate.acked_in != self._life:
                 yield f"{name} ended as confirmed, and was not"
             if outcome == UNSENT and fate.sent:
                 yield f"{name} ended as not sent, and was sent"
@@ -150,39 +169,43 @@ class _Check:
         lane = self._lanes[fate.lane]
         if fate.outcome in {UNSENT, RETURNED, NACKED}:
             yield f"{name} was sent after it had ended as {fate.outcome}"
-        if fate.confirmed:
+        if fate.acked_in == self._life:
             yield f"{name} was sent again, although RabbitMQ had confirmed it"
         if fate.sent == 1 and fate.outcome not in {UNKNOWN, CANCELLED}:
             # What is sent although its end is not known may be late: a disk has kept it for too long.
-            if fate.place < lane.last:
+            if fate.place < lane.last and self._history.ordered:
                 yield f"{name} was sent after a message that was published later"
             lane.last = max(lane.last, fate.place)
 
     def _see_acked(self, _name: str, fate: Fate, _detail: str) -> Iterator[str]:
-        fate.confirmed = True
+        fate.acked_in = self._life
         yield from ()
 
-    def _see_set_aside(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
-        fate.aside = True
-        if fate.outcome in {CONFIRMED, UNSENT}:
-            yield f"{name} is set aside, and had ended as {fate.outcome}"
+    def _see_nacked(self, _name: str, fate: Fate, _detail: str) -> Iterator[str]:
+        fate.nacked = True
+        yield from ()
+
+    def _see_left(self, name: str, fate: Fate, aside: str) -> Iterator[str]:
+        fate.left = True
+        if fate.outcome == UNSENT or (aside and fate.outcome == CONFIRMED):
+            yield f"{name} is left in the outbox, and had ended as {fate.outcome}"
 
     def _see_delivered(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
         fate.delivered += 1
         if fate.outcome in {UNSENT, RETURNED}:
             yield f"{name} was delivered, and had ended as {fate.outcome}"
         lane = self._lanes[fate.lane]
-        while lane.come < len(lane.promised) and _has_come(lane.promised[lane.come]):
+        while lane.come < len(lane.promised) and (_has_come(its := lane.promised[lane.come]) or its.nacked):
             lane.come += 1
-        if fate.delivered == 1 and lane.come < fate.settled:
+        if fate.delivered == 1 and lane.come < fate.settled and self._history.ordered:
             yield f"{name} was delivered before a message that was promised before {name} was published"
 
     def _see_end(self, name: str, fate: Fate) -> Iterator[str]:
         if not fate.outcome and fate.life == self._life:
             yield f"{name} never ended"
-        if fate.outcome in {CONFIRMED, STORED} and not fate.delivered and not fate.aside:
+        if fate.outcome in {CONFIRMED, STORED} and not _has_come(fate):
             yield f"{name} ended as {fate.outcome}, and is lost"
 
 
 def _has_come(fate: Fate) -> bool:
-    return bool(fate.delivered or fate.aside)
+    return bool(fate.delivered or fate.left)

@@ -22,8 +22,11 @@ from sprockets_amqp import (
 )
 from sprockets_amqp.outbox.writer import DISK_LIMIT
 from sprockets_amqp.testing.peer import Peer, decode
+from tools.history import History, check, outcome_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sprockets_amqp.testing.clock import Clock
     from sprockets_amqp.wire.connection import Connection
 
@@ -213,7 +216,9 @@ class WatchedPeer(Peer):
         if not 0 < tag <= self._tags.get(number, 0):
             return
         for each in [each for each in ledger if each == tag or (multiple and each < tag)]:
-            ledger.pop(each).confirmed = acked
+            sending = ledger.pop(each)
+            sending.confirmed = acked
+            (self._oracle.history.acked if acked else self._oracle.history.nacked)(sending.message_id)
 
     def _see_returned(self, number: int, message_id: str) -> None:
         for sending in self.ledgers.get(number, {}).values():
@@ -284,6 +289,8 @@ class Oracle:
         #: The broker's ends of all connections.
         self.peers: list[WatchedPeer] = []
         self._publishes: dict[str, Publish] = {}
+        #: The same for a checker that knows nothing of the client, nor of this.
+        self.history = History(wire=True)
         #: In which of its lives the process is: each ends with a kill.
         self._life = 0
         #: The life and number of what was sent last for the first time, by exchange.
@@ -318,6 +325,7 @@ class Oracle:
         # What was handed over when the line was lost, and never left, begins to wait anew.
         again = 3 * self._client.settings.timeout if self.republish else 0
         deadline = self.clock.now + max(longest, QUESTION_LIMIT) + again + SLACK
+        self.history.published(message_id, exchange)
         # It is known before it can be sent.
         nothing: asyncio.Future[None] = asyncio.Future(loop=self.clock.loop)
         publish = Publish(message_id, exchange, routing_key, body, nothing, number, valid, deadline, self._life)
@@ -341,6 +349,7 @@ class Oracle:
     def on_sent(self, sending: Sending) -> None:
         """Record a message on the wire."""
         publish = self._publishes[sending.message_id]
+        self.history.sent(sending.message_id)
         if publish.life < self._life:
             if not publish.carried:
                 self.fail(f"{publish.message_id} is sent, and was not on the disk when the process started")
@@ -374,6 +383,7 @@ class Oracle:
         """Record that the process was killed, and starts again on another loop: what had not ended never will."""
         self.clock = clock
         self._life += 1
+        self.history.killed()
         self._stuck, self._mixed = ("", 0.0), files > 1
         for publish in self._publishes.values():
             if not publish.judged:
@@ -445,11 +455,13 @@ class Oracle:
                 continue
             if publish.future.done():
                 publish.judged = True
+                self.history.ended(publish.message_id, outcome_of(publish.future))
                 self._judge(publish)
             else:
                 self._see_lateness(publish)
         self._see_stuck()
         self._mixed = self._mixed or bool(self._client.outbox_trouble)
+        self.history.ordered = self.history.ordered and not self._mixed
         if self._client.waiting > self.max_waiting + (self.window if self.republish else 0):
             self.fail(f"{self._client.waiting} wait, and {self.max_waiting} may")
 
@@ -522,9 +534,15 @@ class Oracle:
         """Whether the client was asked to stop, or is about to tell that the connection is gone."""
         return self._client.connection is None or self._client.closing or self._client.closed
 
-    def finish(self) -> None:
-        """See that everything has ended, once."""
+    def finish(self, delivered: Iterable[str], left: set[str], aside: set[str]) -> None:
+        """See that everything has ended, once, with what RabbitMQ has, and what the disk has, and what it set aside."""
         self.poll()
+        for name in left:
+            self.history.left(name, "aside" if name in aside else "")
+        for name in delivered:
+            self.history.delivered(name)
+        if self.confirms:
+            self.violations += check(self.history)
         for publish in self._publishes.values():
             if not publish.future.done():
                 self.fail(f"{publish.message_id} never ended")

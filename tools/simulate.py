@@ -427,13 +427,18 @@ class World:
         if Disk.waiting is not None:
             self._stall_disk()
         self.turn()
+        left, aside = set[str](), set[str]()
         if self._folder is not None:
             self._see_disk(self._folder.name)
-        self.oracle.finish()
+            left, aside = folders.ids(self._folder.name), folders.ids(self._folder.name, "set_aside IS NOT NULL")
+        # What no queue takes is delivered as far as RabbitMQ is concerned, unless the client is to take it for an error.
+        lost = self.broker.unroutable if self.oracle.fail_on_return else set()
+        taken = [each for each in self.broker.published if each.routing_key not in lost]
+        self.oracle.finish([str(each.properties.message_id) for each in taken], left, aside)
         self.oracle.look()
-        left = [*self.clock.timers(), *asyncio.all_tasks(self.clock.loop)]
-        if left:
-            raise Violation(f"left at the end: {left}")
+        running = [*self.clock.timers(), *asyncio.all_tasks(self.clock.loop)]
+        if running:
+            raise Violation(f"left at the end: {running}")
         if self.clock.escaped:
             raise Violation(f"raised into the loop: {self.clock.escaped}")
 

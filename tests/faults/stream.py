@@ -12,6 +12,7 @@ import pika
 
 from sprockets_amqp import Client, State, StateChange
 from tests.support.leaks import no_leaks
+from tools.history import History, check, outcome_of
 
 #: Reconnecting is what is tested, not waiting for it; confirm_timeout keeps a frozen broker's test short. An unroutable
 #: message is confirmed and in no queue: only as a failure does it leave confirmed to mean stored.
@@ -34,16 +35,23 @@ class Stream:
         self.futures: dict[str, asyncio.Future[None]] = {}
         self.ends: Counter[str] = Counter()
         self.changes: list[StateChange] = []
+        #: What is recorded of each publish, for a checker that knows nothing of the client.
+        self.history = History()
         client.subscribe(self.changes.append)
 
     def publish(self, timeout: float | None = None) -> "asyncio.Future[None]":
         """Publish the next message of the stream."""
         message_id = f"{self.queue}-{len(self.futures)}"
         properties = {"message_id": message_id, "delivery_mode": 2}
+        self.history.published(message_id)
         future = self.client.publish(self.exchange, "key", b"an event", properties, timeout=timeout)
-        future.add_done_callback(lambda _future: self.ends.update([message_id]))
+        future.add_done_callback(lambda future: self._note_end(message_id, future))
         self.futures[message_id] = future
         return future
+
+    def _note_end(self, message_id: str, future: "asyncio.Future[Any]") -> None:
+        self.ends.update([message_id])
+        self.history.ended(message_id, outcome_of(future))
 
     async def offer(self, interval: float) -> None:
         """Publish for ever, at intervals of so many seconds."""
@@ -88,6 +96,10 @@ class Stream:
         assert all(count == 1 for count in self.ends.values())
         assert self.client.unconfirmed == self.client.waiting == 0
         stored = await asyncio.to_thread(_drain, self.admin_url, self.queue)
+        # Some tests put more into the queue than the stream.
+        for name in filter(self.futures.__contains__, stored):
+            self.history.delivered(name)
+        assert check(self.history) == []
         confirmed = {
             name for name, future in self.futures.items() if not future.cancelled() and future.exception() is None
         }
