@@ -21,7 +21,7 @@ from sprockets_amqp.outbox.sqlite.folder import files
 from sprockets_amqp.outbox.sqlite.lock import Locked, lock_path
 from sprockets_amqp.outbox.sqlite.rows import VERSION
 from sprockets_amqp.outbox.sqlite.store import SQLiteStore
-from sprockets_amqp.outbox.store import SPOILT, Put, Record, checksum, pack, unpack
+from sprockets_amqp.outbox.store import SPOILT, Changes, Record, checksum, pack, unpack
 from sprockets_amqp.outbox.writer import Batch, Done, carry_out
 from sprockets_amqp.settings import Settings
 
@@ -36,9 +36,9 @@ def row(number: int, body: bytes = b"x" * 300, name: str = "") -> Record:
     return Record(number, octets, checksum(number, octets))
 
 
-def puts(*numbers: int) -> dict[int, Put]:
+def puts(*numbers: int, deletes: Iterable[int] = ()) -> dict[int, Changes]:
     """Make messages that are to be stored."""
-    return {number: (unpack(row(number).message)[1], 0) for number in numbers}
+    return {0: Changes({number: (unpack(row(number).message)[1], 0) for number in numbers}, set(deletes))}
 
 
 def names(rows: Iterable[Record]) -> list[str]:
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path, content: bytes)
     folder, found = opened(tmp_path)
     assert found == []
     assert (tmp_path / "amqp.1.outbox.damaged-1").read_bytes() == content
-    assert run(folder, Batch(puts=puts(1))).written
+    assert 0 in run(folder, Batch(changes=puts(1))).changed
     run(folder, Batch(close=True))
 
 
@@ -182,7 +182,7 @@ def test_a_folder_that_is_replaced_under_a_client_keeps_all_that_was_stored(
     path = tmp_path / "events"
     path.mkdir()
     folder = SQLiteStore(str(path), "amqp")
-    assert run(folder, Batch(look=True, puts=puts(1, 2))).written
+    assert 0 in run(folder, Batch(look=True, changes=puts(1, 2))).changed
     if replaced == "lock deleted":
         (path / "amqp.1.outbox.lock").unlink()
     elif replaced == "deleted":
@@ -190,13 +190,13 @@ def test_a_folder_that_is_replaced_under_a_client_keeps_all_that_was_stored(
     else:
         path.rename(tmp_path / "elsewhere")
     if not path.exists():
-        gone = run(folder, Batch(puts=puts(3)))
-        assert (gone.written, type(gone.problem)) == (False, FileNotFoundError)
+        gone = run(folder, Batch(changes=puts(3)))
+        assert (gone.changed, type(gone.problem)) == ({}, FileNotFoundError)
         path.mkdir()
-    done = run(folder, Batch(puts=puts(4), deletes={(0, 1)}))
-    assert (done.written, done.problem) == (True, None)
+    done = run(folder, Batch(changes=puts(4, deletes=[1])))
+    assert (0 in done.changed, done.problem) == (True, None)
     assert caplog.text.count("was moved or deleted while in use") == 1
-    run(folder, Batch(puts=puts(5)))
+    run(folder, Batch(changes=puts(5)))
     (new,) = [each for each in files(path) if each.name != "amqp.1.outbox" or replaced != "lock deleted"]
     run(folder, Batch(close=True))
     with closing(OutboxFile(new)) as file:
@@ -208,13 +208,13 @@ def test_a_file_is_moved_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     path = tmp_path / "events"
     path.mkdir()
     folder = SQLiteStore(str(path), "amqp")
-    run(folder, Batch(look=True, puts=puts(1)))
+    run(folder, Batch(look=True, changes=puts(1)))
     path.rename(tmp_path / "elsewhere")
     path.mkdir()
     with monkeypatch.context() as full:
         full.setattr(OutboxFile, "write", _full)
         for _ in range(3):
-            assert type(run(folder, Batch(puts=puts(2))).problem) is sqlite3.OperationalError
+            assert type(run(folder, Batch(changes=puts(2))).problem) is sqlite3.OperationalError
             assert list(path.iterdir()) == []
     assert run(folder, Batch(look=True, load=(10, 10**6))).problem is None
     assert [each.name for each in files(path)] == ["amqp.1.outbox"]
@@ -244,8 +244,8 @@ def test_a_file_that_cannot_be_opened_keeps_none_from_being_stored(
     (tmp_path / "amqp.2.outbox").mkdir()
     folder = SQLiteStore(str(tmp_path), "amqp")
     for number in (1, 2):
-        done = run(folder, Batch(look=True, puts=puts(number)))
-        assert (done.written, done.problem) == (True, None)
+        done = run(folder, Batch(look=True, changes=puts(number)))
+        assert (0 in done.changed, done.problem) == (True, None)
     assert caplog.text.count(f"outbox {tmp_path}/amqp.2.outbox cannot be taken over: ") == 1
     (tmp_path / "amqp.2.outbox").rmdir()
     other = OutboxFile.take(tmp_path / "amqp.2.outbox")
@@ -319,12 +319,12 @@ def test_a_full_disk_keeps_no_good_message_behind_a_damaged_one(
 def test_a_damaged_message_stops_no_move_to_a_new_file(tmp_path: Path) -> None:
     """The file was deleted while it was in use; what is intact in it is kept, and new messages are stored."""
     folder = SQLiteStore(str(tmp_path), "amqp")
-    assert run(folder, Batch(look=True, puts=puts(1, 2, 3))).written
+    assert 0 in run(folder, Batch(look=True, changes=puts(1, 2, 3))).changed
     with closing(sqlite3.connect(tmp_path / "amqp.1.outbox", isolation_level=None)) as file:
         file.execute("UPDATE messages SET message = 7 WHERE number = 2")
     for each in list(tmp_path.iterdir()):
         each.rename(tmp_path.parent / f"{tmp_path.name}-{each.name}")
-    assert run(folder, Batch(puts=puts(4))).written
+    assert 0 in run(folder, Batch(changes=puts(4))).changed
     done = run(folder, Batch(look=True, load=(10, 10**6)))
     assert names(each for _, each in done.rows) == ["m1", "m3", "m4"]
     run(folder, Batch(close=True))
@@ -337,7 +337,7 @@ def _stored_in(path: Path) -> str:
     """Store a message as a client does, and return the name of the file that has it."""
     folder = SQLiteStore(str(path), "amqp")
     for number in (1, 2):
-        assert run(folder, Batch(look=True, puts=puts(number))).problem is None
+        assert run(folder, Batch(look=True, changes=puts(number))).problem is None
     (file,) = folder._folder._files.values()
     name = file.path.name
     run(folder, Batch(close=True))

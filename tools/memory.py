@@ -92,7 +92,7 @@ class Broker(testing.Broker):
         """Close every file; what the disk was given and has not done is never done."""
         Disk.waiting = None
         while Disk.folders:
-            Disk.folders.pop().close(())
+            Disk.folders.pop().close({})
 
     def leave_loop(self) -> Clock:
         """Go on with another loop, at the same time; nothing of what the present one has to do ever happens."""

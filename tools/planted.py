@@ -80,7 +80,7 @@ DEFECTS: Final = (
     Defect("what waits is not stored before what came later", "states/outbox.py", 'on_enter=(Action("store_waiting", "stores waiting messages"),),', ""),
     Defect("what is published passes what is stored", "states/outbox.py", 'makes={"goes out": "is stored"', 'makes={"goes out": "goes out"'),
     Defect("what is stored is numbered backwards", "sprockets_amqp/outbox/store.py", "found.append((number + shift", "found.append((shift - number"),
-    Defect("what is refused is deleted", STOCK, "        self._writer.next.set_asides[key] = words\n", "        self._writer.next.deletes.add(key)\n"),
+    Defect("what is refused is deleted", STOCK, "changes[key[0]].set_asides[key[1]] = words\n", "changes[key[0]].deletes.add(key[1])\n"),
     # What only a process that starts anew can notice.
     Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),
     Defect("what another client left is thrown away", FOLDER, "        if totals.messages or totals.set_aside:\n", "        if totals.set_aside:\n"),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from .ledger import Key
-from .store import OWN, Put, Record, Totals, records
+from .store import OWN, Changes, Record, Totals, records
 
 
 class MemoryStore:
@@ -20,24 +20,15 @@ class MemoryStore:
         """Own a box."""
         self.boxes.setdefault(OWN, {})
 
-    async def write(
-        self,
-        box: int,
-        puts: Mapping[int, Put],
-        deletes: Collection[Key],
-        suspects: Collection[Key],
-        set_asides: Mapping[Key, str],
-    ) -> None:
+    async def write(self, box: int, changes: Changes) -> None:
         """Change a box."""
         its = self.boxes.setdefault(box, {})
-        its.update((values[0], Record._make(values)) for values in records(puts))
-        for _, number in suspects:
-            if (found := its.get(number)) is not None:
-                its[number] = found._replace(refusals=found.refusals + 1)
-        for (_, number), words in set_asides.items():
-            if (found := its.get(number)) is not None:
-                its[number] = found._replace(set_aside=words)
-        for _, number in deletes:
+        its.update((values[0], Record._make(values)) for values in records(changes.puts))
+        for number in changes.suspects:
+            its[number] = its[number]._replace(refusals=its[number].refusals + 1)
+        for number, words in changes.set_asides.items():
+            its[number] = its[number]._replace(set_aside=words)
+        for number in changes.deletes:
             its.pop(number, None)
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
@@ -61,10 +52,8 @@ class MemoryStore:
     async def try_out(self) -> None:
         """Memory can always be written to."""
 
-    async def close(self, deletes: Collection[Key]) -> None:
-        """Keep everything, but for what is to be deleted."""
-        for box, number in deletes:
-            self.boxes[box].pop(number, None)
+    async def close(self, left: Mapping[int, Changes]) -> None:
+        """Keep everything: nothing was left to delete."""
 
     def abandon(self) -> None:
         """Forget everything: it is the parent's."""

@@ -207,7 +207,7 @@ class OutboxModel(Model):
         if done.problem is not None:
             problem = f"{type(done.problem).__name__}: {done.problem}"
             self.fail(problem, problem)
-        elif batch.puts:
+        elif batch.own.puts:
             self._note_recovery(self._told & {"outbox_limit"})
         self._stock.note_done(batch, done)
         if batch.close:

@@ -22,7 +22,7 @@ from sprockets_amqp.text import shown
 from sprockets_amqp.wire.replies import describe
 
 from .ledger import Key, Ledger, Row
-from .store import OVERHEAD, OWN, Record, unpack
+from .store import OVERHEAD, OWN, Changes, Record, unpack
 from .writer import Batch, Done, Writer
 
 #: How many messages are read at once, and up to how many octets; as many in line are enough.
@@ -184,7 +184,7 @@ class Stock(Keeper):
         if error is not None and blames(error.__cause__):
             publish.blamed += 1
         self.ledger.keep(key, entry, "kept_on_wire" if on_wire else "kept")
-        self._writer.next.puts[publish.number] = message, publish.blamed
+        self._writer.next.own.puts[publish.number] = message, publish.blamed
         publish.kept = entry
         if on_wire:
             entry.copy = publish
@@ -272,20 +272,22 @@ class Stock(Keeper):
             if was_sent or not (entry.error or caller.sent_at):
                 entry.error = error
         if blamed:
-            self._writer.next.suspects.append(entry.key)
+            box, number = entry.key
+            self._writer.next.changes[box].suspects.append(number)
             self._writer.submit()
         self._watcher.note_stock()
 
     def _finish(self, entry: Entry, error: AMQPException | None = None) -> None:
         """Delete a message, and end its publish, if RabbitMQ has answered before the disk did."""
         key, caller, copy = entry.key, entry.caller, entry.copy
+        changes, number = self._writer.next.changes[key[0]], key[1]
         self._drop(entry)
         self._nacks.pop(key, None)
         self.ledger.move(key, "ended")
-        if key[0] == OWN and self._writer.next.puts.pop(key[1], None) is not None:
+        if changes.puts.pop(number, None) is not None:
             self.ledger.move(key, "deleted")
         else:
-            self._writer.next.deletes.add(key)
+            changes.deletes.add(number)
             self._writer.submit()
         if caller is None:
             self.delivered += 1
@@ -319,7 +321,7 @@ class Stock(Keeper):
     def _set_aside(self, key: Key, words: str) -> None:
         self._nacks.pop(key, None)
         self.ledger.move(key, "refused")
-        self._writer.next.set_asides[key] = words
+        self._writer.next.changes[key[0]].set_asides[key[1]] = words
         self._writer.submit()
 
     def _report(self, message: Message, copy: Publish | None, error: AMQPException | None) -> None:
@@ -347,15 +349,12 @@ class Stock(Keeper):
 
     def note_done(self, batch: Batch, done: Done) -> None:
         """Move what was written, deleted, set aside, counted and read."""
-        note = self._note_written if done.written else self._give_back
-        for number in batch.puts:
+        note = self._note_written if OWN in done.changed else self._give_back
+        for number in batch.own.puts:
             if (entry := self.ledger.rows.get((OWN, number))) is not None:
                 note(entry)
-        for key in done.changed.deletes:
-            if self.ledger.knows(key, "deleted"):
-                self.ledger.move(key, "deleted")
-        for key in done.changed.set_asides:
-            self.ledger.forget(key)
+        for box, changes in done.changed.items():
+            self._note_changed(box, changes)
         if done.totals is not None:
             self._note_first()
             self.ledger.recount(done.totals.messages, done.totals.set_aside, done.totals.size)
@@ -365,6 +364,13 @@ class Stock(Keeper):
                 self._writer.next.look = True
             for key, record in done.rows:
                 self._note_read(key, record)
+
+    def _note_changed(self, box: int, changes: Changes) -> None:
+        for number in changes.deletes:
+            if self.ledger.knows((box, number), "deleted"):
+                self.ledger.move((box, number), "deleted")
+        for number in changes.set_asides:
+            self.ledger.forget((box, number))
 
     def _note_written(self, entry: Entry) -> None:
         key, caller = entry.key, entry.caller
@@ -419,7 +425,7 @@ class Stock(Keeper):
     def give_back_all(self) -> None:
         """Give up what is being written; what the store was given already may still be stored."""
         given = self._writer.given
-        self._writer.next.puts.clear()
+        self._writer.next.own.puts.clear()
         for entry in [entry for entry in self.ledger.rows.values() if entry.caller is not None]:
             if entry.key[1] in given:
                 problem = "the disk did not answer in time; it may be stored, and delivered later"

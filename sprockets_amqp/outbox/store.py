@@ -1,5 +1,6 @@
 """What an outbox keeps its messages in: a store, which one client at a time owns a box of, and what is in it."""
 
+import dataclasses
 import struct
 import time
 import zlib
@@ -75,6 +76,26 @@ class Totals(NamedTuple):
     set_aside: int = 0
 
 
+@dataclasses.dataclass(slots=True)
+class Changes:
+    """What is to be changed in a box.
+
+    Attributes:
+        puts: messages to store, by their numbers; only in the client's own box.
+        deletes: the numbers of messages whose publish has ended.
+        suspects: those over which RabbitMQ may have closed the channel.
+        set_asides: those that are no longer sent, and why.
+    """
+
+    puts: dict[int, Put] = dataclasses.field(default_factory=dict)
+    deletes: set[int] = dataclasses.field(default_factory=set)
+    suspects: list[int] = dataclasses.field(default_factory=list)
+    set_asides: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.deletes or self.suspects or self.set_asides)
+
+
 class Store(Protocol):
     """Where a client keeps messages; it makes one call at a time.
 
@@ -85,17 +106,10 @@ class Store(Protocol):
     async def open(self) -> None:
         """Own a box, which is locked, and take over those of the client's name whose owners are gone."""
 
-    async def write(
-        self,
-        box: int,
-        puts: Mapping[int, Put],
-        deletes: Collection[Key],
-        suspects: Collection[Key],
-        set_asides: Mapping[Key, str],
-    ) -> None:
-        """Store, delete, mark and set aside messages of one box: all of it or nothing, and durably.
+    async def write(self, box: int, changes: Changes) -> None:
+        """Make all changes of one box, durably, or none.
 
-        What is stored goes to the client's own box, by numbers that count from its start; that is opened for it.
+        The numbers in the client's own box count from its start. What is stored goes there; that is opened for it.
         """
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
@@ -107,8 +121,8 @@ class Store(Protocol):
     async def try_out(self) -> None:
         """Raise an error if nothing can be stored: a full or read-only disk can still be read."""
 
-    async def close(self, deletes: Collection[Key]) -> None:
-        """Give up the boxes, and delete those in which nothing else is left."""
+    async def close(self, left: Mapping[int, Changes]) -> None:
+        """Give up the boxes; delete those in which nothing is left but what ``left`` was to delete."""
 
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent process."""

@@ -4,12 +4,13 @@ What comes in while one is being carried out is in the next, as one transaction.
 """
 
 import asyncio
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from .ledger import Key
-from .store import OWN, Put, Record, Store, Totals
+from .store import OWN, Changes, Record, Store, Totals
 
 #: Seconds that the store may take for one batch.
 DISK_LIMIT: Final = 10.0
@@ -20,20 +21,14 @@ class Batch:
     """What the store is to do next.
 
     Attributes:
-        puts: messages to store, by their numbers, which count from the client's start.
-        deletes: messages whose publish has ended.
-        suspects: messages that RabbitMQ may have closed the channel over.
-        set_asides: messages that are no longer sent, and why.
-        load: how many to read, and up to how many octets.
+        changes: what to change, by box.
+        load: how many messages to read, and up to how many octets.
         loaded: messages that are in memory already.
         look: whether to take what owners that are gone have left, and to count.
         close: whether to close the store afterwards.
     """
 
-    puts: dict[int, Put] = dataclasses.field(default_factory=dict)
-    deletes: set[Key] = dataclasses.field(default_factory=set)
-    suspects: list[Key] = dataclasses.field(default_factory=list)
-    set_asides: dict[Key, str] = dataclasses.field(default_factory=dict)
+    changes: dict[int, Changes] = dataclasses.field(default_factory=lambda: collections.defaultdict(Changes))
     load: tuple[int, int] | None = None
     loaded: frozenset[Key] = frozenset()
     look: bool = False
@@ -42,32 +37,12 @@ class Batch:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (
-            self.puts or self.deletes or self.suspects or self.set_asides or self.load or self.look or self.close
-        )
+        return not (any(self.changes.values()) or self.load or self.look or self.close)
 
     @property
-    def boxes(self) -> list[int]:
-        """The boxes that it changes, the client's own first: publishes wait for it."""
-        changed = {box for box, _ in (*self.deletes, *self.suspects, *self.set_asides)}
-        return sorted(changed | {OWN} if self.puts else changed)
-
-    def take(self, box: int) -> "Batch":
-        """Take out what changes a box."""
-        part = Batch(self.puts if box == OWN else {})
-        part.deletes = {key for key in self.deletes if key[0] == box}
-        part.suspects = [key for key in self.suspects if key[0] == box]
-        part.set_asides = {key: words for key, words in self.set_asides.items() if key[0] == box}
-        self.deletes -= part.deletes
-        self.suspects = [key for key in self.suspects if key[0] != box]
-        self.set_asides = {key: words for key, words in self.set_asides.items() if key[0] != box}
-        return part
-
-    def add(self, part: "Batch") -> None:
-        """Put back what is to be changed: it is tried again with whatever comes next."""
-        self.deletes |= part.deletes
-        self.suspects += part.suspects
-        self.set_asides |= part.set_asides
+    def own(self) -> Changes:
+        """What to change in the client's own box."""
+        return self.changes[OWN]
 
 
 @dataclasses.dataclass(slots=True)
@@ -75,35 +50,28 @@ class Done:
     """What became of a batch.
 
     Attributes:
-        written: whether the messages to store are on disk.
         problem: what failed, or None.
         rows: what was read.
         totals: what the store holds; None if it was not counted.
-        changed: what else was done.
+        changed: what was changed, by box.
     """
 
-    written: bool = False
     problem: Exception | None = None
     rows: list[tuple[Key, Record]] = dataclasses.field(default_factory=list)
     totals: Totals | None = None
-    changed: Batch = dataclasses.field(default_factory=Batch)
+    changed: dict[int, Changes] = dataclasses.field(default_factory=dict)
 
 
 async def carry_out(store: Store, batch: Batch) -> Done:
-    """Have a store do all that is in a batch; what it could not change stays in it. Raises nothing."""
+    """Have a store do all that is in a batch. Raises nothing."""
     done = Done()
     try:
         if batch.look:
             await store.open()
-        for box in batch.boxes:
-            part = batch.take(box)
-            try:
-                await store.write(box, part.puts, part.deletes, part.suspects, part.set_asides)
-            except BaseException:
-                batch.add(part)
-                raise
-            done.changed.add(part)
-            done.written = True
+        # The client's own box comes first: publishes wait for it.
+        for box in sorted(box for box, changes in batch.changes.items() if changes):
+            await store.write(box, batch.changes[box])
+            done.changed[box] = batch.changes[box]
     except Exception as error:
         done.problem = error
     try:
@@ -116,7 +84,7 @@ async def carry_out(store: Store, batch: Batch) -> Done:
     except Exception as error:
         done.problem = done.problem or error
     if batch.close:
-        await store.close(batch.deletes)
+        await store.close(left(batch, done))
     return done
 
 
@@ -139,8 +107,8 @@ class Writer:
         self._loop = loop
         self._on_done = on_done
         self._on_silence = on_silence
-        #: What the store has failed to do; no publish waits for it.
-        self._left = Batch()
+        #: What the store has failed to change, by box: it is tried again with whatever comes next.
+        self._left: dict[int, Changes] = {}
         self._running: Batch | None = None
         self._due: asyncio.Handle | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -149,7 +117,7 @@ class Writer:
     @property
     def given(self) -> Iterable[int]:
         """The numbers of the messages that are being written: they may be on disk, whatever follows."""
-        return self._running.puts if self._running is not None else ()
+        return self._running.own.puts if self._running is not None else ()
 
     @property
     def loading(self) -> bool:
@@ -166,8 +134,9 @@ class Writer:
         if self.next.empty:
             return
         batch, self.next = self.next, Batch()
-        batch.add(self._left)
-        self._left = Batch()
+        for box, changes in self._left.items():
+            merge(batch.changes[box], changes)
+        self._left = {}
         self._running = batch
         self._limit = self._loop.call_later(
             DISK_LIMIT, self._on_silence, f"the disk has not answered within {DISK_LIMIT:g} s"
@@ -195,6 +164,18 @@ class Writer:
             # The loop is being closed, with everything on it.
             return
         if not batch.close:
-            self._left.add(batch)
+            self._left = left(batch, task.result())
         self._on_done(batch, task.result())
         self.submit()
+
+
+def left(batch: Batch, done: Done) -> dict[int, Changes]:
+    """Return what could not be changed, by box."""
+    return {box: changes for box, changes in batch.changes.items() if box not in done.changed}
+
+
+def merge(changes: Changes, left: Changes) -> None:
+    """Add what could not be changed before; publishes have ended whose messages could not be stored."""
+    changes.deletes |= left.deletes
+    changes.suspects += left.suspects
+    changes.set_asides |= left.set_asides

@@ -10,12 +10,12 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.outbox.ledger import Key
-from sprockets_amqp.outbox.store import OWN, SPOILT, Put, Record, Totals, records
+from sprockets_amqp.outbox.store import OWN, SPOILT, Changes, Record, Totals, records
 
 from .database import is_corrupt, is_full
 from .file import SUFFIX, OutboxFile
@@ -120,47 +120,41 @@ class Folder:
             self._unusable.add(path)
             self._log.error("outbox %s cannot be taken over: %s", path, error)
 
-    def close(self, deletes: Collection[Key]) -> None:
-        """Close all files, and delete those in which nothing else is left."""
+    def close(self, left: Mapping[int, Changes]) -> None:
+        """Close all files; delete those in which nothing is left but what ``left`` was to delete."""
         for number, file in self._files.items():
+            gone = left[number].deletes if number in left else ()
             try:
-                file.close(delete=self._is_delivered(number, _of(deletes, number, self._shift(number))))
+                file.close(delete=self._is_delivered(number, [each + self._shift(number) for each in gone]))
             except (sqlite3.Error, OSError):
                 file.close()
         self._files.clear()
 
     # Writing and reading
 
-    def write(
-        self,
-        box: int,
-        puts: Mapping[int, Put],
-        deletes: Collection[Key],
-        suspects: Collection[Key],
-        set_asides: Mapping[Key, str],
-    ) -> None:
+    def write(self, box: int, changes: Changes) -> None:
         """Write to a file, even if the disk is full of delivered messages: deleting them takes room."""
-        if puts:
+        if changes.puts:
             self._take_own()
         elif box not in self._files:
             return
         shift = self._shift(box)
-        gone = _of(deletes, box, shift)
-        changes = (
-            records(puts, shift),
+        gone = [number + shift for number in changes.deletes]
+        rows = (
+            records(changes.puts, shift),
             gone,
-            _of(suspects, box, shift),
-            [(words, key[1] + shift) for key, words in set_asides.items()],
+            [number + shift for number in changes.suspects],
+            [(words, number + shift) for number, words in changes.set_asides.items()],
         )
         with self._repairing(box) as file:
             try:
-                file.write(*changes)
+                file.write(*rows)
             except sqlite3.OperationalError as error:
                 if not is_full(error) or not self._is_delivered(box, gone):
                     raise
                 self._begin_anew(box)
                 if box == OWN:
-                    self._files[OWN].write(*changes)
+                    self._files[OWN].write(*rows)
         with self._repairing(box) as file:
             if gone and (box != OWN or file.is_large) and file.is_empty:
                 self._begin_anew(box)
@@ -201,7 +195,7 @@ class Folder:
         for number in sorted(self._files, key=lambda each: (each == OWN, each)):
             shift = self._shift(number)
             with self._repairing(number) as file:
-                rows = file.load(limit - len(found), size, set(_of(without, number, shift)))
+                rows = file.load(limit - len(found), size, {key[1] + shift for key in without if key[0] == number})
                 intact = [row for row in rows if row.intact]
                 found.extend(((number, row.number - shift), row) for row in intact)
                 if len(intact) < len(rows):
@@ -236,7 +230,3 @@ def files(folder: Path, name: str | None = None) -> list[Path]:
     named = re.compile(rf"{re.escape(name) if name else '[a-z][a-z0-9_]*'}\.(\d+){re.escape(SUFFIX)}")
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := named.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
-
-
-def _of(keys: Iterable[Key], box: int, shift: int) -> list[int]:
-    return [key[1] + shift for key in keys if key[0] == box]

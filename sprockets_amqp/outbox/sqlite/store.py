@@ -6,7 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 from sprockets_amqp.outbox.ledger import Key
-from sprockets_amqp.outbox.store import Put, Record, Totals
+from sprockets_amqp.outbox.store import Changes, Record, Totals
 
 from .folder import Folder
 
@@ -24,16 +24,9 @@ class SQLiteStore:
         """Own a file, and take over those whose owners are gone."""
         await self._do(self._folder.open)
 
-    async def write(
-        self,
-        box: int,
-        puts: Mapping[int, Put],
-        deletes: Collection[Key],
-        suspects: Collection[Key],
-        set_asides: Mapping[Key, str],
-    ) -> None:
+    async def write(self, box: int, changes: Changes) -> None:
         """Change one file in one transaction."""
-        await self._do(self._folder.write, box, puts, deletes, suspects, set_asides)
+        await self._do(self._folder.write, box, changes)
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent."""
@@ -47,9 +40,9 @@ class SQLiteStore:
         """Write something to the client's own file."""
         await self._do(self._folder.try_out)
 
-    async def close(self, deletes: Collection[Key]) -> None:
+    async def close(self, left: Mapping[int, Changes]) -> None:
         """Close the files, and end the thread."""
-        await self._do(self._folder.close, deletes)
+        await self._do(self._folder.close, left)
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
