@@ -237,10 +237,10 @@ async def test_what_rabbitmq_refuses_is_set_aside_and_sent_when_somebody_asks_fo
     async with amqp.Client(broker.url, outbox=tmp_path) as client:
         await client.flush(30)
         assert (client.counters.stored, client.counters.set_aside, client.counters.confirmed) == (0, 1, 1)
-    assert main(["outbox", "list", str(tmp_path)]) == 0
+    assert await asyncio.to_thread(main, ["outbox", "list", str(tmp_path)]) == 0
     assert f"NOT_FOUND - no exchange '{exchange}'" in capsys.readouterr().out
     await on_channel(broker.url, lambda channel: channel.exchange_declare(exchange, "topic", auto_delete=True))
-    assert main(["outbox", "retry", str(tmp_path)]) == 0
+    assert await asyncio.to_thread(main, ["outbox", "retry", str(tmp_path)]) == 0
     async with amqp.Client(broker.url, outbox=tmp_path) as client:
         await client.flush(30)
         assert (client.counters.stored, client.counters.set_aside, client.counters.confirmed) == (0, 0, 1)

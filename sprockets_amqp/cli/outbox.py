@@ -1,19 +1,19 @@
-"""The command outbox: list or show what is stored in a folder, send again what was set aside, or drop it."""
+"""The command outbox: list or show what is stored in a folder, send again what was set aside, drop or downgrade it."""
 
 import argparse
+import asyncio
 import os
 import re
 import sqlite3
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from sprockets_amqp.names import PATTERN
-from sprockets_amqp.outbox.sqlite.file import SUFFIX, OutboxFile
-from sprockets_amqp.outbox.sqlite.folder import files
-from sprockets_amqp.outbox.sqlite.lock import is_locked
+from sprockets_amqp.outbox.sqlite.file import SUFFIX
+from sprockets_amqp.outbox.sqlite.store import SQLiteStore
 from sprockets_amqp.outbox.store import SPOILT, Record, unpack
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
@@ -21,12 +21,12 @@ from sprockets_amqp.web.status import iso
 
 from .command import FAILED, OK, UsageError, add_name
 
-SUMMARY: Final = "list, show, retry or drop what is stored in an outbox"
+SUMMARY: Final = "list, show, retry or drop what is stored in an outbox, or write it for version 1.1"
 STATUS: Final = (
     "Exit status: 0 done, 1 there is no such message or a file cannot be read, 2 bad usage. A running client sends "
     "what you retry within a minute. Drop only what was set aside: a client may be sending the rest."
 )
-ACTIONS: Final = ("list", "show", "retry", "drop")
+ACTIONS: Final = ("list", "show", "retry", "drop", "downgrade")
 #: Characters of a body to show.
 BODY_LIMIT: Final = 200
 #: A message's name: its file, and its number, a signed integer of 64 bits.
@@ -51,12 +51,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     folder, names = _folder(options)
-    chosen = _chosen(folder, names)
+    store = SQLiteStore(str(folder), options.name or "")
+    if options.action == "drop" and not names and not options.yes:
+        _ask_before_dropping(asyncio.run(_count_set_aside(store)))
+    return asyncio.run(_run(store, folder, options.action, names))
+
+
+async def _run(store: SQLiteStore, folder: Path, action: str, names: list[str]) -> int:
+    chosen = _chosen(names) if names else {box: [] for box in await store.names()}
     if not chosen:
         print(f"sprockets-amqp: there is no outbox in {shown(folder)}: nothing is stored there", file=sys.stderr)
-    if options.action == "drop" and chosen and not names and not options.yes:
-        _ask_before_dropping(chosen)
-    return max((_on_file(options.action, path, numbers) for path, numbers in chosen.items()), default=OK)
+    status = OK
+    for box, numbers in chosen.items():
+        try:
+            lines, its_status = await _on_box(store, action, box, numbers)
+        except FileNotFoundError:
+            # Without numbers, a client has sent all of it in the meantime.
+            lines, its_status = [], OK
+            if numbers:
+                print(f"{box}: there is no such file, or a client has sent all of it", file=sys.stderr)
+                its_status = FAILED
+        except (sqlite3.Error, ValueError, OSError) as error:
+            print(f"sprockets-amqp: {folder / box}: {shown(error)}", file=sys.stderr)
+            lines, its_status = [], FAILED
+        for line in lines:
+            print(line)
+        status = max(status, its_status)
+    await store.close({})
+    return status
 
 
 def _folder(options: argparse.Namespace) -> tuple[Path, list[str]]:
@@ -77,24 +99,29 @@ def _folder(options: argparse.Namespace) -> tuple[Path, list[str]]:
     return Path(given[0]), given[1:]
 
 
-def _chosen(folder: Path, names: list[str]) -> dict[Path, list[int]]:
-    """Return the files, each with the numbers of the messages that are named in it; if none is named, all files."""
-    found: dict[Path, list[int]] = {} if names else {path: [] for path in files(folder)}
+def _chosen(names: list[str]) -> dict[str, list[int]]:
+    """Return the files of the messages that are named, each with their numbers."""
+    found: dict[str, list[int]] = {}
     for name in names:
         match = MESSAGE.fullmatch(name)
         if match is None:
             raise UsageError(f"{shown(name, 80)!r} is not a message: write FILE:NUMBER, as list shows it")
-        found.setdefault(folder / match[1], []).append(int(match[2]))
+        found.setdefault(match[1], []).append(int(match[2]))
     return found
 
 
-def _ask_before_dropping(chosen: dict[Path, list[int]]) -> None:
-    """Raise UsageError unless a person at a terminal agrees that everything that was set aside is deleted."""
+async def _count_set_aside(store: SQLiteStore) -> int:
     count = 0
-    for path in chosen:
+    for box in await store.names():
         # What cannot be read is named when its turn comes.
-        with suppress(sqlite3.Error, ValueError, OSError), closing(OutboxFile(path, create=False)) as file:
-            count += file.totals().set_aside
+        with suppress(sqlite3.Error, ValueError, OSError):
+            totals, _ = await store.look(box)
+            count += totals.set_aside
+    return count
+
+
+def _ask_before_dropping(count: int) -> None:
+    """Raise UsageError unless a person at a terminal agrees that everything that was set aside is deleted."""
     what = "the message that was" if count == 1 else f"all {count} messages that were"
     if count and not sys.stdin.isatty():
         raise UsageError(f"this would drop {what} set aside: add --yes, or name the messages")
@@ -102,48 +129,31 @@ def _ask_before_dropping(chosen: dict[Path, list[int]]) -> None:
         raise UsageError("nothing was dropped")
 
 
-def _on_file(action: str, path: Path, numbers: list[int]) -> int:
-    """Do it to a file, and say what cannot be done: other files may be fine."""
-    if numbers and not path.exists():
-        print(f"{path.name}: there is no such file, or a client has sent all of it", file=sys.stderr)
-        return FAILED
-    try:
-        with closing(OutboxFile(path, create=False)) as file:
-            # Nothing is printed while it is being read, or the file could not shrink for as long as a pager waits.
-            lines, status = _list(file) if action == "list" else _on_messages(action, file, numbers)
-    except (sqlite3.Error, ValueError, OSError) as error:
-        if not numbers and not path.exists():
-            # A client has sent all of it in the meantime.
-            return OK
-        print(f"sprockets-amqp: {path}: {shown(error)}", file=sys.stderr)
-        return FAILED
-    for line in lines:
-        print(line)
-    return status
-
-
-def _list(file: OutboxFile) -> tuple[list[str], int]:
-    totals = file.totals()
-    oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
-    path = file.path
-    counted = f"{totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}"
-    lines = [f"{path.name}: {counted}, {'in use' if is_locked(path) else 'not in use'}"]
-    lines += [f"  {_name(path, row)} set aside: {shown(row.set_aside)}" for row in file.rows("set_aside IS NOT NULL")]
-    return lines, OK
-
-
-def _on_messages(action: str, file: OutboxFile, numbers: list[int]) -> tuple[list[str], int]:
+async def _on_box(store: SQLiteStore, action: str, box: str, numbers: list[int]) -> tuple[list[str], int]:
+    if action == "list":
+        return await _list(store, box), OK
+    if action == "downgrade":
+        count = await store.downgrade(box)
+        return [f"{box}: {'is' if count is None else f'{count} messages are'} in the format of version 1.1 now"], OK
     lines, status = [], OK
-    for number in numbers or [row.number for row in file.rows("set_aside IS NOT NULL")]:
-        done = {"show": _show, "retry": _retry, "drop": _drop}[action](file, number)
+    for number in numbers or [row.number for row in await store.find(box)]:
+        done = await ON_MESSAGE[action](store, box, number)
         if not done:
-            done, status = [f"{file.path.name}:{number}: there is no such message, or it was not set aside"], FAILED
+            done, status = [f"{box}:{number}: there is no such message, or it was not set aside"], FAILED
         lines += done
     return lines, status
 
 
-def _show(file: OutboxFile, number: int) -> list[str]:
-    return [line for row in file.rows("number = ?", number) for line in (_name(file.path, row), *_described(row))]
+async def _list(store: SQLiteStore, box: str) -> list[str]:
+    totals, in_use = await store.look(box)
+    oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
+    counted = f"{totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}"
+    lines = [f"{box}: {counted}, {'in use' if in_use else 'not in use'}"]
+    return lines + [f"  {_name(box, row)} set aside: {shown(row.set_aside)}" for row in await store.find(box)]
+
+
+async def _show(store: SQLiteStore, box: str, number: int) -> list[str]:
+    return [line for row in await store.find(box, number) for line in (_name(box, row), *_described(row))]
 
 
 def _described(row: Record) -> list[str]:
@@ -172,20 +182,24 @@ def _time(seconds: float) -> str:
         return shown(seconds)
 
 
-def _retry(file: OutboxFile, number: int) -> list[str]:
-    return [f"{file.path.name}:{number}: will be sent"] if file.retry(number) else []
+async def _retry(store: SQLiteStore, box: str, number: int) -> list[str]:
+    return [f"{box}:{number}: will be sent"] if await store.retry(box, number) else []
 
 
-def _drop(file: OutboxFile, number: int) -> list[str]:
-    return [f"{file.path.name}:{number}: dropped"] if file.drop(number) else []
+async def _drop(store: SQLiteStore, box: str, number: int) -> list[str]:
+    return [f"{box}:{number}: dropped"] if await store.drop(box, number) else []
 
 
-def _name(path: Path, row: Record) -> str:
+#: What is done to each message.
+ON_MESSAGE: Final = {"show": _show, "retry": _retry, "drop": _drop}
+
+
+def _name(box: str, row: Record) -> str:
     try:
         name = shown(unpack(row.message)[1].message_id)
     except ValueError:
         name = "?"
-    return f"{path.name}:{row.number} {name}"
+    return f"{box}:{row.number} {name}"
 
 
 def _age(stored_at: float) -> str:

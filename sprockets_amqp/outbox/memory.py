@@ -45,9 +45,7 @@ class MemoryStore:
 
     async def totals(self) -> Totals:
         """Count what is in all boxes."""
-        found = [record for box in self.boxes.values() for record in box.values()]
-        aside = sum(record.set_aside is not None for record in found)
-        return Totals(len(found) - aside, sum(record.size for record in found), None, aside)
+        return _totals([record for box in self.boxes.values() for record in box.values()])
 
     async def try_out(self) -> None:
         """Memory can always be written to."""
@@ -55,6 +53,42 @@ class MemoryStore:
     async def close(self, left: Mapping[int, Changes]) -> None:
         """Keep everything: nothing was left to delete."""
 
+    async def names(self) -> list[str]:
+        """Return the numbers of the boxes."""
+        return [str(box) for box in sorted(self.boxes)]
+
+    async def look(self, name: str) -> tuple[Totals, bool]:
+        """Count what is in a box: the client's own has an owner."""
+        return _totals(self._box(name).values()), int(name) == OWN
+
+    async def find(self, name: str, number: int | None = None) -> list[Record]:
+        """Return one message, or all that were set aside."""
+        records = sorted(self._box(name).values())
+        return [each for each in records if each.number == number or (number is None and each.set_aside is not None)]
+
+    async def retry(self, name: str, number: int) -> bool:
+        """Have a message sent that was set aside."""
+        found = self._box(name).get(number)
+        if found is None or found.set_aside is None:
+            return False
+        self._box(name)[number] = found._replace(set_aside=None, refusals=0)
+        return True
+
+    async def drop(self, name: str, number: int) -> bool:
+        """Delete a message."""
+        return self._box(name).pop(number, None) is not None
+
+    def _box(self, name: str) -> dict[int, Record]:
+        if not name.isdecimal() or int(name) not in self.boxes:
+            raise FileNotFoundError(name)
+        return self.boxes[int(name)]
+
     def abandon(self) -> None:
         """Forget everything: it is the parent's."""
         self.boxes.clear()
+
+
+def _totals(records: Collection[Record]) -> Totals:
+    aside = sum(record.set_aside is not None for record in records)
+    first = min((each for each in records if each.set_aside is None), default=None)
+    return Totals(len(records) - aside, sum(each.size for each in records), first and first.stored_at, aside)

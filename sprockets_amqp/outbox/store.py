@@ -16,6 +16,8 @@ OWN: Final = 0
 #: Octets that a message counts for besides its names, properties and body; of them, 14 are in its method.
 EACH: Final = 180
 OVERHEAD: Final = EACH - 14
+#: No time is later than this, in seconds since 1970: the year 9999.
+LAST_TIME: Final = 253_370_764_800
 #: Why a message is not sent if it is no longer what was stored.
 SPOILT: Final = "damaged on the disk"
 
@@ -48,6 +50,15 @@ class Record(NamedTuple):
         """The octets that count towards the limit; what is not of the type that was stored counts as none."""
         message: Any = self.message
         return OVERHEAD + (len(message) - _head.size if isinstance(message, bytes) else 0)
+
+    @property
+    def stored_at(self) -> float | None:
+        """When it was stored, in seconds since 1970, if that can be told: what a disk has changed may be any number."""
+        try:
+            seconds, _ = unpack(self.message)
+        except ValueError:
+            return None
+        return seconds if 0 <= seconds < LAST_TIME else None
 
     @property
     def intact(self) -> bool:
@@ -126,6 +137,23 @@ class Store(Protocol):
 
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent process."""
+
+    # For people, who see the boxes of all clients, by name, whoever owns them
+
+    async def names(self) -> list[str]:
+        """Return the names of all boxes, in order."""
+
+    async def look(self, name: str) -> tuple[Totals, bool]:
+        """Count what is in a box, and say whether it has an owner. Raises FileNotFoundError if there is no such box."""
+
+    async def find(self, name: str, number: int | None = None) -> list[Record]:
+        """Return the message of this number in a box, if it is there; without a number, all that were set aside."""
+
+    async def retry(self, name: str, number: int) -> bool:
+        """Have a message sent that was set aside; return whether there was one."""
+
+    async def drop(self, name: str, number: int) -> bool:
+        """Delete a message; return whether there was one."""
 
 
 def pack(stored_at: float, method: bytes, properties: bytes, body: bytes) -> bytes:

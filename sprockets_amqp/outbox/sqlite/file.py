@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from sprockets_amqp.outbox.store import OVERHEAD, Record, Totals, unpack
+from sprockets_amqp.outbox.store import OVERHEAD, Record, Totals
 
 from .database import (
     Foreign,
@@ -26,8 +26,6 @@ from .salvage import is_almost_ours, salvage
 SUFFIX: Final = ".outbox"
 #: Octets from which on an empty file is replaced by a new one.
 LARGE: Final = 1024**2
-#: No time is later than this, in seconds since 1970: the year 9999.
-LAST_TIME: Final = 253_370_764_800
 
 
 class OutboxFile:
@@ -114,7 +112,7 @@ class OutboxFile:
             (OVERHEAD,),
         ).fetchone()
         first = next(self.rows("set_aside IS NULL"), None)
-        return Totals(to_send, int(size), first and stored_at(first), aside)
+        return Totals(to_send, int(size), first and first.stored_at, aside)
 
     def load(self, limit: int, size: int, without: Collection[int] = ()) -> list[Record]:
         """Return the first messages to be sent, up to ``limit`` of them and about ``size`` octets."""
@@ -206,12 +204,3 @@ class OutboxFile:
             # The lock is shared with the parent, and held until both have closed it.
             os.close(self._lock)
             self._lock = None
-
-
-def stored_at(record: Record) -> float | None:
-    """Return when a message was stored, if that can be told: what a disk has changed may be any number."""
-    try:
-        seconds, _ = unpack(record.message)
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < LAST_TIME else None

@@ -17,10 +17,10 @@ from sprockets_amqp.bounded_log import named
 from sprockets_amqp.outbox.ledger import Key
 from sprockets_amqp.outbox.store import OWN, SPOILT, Changes, Record, Totals, records
 
-from .database import is_corrupt, is_full
+from .database import create, execute_in_chunks, is_corrupt, is_full, open_database, transaction, unlink
 from .file import SUFFIX, OutboxFile
-from .lock import Locked
-from .rows import VERSION
+from .lock import Locked, is_locked
+from .rows import VERSION, insert, values_1
 from .salvage import batches
 
 LOGGER = logging.getLogger("sprockets_amqp.outbox.folder")
@@ -211,6 +211,54 @@ class Folder:
             file.write(set_asides=[(SPOILT, number) for number in numbers])
             self._log.error("outbox %s: %d messages are %s", file.path, len(numbers), SPOILT)
 
+    # For people
+
+    def names(self) -> list[str]:
+        """Return the names of all files, lowest number first."""
+        return [path.name for path in files(self._path)]
+
+    def look(self, name: str) -> tuple[Totals, bool]:
+        """Count what is in a file; return whether a client has it open, too."""
+        with self._looking_at(name) as file:
+            return file.totals(), is_locked(file.path)
+
+    def find(self, name: str, number: int | None = None) -> list[Record]:
+        """Return one message in a file, or all that were set aside."""
+        with self._looking_at(name) as file:
+            return list(file.rows("set_aside IS NOT NULL") if number is None else file.rows("number = ?", number))
+
+    def retry(self, name: str, number: int) -> bool:
+        """Have a message sent that was set aside; return whether there was one."""
+        with self._looking_at(name) as file:
+            return file.retry(number)
+
+    def drop(self, name: str, number: int) -> bool:
+        """Delete a message; return whether there was one."""
+        with self._looking_at(name) as file:
+            return file.drop(number)
+
+    def downgrade(self, name: str) -> int | None:
+        """Write a file in the format of version 1.1; return how many messages are in it, or None if it was in that.
+
+        Raises:
+            ValueError: a client has it open, or a message in it is no longer what was stored.
+        """
+        try:
+            file = OutboxFile.take(self._path / name)
+        except Locked:
+            raise ValueError("it is in use: stop its client first") from None
+        with contextlib.closing(file):
+            return None if file.version == 1 else _downgrade(file)
+
+    @contextlib.contextmanager
+    def _looking_at(self, name: str) -> Iterator[OutboxFile]:
+        path = self._path / name
+        if not path.exists():
+            raise FileNotFoundError(path)
+        # Nothing is shown while it is being read, or the file could not shrink for as long as a pager waits.
+        with contextlib.closing(OutboxFile(path, create=False)) as file:
+            yield file
+
     def _shift(self, number: int) -> int:
         return self._base if number == OWN else 0
 
@@ -230,3 +278,20 @@ def files(folder: Path, name: str | None = None) -> list[Path]:
     named = re.compile(rf"{re.escape(name) if name else '[a-z][a-z0-9_]*'}\.(\d+){re.escape(SUFFIX)}")
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := named.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def _downgrade(file: OutboxFile) -> int:
+    """Put a file of the first version in the place of another; its owner still has the lock."""
+    fresh, count = file.path.with_name(f"{file.path.name}.new"), 0
+    unlink(fresh)
+    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    with contextlib.closing(open_database(fresh)) as database:
+        create(database, 1)
+        for rows in batches(file.rows()):
+            if spoilt := [row.number for row in rows if not row.intact]:
+                raise ValueError(f"message {spoilt[0]} is {SPOILT}: drop it first")
+            with transaction(database):
+                execute_in_chunks(database, *insert(1), map(values_1, rows))
+            count += len(rows)
+    fresh.replace(file.path)
+    return count

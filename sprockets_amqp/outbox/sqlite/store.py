@@ -47,6 +47,30 @@ class SQLiteStore:
             self._executor.shutdown(wait=False)
             self._executor = None
 
+    async def names(self) -> list[str]:
+        """Return the names of the files, of every client."""
+        return await self._do(self._folder.names)
+
+    async def look(self, name: str) -> tuple[Totals, bool]:
+        """Count what is in a file; return whether a client has it open, too."""
+        return await self._do(self._folder.look, name)
+
+    async def find(self, name: str, number: int | None = None) -> list[Record]:
+        """Return one message in a file, or all that were set aside."""
+        return await self._do(self._folder.find, name, number)
+
+    async def retry(self, name: str, number: int) -> bool:
+        """Have a message sent that was set aside."""
+        return await self._do(self._folder.retry, name, number)
+
+    async def drop(self, name: str, number: int) -> bool:
+        """Delete a message."""
+        return await self._do(self._folder.drop, name, number)
+
+    async def downgrade(self, name: str) -> int | None:
+        """Write a file in the format of version 1.1; see `Folder.downgrade`."""
+        return await self._do(self._folder.downgrade, name)
+
     def abandon(self) -> None:
         """In a forked child, leave the files to the parent process."""
         self._folder.abandon()
