@@ -24,9 +24,10 @@ from sprockets_amqp import (
 )
 from sprockets_amqp.client import Client
 from sprockets_amqp.outbox.sqlite.file import OutboxFile
+from sprockets_amqp.outbox.stock import LOAD
 from sprockets_amqp.outbox.store import unpack
 from sprockets_amqp.settings import Settings
-from sprockets_amqp.states import CONNECTION, Connecting, Outbox, State
+from sprockets_amqp.states import CONNECTION, Connecting, Outbox, Place, State
 from sprockets_amqp.web import status
 from tests.support.memory import Broker, in_memory, outcome
 from tests.support.observing import Seen
@@ -117,6 +118,25 @@ def test_observers_are_told_what_became_of_a_stored_message(broker: Broker) -> N
         assert delivered.seconds_to_confirm is not None
         assert isinstance(refused.error, ExchangeRefused) and refused.error.message_id == "second"
         assert refused == Delivery(Outcome.REFUSED, refused.error, "missing", "q", "second", 5, None)
+
+
+def test_observers_are_told_how_a_publish_went_that_rabbitmq_confirmed_before_the_disk(broker: Broker) -> None:
+    """It was sent once, and confirmed after the time that this took."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        seen = Seen().of(client)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        (confirmed,) = publish(client, "confirmed")
+        broker.open()
+        broker.clock.advance(0.5)
+        broker.peer.confirm_all()
+        broker.open()
+        (end,) = seen.ends
+        assert (confirmed.result(), end.outcome, end.sends) == (None, Outcome.CONFIRMED, 1)
+        assert end.seconds_to_confirm is not None and 0.4 < end.seconds_to_confirm < 0.6
+        Disk.waiting = None
+        work(waiting)
 
 
 class Deaf:
@@ -1392,6 +1412,25 @@ def test_a_cancelled_publish_is_not_counted_for_one_that_is_to_be_sent(broker: B
         work(waiting)
         confirm(broker)
         assert (broker.messages, client.counters.stored) == (["first", "second", "last"], 0)
+
+
+def test_what_is_on_disk_alone_takes_no_memory(broker: Broker) -> None:
+    """However much is stored, as much is in memory as may be in line, on the wire and in a batch."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0, max_unconfirmed=100)
+        stock, most = client._runtime.outbox._stock, 0
+        broker.clock.turn()
+        for _ in range(10):
+            publish(client, *(f"m{number}" for number in range(300)))
+            broker.clock.turn()
+            assert (len(stock.ledger.rows), stock.ledger.at(Place.ON_DISK)) == (0, client.counters.stored)
+        assert client.counters.stored == 3000
+        while client.counters.stored:
+            broker.open()
+            most = max(most, len(stock.ledger.rows))
+            broker.every(lambda peer: peer.confirm_all())
+        assert 100 < most <= 2 * LOAD + 100
+        assert len(broker.messages) == 3000
 
 
 # The log

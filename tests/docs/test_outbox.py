@@ -32,6 +32,7 @@ TESTED: Final = {
     ("Turn it on", "python"),
     ("Containers", "yaml"),
     ("Looking inside", "sh"),
+    ("Going back to version 1.1", "sh"),
 }
 
 by_hand = in_memory
@@ -113,6 +114,23 @@ def test_the_commands_print_what_is_shown(
     assert masked(printed(showing)) == masked(PAGE.block("Looking inside", "text", 1))
     assert printed(retrying) == "amqp.1.outbox:1: will be sent\n"
     assert printed(dropping) == "amqp.1.outbox:1: dropped\n"
+
+
+def test_what_is_stored_is_written_for_version_1_1(
+    amqp_broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command, once no client has the file open."""
+    client = amqp.Client("amqp://broker", outbox=tmp_path, timeout=0)
+
+    async def store() -> None:
+        await client.publish("orders", "order.placed", b"a book", {"message_id": "order-4711"})
+        await client.shutdown()
+
+    amqp_broker.stop()
+    amqp_broker.run(store())
+    (line,) = PAGE.commands("Going back to version 1.1")
+    printed = typed(capsys, *shlex.split(line.replace("/var/lib/events", str(tmp_path)))[1:])
+    assert printed == "amqp.1.outbox: 1 messages are in the format of version 1.1 now\n"
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
