@@ -38,6 +38,7 @@ class Defect(NamedTuple):
 
 STATES: Final = "states/connection.py"
 PUBLISHER: Final = "sprockets_amqp/delivery/publisher.py"
+WAITING: Final = "sprockets_amqp/delivery/waiting.py"
 FLIGHT: Final = "sprockets_amqp/delivery/flight.py"
 PUBLISH: Final = "sprockets_amqp/delivery/publish.py"
 CONFIRMS: Final = "sprockets_amqp/delivery/confirms.py"
@@ -58,20 +59,20 @@ DEFECTS: Final = (
     Defect("a multiple confirm leaves out the last", CONFIRMS, "range(self._lowest, delivery_tag + 1)", "range(self._lowest, delivery_tag)"),
     Defect("tags drift on the second channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 1, 0"),
     Defect("returns are looked for where they were on the last channel", CONFIRMS, "self._found = 1, 0, 0", "self._found = 1, 0, self._found"),
-    Defect("a timer in line is not cancelled", PUBLISHER, "            publish.timer.cancel()\n", ""),
-    Defect("one more than max_unconfirmed", PUBLISHER, "len(flight.entries) < flight.window", "len(flight.entries) <= flight.window"),
+    Defect("a timer in line is not cancelled", WAITING, "            publish.timer.cancel()\n", ""),
+    Defect("one more than max_unconfirmed", FLIGHT, "len(self.entries) < self.window", "len(self.entries) <= self.window"),
     Defect("a nack is taken for an ack", FLIGHT, "            if not acked:\n                self._end(publish, MessageNacked())", "            if acked is None:\n                self._end(publish, MessageNacked())"),
     Defect("a return is forgotten", FLIGHT, "                publish.returned = reply\n", "                pass\n"),
     Defect("what is sent again is turned around", PUBLISHER, "reversed(list(again))", "list(again)"),
     Defect("confirm_timeout is looked at once", FLIGHT, "                self._timer = self._loop.call_later(remaining, self.expire)\n                return", "                return"),
     Defect("refused, although it was sent before", PUBLISH, "        if not self.sent_at:\n            return ExchangeRefused", "        if True:\n            return ExchangeRefused"),
-    Defect("given up, although it was sent before", PUBLISHER, "    if publish.sent_at:\n        return OutcomeUnknown", "    if False:\n        return OutcomeUnknown"),
-    Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self._leave(publish)\n                self._send(publish)", "                self._send(publish)\n                self._leave(publish)"),
+    Defect("given up, although it was sent before", PUBLISH, "        if self.sent_at:\n            return OutcomeUnknown", "        if False:\n            return OutcomeUnknown"),
+    Defect("the order of two lines: sent before it leaves the line", PUBLISHER, "                self.line.leave(publish)\n                self._send(publish)", "                self._send(publish)\n                self.line.leave(publish)"),
     Defect("another body is sent", "sprockets_amqp/delivery/message.py", "        body = body if type(body) is bytes", "        body = b'' if type(body) is bytes"),
     Defect("everything is given up", PUBLISHER, "        link.publish(message.method, properties, body)\n", "        self.give_up(publish, 'no')\n        return\n"),
     Defect("nothing is drained", "sprockets_amqp/connection/lifecycle.py", "        self._publisher.call_when_drained(lambda: self.schedule(self.state, 0, self.drained))", "        self.schedule(self.state, 0, self.drained)"),
     Defect("confirm_timeout is a hundred times as long", FLIGHT, "self._loop.call_later(self._settings.confirm_timeout, self.expire)", "self._loop.call_later(100 * self._settings.confirm_timeout, self.expire)"),
-    Defect("timeout is a hundred times as long", PUBLISHER, "        publish.timer = self._loop.call_later(timeout, self._expire, publish)", "        publish.timer = self._loop.call_later(100 * timeout, self._expire, publish)"),
+    Defect("timeout is a hundred times as long", WAITING, "        publish.timer = self._loop.call_later(timeout, ", "        publish.timer = self._loop.call_later(100 * timeout, "),
     Defect("a stopped flow outlives its channel", LINK, "        self._blocking.pop(FLOW, None)\n        return", "        return"),
     Defect("an alarm outlives its connection", LINK, "        self._blocking.clear()\n", ""),
     Defect("a torn confirm is lost", "sprockets_amqp/wire/reading.py", "            self._rest = data[start:]\n", '            self._rest = b""\n'),

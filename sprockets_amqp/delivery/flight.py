@@ -78,6 +78,11 @@ class Flight:
         self.window = settings.max_unconfirmed
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be one more."""
+        return len(self.entries) < self.window and self.size < self._settings.max_unconfirmed_size
+
     def add(self, publish: Publish) -> None:
         """Add a publish that was sent."""
         self._enter(publish)

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from typing import Any, Final, Protocol
 
-from sprockets_amqp.errors import AMQPException, ExchangeRefused, OutcomeUnknown
+from sprockets_amqp.errors import FOR_HANDLERS, AMQPException, ExchangeRefused, NotReadyError, OutcomeUnknown
 
 from .message import Message
 
@@ -64,6 +64,12 @@ class Publish:
             return ExchangeRefused(reply_code, reply_text)
         said = f"({reply_code}) {reply_text}"
         return OutcomeUnknown(f"it was sent, and the connection was lost; then RabbitMQ refused the exchange: {said}")
+
+    def given_up(self, why: str) -> AMQPException:
+        """Return the error for a publish that may not wait any longer."""
+        if self.sent_at:
+            return OutcomeUnknown(f"it was sent, and the connection was lost; then {why}")
+        return NotReadyError(f"{why}; message {self.message.message_id} was not sent{FOR_HANDLERS}")
 
     def __repr__(self) -> str:
         return f"<Publish {self.number} of {self.message!r}>"

@@ -8,17 +8,10 @@ not delay other exchanges, and one suspect is sent at a time.
 import asyncio
 import functools
 import itertools
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sprockets_amqp.bounded_log import BoundedLog, named
-from sprockets_amqp.errors import (
-    FOR_HANDLERS,
-    AMQPException,
-    NotReadyError,
-    OutcomeUnknown,
-)
+from sprockets_amqp.errors import AMQPException, OutcomeUnknown
 from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.wire.replies import describe
@@ -27,19 +20,24 @@ from .check import CHECK_LIMIT
 from .counters import Counters
 from .exchanges import Exchanges
 from .flight import Flight, blames
-from .line import Line
 from .message import Message, encode
 from .options import Options, defaults
 from .publish import Publish, Result
 from .reports import Reports
 from .surroundings import Gate, Keeper, Wire
 from .validation import check_copies
-
-LOGGER = logging.getLogger(__name__)
+from .waiting import Waiting
 
 
 class Publisher:
-    """Accepts messages, sends them in order while the lifecycle allows it, and ends each exactly once."""
+    """Accepts messages, sends them in order while the lifecycle allows it, and ends each exactly once.
+
+    Attributes:
+        counters: what became of messages.
+        line: what waits.
+        flight: what is on the wire.
+        keeper: who keeps what would be lost.
+    """
 
     def __init__(
         self,
@@ -57,16 +55,12 @@ class Publisher:
         self._settings = settings
         self._usual = defaults(settings)
         self._exchanges = exchanges
-        self._log = BoundedLog(named(LOGGER, name), loop.time)
-        self._line = Line()
+        self.line = Waiting(settings, exchanges, self._expire, self._see_drained, loop)
         self.keeper = Keeper()
         self._reports = reports = Reports(loop, confirmed=settings.enable_confirmations)
         self.flight = Flight(
             settings, self.counters, reports, self.end, self._on_settled, self.send_waiting, loop, name
         )
-        #: Waiting messages to exchanges that RabbitMQ has not accepted before, and their octets.
-        self._strangers: set[Publish] = set()
-        self._strangers_size = 0
         #: Whether the next message, or the end of all, waits until the socket has taken everything.
         self._awaits_socket = False
         #: What is called once nothing waits and nothing is unconfirmed.
@@ -80,12 +74,12 @@ class Publisher:
     @property
     def waiting(self) -> int:
         """How many messages are in line, except kept ones."""
-        return len(self._line) - self.keeper.in_line
+        return len(self.line) - self.keeper.in_line
 
     @property
     def pending(self) -> "list[asyncio.Future[Result]]":
         """The futures of messages that have not ended, on the wire or in line."""
-        publishes = (*self.flight.entries.values(), *self._line.in_order())
+        publishes = (*self.flight.entries.values(), *self.line.in_order())
         return [each.future for each in publishes if not each.future.done()]
 
     # Called by the application
@@ -111,7 +105,7 @@ class Publisher:
             self.end(publish, invalid)
         elif (
             self._gate.sends_new
-            and (not self._line or self._line.lets_pass(publish))
+            and (not self.line or self.line.lets_pass(publish))
             and self._has_room()
             and self._exchanges.knows(message)
         ):
@@ -137,10 +131,10 @@ class Publisher:
         for publish in lost:
             if publish not in again:
                 self.end(publish, OutcomeUnknown(describe(cause)), cause)
-        self._line.release_all()
+        self.line.release_all()
         for publish in reversed(list(again)):
             publish.returned = None
-            self._enter(publish, self._settings.timeout, first=True)
+            self.line.wait(publish, self._settings.timeout, first=True)
 
     def send_waiting(self) -> None:
         """Send waiting messages, in order, as far as the lifecycle, the limits and RabbitMQ's answers allow."""
@@ -149,20 +143,20 @@ class Publisher:
             self._loop.call_soon(self._send_after_hold)
             return
         self.keeper.refill()
-        if not self.flight.entries and self._line and self._exchanges.checking is None and self._may_send():
+        if not self.flight.entries and self.line and self._exchanges.checking is None and self._may_send():
             self._check_suspect()
-        while self._line and self._may_send():
-            publish = self._line.next()
+        while self.line and self._may_send():
+            publish = self.line.next()
             if publish is None:
                 break
             if publish.future.done():
-                self._leave(publish)
+                self.line.leave(publish)
             elif self._exchanges.knows(publish.message):
-                self._leave(publish)
+                self.line.leave(publish)
                 self._send(publish)
             else:
-                self._line.hold(publish, first=self._exchanges.knew(publish.message))
-        if self._line and self._exchanges.checking is None and self._may_send():
+                self.line.hold(publish, first=self._exchanges.knew(publish.message))
+        if self.line and self._exchanges.checking is None and self._may_send():
             self._check_next()
         self._see_drained()
 
@@ -173,7 +167,7 @@ class Publisher:
 
     def give_up_waiting(self) -> None:
         """End every waiting publish."""
-        for publish in self._line.in_order():
+        for publish in self.line.in_order():
             self.give_up(publish, self._gate.condition)
 
     def give_up_unconfirmed(self) -> None:
@@ -184,23 +178,12 @@ class Publisher:
 
     # Called by the keeper
 
-    def take_waiting(self) -> list[tuple[Publish, float]]:
-        """Take every publish that is not kept out of the line, in order, each with its deadline."""
-        found = []
-        for publish in self._line.in_order():
-            if publish.kept is None:
-                deadline = publish.timer.when() if publish.timer is not None else 0.0
-                self._leave(publish)
-                if publish.waits:
-                    found.append((publish, deadline))
-        return found
-
     def wait_again(self, publish: Publish, deadline: float, why_not: str) -> None:
         """Put a publish that cannot be kept back in line; end it if it may not wait."""
         if publish.future.done():
             return
         if self._gate.accepts:
-            self._enter(publish, max(0.0, deadline - self._loop.time()))
+            self.line.wait(publish, max(0.0, deadline - self._loop.time()))
             self.send_waiting()
         else:
             self.give_up(publish, why_not)
@@ -209,11 +192,11 @@ class Publisher:
         """Put a kept publish in line; `send_waiting` sends it."""
         if publish.blamed:
             self.flight.suspect(publish)
-        self._line.enter(publish)
+        self.line.enter(publish)
 
     def drop(self, publish: Publish) -> None:
         """Forget a kept publish: it has ended, or comes again."""
-        self._leave(publish)
+        self.line.leave(publish)
         publish.future.cancel()
 
     # Called by the client
@@ -224,7 +207,7 @@ class Publisher:
         self._see_drained()
 
     def _see_drained(self) -> None:
-        if self._when_drained is None or self._line or self.flight.entries:
+        if self._when_drained is None or self.line or self.flight.entries:
             return
         if self._link.unsent and not self._settings.enable_confirmations:
             self._await_socket()
@@ -233,7 +216,7 @@ class Publisher:
         callback()
 
     def _on_settled(self) -> None:
-        if self._line:
+        if self.line:
             self.send_waiting()
         elif self._when_drained is not None:
             self._see_drained()
@@ -250,52 +233,16 @@ class Publisher:
                 self.refuse(publish, problem)
         elif outcome == "is refused":
             self.give_up(publish, self._gate.condition)
-        elif self._has_too_many_strangers(message):
-            half = "half of max_waiting and max_waiting_size"
-            self.give_up(publish, f"messages to exchanges that RabbitMQ has not accepted before already take {half}")
         elif not (may_send := self._may_send() or (self._link.held and self._gate.sends)) and self._gate.in_setup:
             self.give_up(publish, "nothing is published before setup has ended: use on_ready_callback")
-        elif len(self._line) >= self._settings.max_waiting:
-            self.give_up(publish, f"the number of waiting messages has reached max_waiting ({len(self._line)})")
-        elif self._line and self._line.size + message.size > self._settings.max_waiting_size:
-            self.give_up(publish, f"{self._line.size} octets are waiting already (max_waiting_size)")
+        elif problem := self.line.why_full(message):
+            self.give_up(publish, problem)
         elif timeout <= 0 and not may_send:
             self.give_up(publish, self._reason_to_wait())
         else:
             # When ready, it waits only for RabbitMQ's answer about an exchange.
-            self._enter(publish, max(timeout, CHECK_LIMIT) if may_send else timeout)
+            self.line.wait(publish, max(timeout, CHECK_LIMIT) if may_send else timeout)
             self.send_waiting()
-
-    def _has_too_many_strangers(self, message: Message) -> bool:
-        """Return whether the line keeps room for exchanges in use: names of exchanges may come from strangers."""
-        if not self._exchanges.is_experienced or self._exchanges.knew(message):
-            return False
-        settings = self._settings
-        is_full = len(self._strangers) >= settings.max_waiting // 2
-        is_large = self._strangers_size + message.size > settings.max_waiting_size // 2
-        return bool(self._strangers) and (is_full or is_large)
-
-    def _enter(self, publish: Publish, timeout: float, *, first: bool = False) -> None:
-        self._line.enter(publish, first=first)
-        if not self._exchanges.knew(publish.message):
-            self._strangers.add(publish)
-            self._strangers_size += publish.message.size
-        publish.timer = self._loop.call_later(timeout, self._expire, publish)
-        publish.future.add_done_callback(lambda _future: self._on_ended(publish))
-
-    def _on_ended(self, publish: Publish) -> None:
-        # A cancelled one is still in line.
-        self._leave(publish)
-        self._see_drained()
-
-    def _leave(self, publish: Publish) -> None:
-        self._line.leave(publish)
-        if publish in self._strangers:
-            self._strangers.discard(publish)
-            self._strangers_size -= publish.message.size
-        if publish.timer is not None:
-            publish.timer.cancel()
-            publish.timer = None
 
     def _expire(self, publish: Publish) -> None:
         late = "" if self._gate.sends else ", and did not become ready in time"
@@ -314,32 +261,32 @@ class Publisher:
 
     def give_up(self, publish: Publish, why: str) -> None:
         """End a publish that may not wait any longer."""
-        self._leave(publish)
-        self.end(publish, _gone(publish, why))
+        self.line.leave(publish)
+        self.end(publish, publish.given_up(why))
 
     def refuse(self, publish: Publish, why: str) -> None:
         """End a publish that may not wait any longer, and is not kept instead."""
-        self._leave(publish)
-        self.tell(publish, _gone(publish, why))
+        self.line.leave(publish)
+        self.tell(publish, publish.given_up(why))
 
     def _check_suspect(self) -> None:
         """Make the check that may have cost the last connection, while nothing else is in flight."""
         suspect = self._exchanges.suspect()
-        if suspect is not None and suspect in self._line:
-            self._line.hold(suspect)
+        if suspect is not None and suspect in self.line:
+            self.line.hold(suspect)
             self._check(suspect)
 
     def _check_next(self) -> None:
-        publish = self._line.next_held()
+        publish = self.line.next_held()
         while publish is not None and publish.future.done():
-            self._leave(publish)
-            publish = self._line.next_held()
+            self.line.leave(publish)
+            publish = self.line.next_held()
         if publish is not None:
             self._check(publish)
 
     def _check(self, publish: Publish) -> None:
         # The answer may be outdated for messages published after the check: they get a check of their own.
-        self._exchanges.check(publish, functools.partial(self._on_answer, publish, self._line.last))
+        self._exchanges.check(publish, functools.partial(self._on_answer, publish, self.line.last))
         self._set_window()
 
     def _on_answer(
@@ -349,11 +296,11 @@ class Publisher:
         if refusal is not None:
             if self._gate.disowns(*refusal):
                 return
-            of_lane = itertools.takewhile(lambda each: each[1] <= last, self._line.lane(asked))
+            of_lane = itertools.takewhile(lambda each: each[1] <= last, self.line.lane(asked))
             for publish in [publish for publish, _ in of_lane if holds(publish.message)]:
-                self._leave(publish)
+                self.line.leave(publish)
                 self.end(publish, publish.refused(*refusal))
-        self._line.release(asked)
+        self.line.release(asked)
         self.send_waiting()
 
     # The wire
@@ -362,12 +309,7 @@ class Publisher:
         return self._gate.sends and self._has_room()
 
     def _has_room(self) -> bool:
-        flight = self.flight
-        has_room = (
-            len(flight.entries) < flight.window
-            and flight.size < self._settings.max_unconfirmed_size
-            and not self._link.held
-        )
+        has_room = self.flight.has_room and not self._link.held
         return has_room and (self._settings.enable_confirmations or not self._congested())
 
     def _congested(self) -> bool:
@@ -458,9 +400,3 @@ class Publisher:
             self.counters.failed += 1
             message = publish.message
             publish.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))
-
-
-def _gone(publish: Publish, why: str) -> AMQPException:
-    if publish.sent_at:
-        return OutcomeUnknown(f"it was sent, and the connection was lost; then {why}")
-    return NotReadyError(f"{why}; message {publish.message.message_id} was not sent{FOR_HANDLERS}")

@@ -271,7 +271,7 @@ class OutboxModel(Model):
 
     def refuse_waiting(self, _event: EventData) -> None:
         """Refuse waiting messages: they belong behind stored ones, where nothing can be stored."""
-        for publish, _ in self._publisher.take_waiting():
+        for publish, _ in self._publisher.line.take():
             self._publisher.give_up(publish, f"{SILENT}: {self._trouble}")
 
     def retry_delay(self, _event: EventData) -> Timeout:

@@ -21,7 +21,8 @@ from sprockets_amqp.states import Place
 from sprockets_amqp.text import shown
 from sprockets_amqp.wire.replies import describe
 
-from .ledger import Key, Ledger, Row
+from .entry import Entry
+from .ledger import Key, Ledger
 from .store import OVERHEAD, OWN, Changes, Record, unpack
 from .writer import Batch, Done, Writer
 
@@ -35,52 +36,6 @@ MAX_DEFERRAL: Final = 60.0
 SILENT: Final = "the outbox cannot store it"
 #: Stands for a message that cannot be read.
 NOTHING: Final = Message("", "", None, None, (), b"", b"", b"")
-
-
-class Entry(Row):
-    """A message in memory.
-
-    Attributes:
-        key: its name in the ledger.
-        message: the message.
-        caller: the publish that ends when it is written; None: that has ended, perhaps in another process.
-        error: what that ends with if it cannot be written; None: it waits again.
-        deadline: until when it may wait, in the loop's time.
-        copy: what is in line or on the wire.
-        timer: until it is sent again, if RabbitMQ has nacked it.
-    """
-
-    __slots__ = ("caller", "copy", "deadline", "error", "key", "message", "stock", "timer")
-
-    def __init__(
-        self,
-        stock: "Stock",
-        key: Key,
-        message: Message,
-        size: int,
-        caller: Publish | None = None,
-        error: AMQPException | None = None,
-        deadline: float = 0.0,
-    ) -> None:
-        self.size = size
-        self.place = Place.ON_DISK if caller is None else Place.NEW
-        self.stock = stock
-        self.key = key
-        self.message = message
-        self.caller = caller
-        self.error = error
-        self.deadline = deadline
-        self.copy: Publish | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    def on_sent(self) -> None:
-        """Record that it is on the wire."""
-        self.stock.on_sent(self)
-
-    def on_end(self, publish: Publish, error: AMQPException | None, *, on_wire: bool) -> None:
-        """Record what became of it there; what is on the wire is waited for."""
-        if not on_wire:
-            self.stock.on_end(self, publish, error)
 
 
 class Watcher(Protocol):
@@ -168,7 +123,7 @@ class Stock(Keeper):
 
     def keep_line(self) -> None:
         """Store what waits in line behind what is stored."""
-        for publish, deadline in self._publisher.take_waiting():
+        for publish, deadline in self._publisher.line.take():
             problem = self._keep(publish, None, deadline)
             if problem:
                 self._publisher.refuse(publish, problem)
