@@ -4,7 +4,8 @@ A place has two columns: what the disk has of a message, and what else there is 
 the machines are; each message makes its own, so the ledger looks them up instead of pulling triggers.
 
 The marks of the places: ``stored``, it is to be sent or confirmed; ``unsent``, it has yet to be sent; ``in_line``;
-``writing``; ``on_disk``, the store counts it; ``room``, it counts towards `outbox_limit`.
+``writing``; ``on_disk``, the store counts it; ``room``, it counts towards `outbox_limit`; ``aside``, it is no longer
+sent.
 """
 
 from typing import Final
@@ -23,6 +24,7 @@ class Place(Name):
     IN_LINE = ("on disk", "in line")
     ON_WIRE = ("on disk", "on the wire")
     DEFERRED = ("on disk", "deferred")
+    WRITING_ASIDE = ("being written", "refused")
     LEAVING = ("being deleted", "nothing")
     ASIDE = ("set aside", "nothing")
     GONE = ("nothing", "nothing")
@@ -62,8 +64,13 @@ LEDGER: Final = Machine(
             "RabbitMQ nacked it: it is sent again after a while.",
             marks=("stored", "on_disk", "room"),
         ),
+        Declared(
+            Place.WRITING_ASIDE,
+            "It is being written, and RabbitMQ refuses it, although it was sent before.",
+            marks=("aside", "writing", "room"),
+        ),
         Declared(Place.LEAVING, "Its publish has ended: it is being deleted.", marks=("on_disk",)),
-        Declared(Place.ASIDE, "RabbitMQ refuses it: it is no longer sent.", marks=("on_disk", "room")),
+        Declared(Place.ASIDE, "RabbitMQ refuses it: it is no longer sent.", marks=("aside", "on_disk", "room")),
         Declared(Place.GONE, "The outbox knows it no longer."),
     ),
     rows=(
@@ -79,13 +86,15 @@ LEDGER: Final = Machine(
         Row("written", (Place.WRITING,), Place.ON_DISK),
         Row("written", (Place.WRITING_IN_LINE,), Place.IN_LINE),
         Row("written", (Place.WRITING_ON_WIRE,), Place.ON_WIRE),
+        Row("written", (Place.WRITING_ASIDE,), Place.ASIDE),
         # Its publish ends, or goes on as if there were no outbox.
-        Row("unwritten", (*_WRITING, Place.LEAVING, Place.ASIDE), Place.GONE),
+        Row("unwritten", (*_WRITING, Place.WRITING_ASIDE, Place.LEAVING), Place.GONE),
         # RabbitMQ has confirmed it, or answered before the disk; or the publish was cancelled before it was sent.
         Row("ended", (*_WRITING, Place.ON_WIRE), Place.LEAVING),
         Row("nacked", (Place.ON_WIRE,), Place.DEFERRED),
         Row("due", (Place.DEFERRED,), Place.ON_DISK),
-        Row("refused", (Place.WRITING_IN_LINE, Place.IN_LINE, Place.ON_WIRE), Place.ASIDE),
+        Row("refused", (Place.WRITING_IN_LINE,), Place.WRITING_ASIDE),
+        Row("refused", (Place.IN_LINE, Place.ON_WIRE), Place.ASIDE),
         Row("deleted", (Place.LEAVING,), Place.GONE),
     ),
 )

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from sprockets_amqp.outbox.ledger import Key, Ledger, Row
 from sprockets_amqp.states import LEDGER, Place
 
-MARKS = ("stored", "unsent", "in_line", "writing", "on_disk", "room")
+MARKS = ("stored", "unsent", "in_line", "writing", "on_disk", "room", "aside")
 
 
 def moved(*moves: str) -> Ledger[Row]:
@@ -54,10 +54,11 @@ CASES = [
     ("kept_on_wire written ended deleted", False, set()),
     ("kept_on_wire written nacked", True, {"stored", "on_disk", "room"}),
     ("kept_on_wire written nacked due", False, {"stored", "unsent", "room"}),
-    ("kept entered refused", True, {"on_disk", "room"}),
+    ("kept entered refused", True, {"writing", "room", "aside"}),
+    ("kept entered refused written", True, {"on_disk", "room", "aside"}),
     ("kept entered refused unwritten", False, set()),
-    ("kept entered written refused", True, {"on_disk", "room"}),
-    ("kept_on_wire written refused", True, {"on_disk", "room"}),
+    ("kept entered written refused", True, {"on_disk", "room", "aside"}),
+    ("kept_on_wire written refused", True, {"on_disk", "room", "aside"}),
 ]
 
 
@@ -124,7 +125,7 @@ def test_a_move_that_is_not_declared_is_a_defect() -> None:
 
 def test_everything_is_forgotten_when_the_store_is_closed() -> None:
     """No number is left."""
-    ledger = moved("kept", "entered", "refused")
+    ledger = moved("kept", "entered", "written", "refused")
     ledger.clear()
     assert (ledger.rows, counts(ledger), ledger.at(Place.ASIDE)) == ({}, set(), 0)
 

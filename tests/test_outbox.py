@@ -1,5 +1,6 @@
 """The outbox: what is stored, in which order it is sent, and what becomes of it; against a broker in memory."""
 
+import asyncio
 import re
 import sqlite3
 import tempfile
@@ -1252,6 +1253,9 @@ def test_what_is_refused_after_it_was_sent_before_is_set_aside(
         broker.clock.turn()
         assert (outcome(sent) if fails else sent.result()) == (OutcomeUnknown if fails else STORED)
         assert (client.counters.stored, client.counters.set_aside) == (0, 0 if fails else 1)
+        # A minute later the store is counted again.
+        broker.clock.advance(61)
+        assert client.counters.set_aside == (0 if fails else 1)
 
 
 def test_a_suspect_that_is_being_written_is_sent_alone(broker: Broker) -> None:
@@ -1412,6 +1416,26 @@ def test_a_cancelled_publish_is_not_counted_for_one_that_is_to_be_sent(broker: B
         work(waiting)
         confirm(broker)
         assert (broker.messages, client.counters.stored) == (["first", "second", "last"], 0)
+
+
+def test_somebody_who_cancels_all_tasks_loses_nothing(broker: Broker) -> None:
+    """Frameworks do so when they stop: what was being written is written, and ends."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        (first,) = publish(client, "first")
+        broker.clock.turn()
+        (second,) = publish(client, "second")
+        for task in asyncio.all_tasks(broker.clock.loop):
+            task.cancel()
+        broker.clock.turn()
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.advance(0.5)
+        assert (first.result(), second.result(), client.counters.stored) == (STORED, STORED, 2)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored) == (["first", "second"], 0)
 
 
 def test_what_is_on_disk_alone_takes_no_memory(broker: Broker) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from .ledger import Key
-from .store import OWN, Changes, Record, Totals, records
+from .store import OWN, Changes, Record, Totals, values_of
 
 
 class MemoryStore:
@@ -23,19 +23,20 @@ class MemoryStore:
     async def write(self, box: int, changes: Changes) -> None:
         """Change a box."""
         its = self.boxes.setdefault(box, {})
-        its.update((values[0], Record._make(values)) for values in records(changes.puts))
-        for number in changes.suspects:
-            its[number] = its[number]._replace(refusals=its[number].refusals + 1)
-        for number, words in changes.set_asides.items():
-            its[number] = its[number]._replace(set_aside=words)
+        its.update((values[0], Record._make(values)) for values in values_of(changes.puts))
+        for number in its.keys() & set(changes.suspects):
+            refusals = its[number].refusals + changes.suspects.count(number)
+            its[number] = its[number]._replace(refusals=refusals)
+        for number in its.keys() & changes.set_asides.keys():
+            its[number] = its[number]._replace(set_aside=changes.set_asides[number])
         for number in changes.deletes:
             its.pop(number, None)
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent."""
         found: list[tuple[Key, Record]] = []
-        for box in sorted(self.boxes, key=lambda each: (each == OWN, each)):
-            for number, record in sorted(self.boxes[box].items()):
+        for box, records in sorted(self.boxes.items(), key=_oldest_first):
+            for number, record in sorted(records.items()):
                 if len(found) == limit or size <= 0:
                     return found
                 if record.set_aside is None and (box, number) not in without:
@@ -51,7 +52,16 @@ class MemoryStore:
         """Memory can always be written to."""
 
     async def close(self, left: Mapping[int, Changes]) -> None:
-        """Keep everything: nothing was left to delete."""
+        """Give up the boxes: what is left in them is another's."""
+        for box, changes in left.items():
+            for number in changes.deletes:
+                self.boxes[box].pop(number, None)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Have no owner any more, as if the process were killed: the next one begins with an empty box."""
+        left = [box for _, box in sorted(self.boxes.items(), key=_oldest_first) if box]
+        self.boxes = dict(enumerate(left, OWN + 1))
 
     async def names(self) -> list[str]:
         """Return the numbers of the boxes."""
@@ -86,6 +96,10 @@ class MemoryStore:
     def abandon(self) -> None:
         """Forget everything: it is the parent's."""
         self.boxes.clear()
+
+
+def _oldest_first(box: tuple[int, dict[int, Record]]) -> tuple[bool, int]:
+    return box[0] == OWN, box[0]
 
 
 def _totals(records: Collection[Record]) -> Totals:

@@ -107,7 +107,7 @@ class OutboxModel(Model):
     @property
     def set_aside(self) -> int:
         """How many messages were set aside: they are no longer sent."""
-        return self._stock.ledger.at(Place.ASIDE)
+        return self._stock.ledger.count("aside")
 
     @property
     def _is_empty(self) -> bool:
@@ -211,6 +211,7 @@ class OutboxModel(Model):
             self._note_recovery(self._told & {"outbox_limit"})
         self._stock.note_done(batch, done)
         if batch.close:
+            self._stock.give_up_changes()
             self.feed(self.files_closed)
         elif batch.look and done.problem is None:
             self.feed(self.files_opened)

@@ -394,6 +394,13 @@ class Stock(Keeper):
                 timer.cancel()
             self.ledger.move(key, "due")
 
+    def give_up_changes(self) -> None:
+        """Forget what could not be deleted or set aside before the store was closed: it is read again."""
+        for key in self.ledger.keys(Place.LEAVING):
+            self.ledger.move(key, "deleted")
+        for key in self.ledger.keys(Place.ASIDE):
+            self.ledger.forget(key)
+
     def clear(self) -> None:
         """Forget everything: the store is closed."""
         self.ledger.clear()

@@ -161,7 +161,7 @@ def pack(stored_at: float, method: bytes, properties: bytes, body: bytes) -> byt
     return b"".join((_head.pack(stored_at, len(method), len(properties)), method, properties, body))
 
 
-def records(puts: Mapping[int, Put], shift: int = 0) -> list[tuple[int, bytes, int, int, None]]:
+def values_of(puts: Mapping[int, Put], shift: int = 0) -> list[tuple[int, bytes, int, int, None]]:
     """Return the values of the records of messages that are being stored, their numbers shifted."""
     now, found = time.time(), []
     for number, (message, blamed) in puts.items():

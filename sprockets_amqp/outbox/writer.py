@@ -14,6 +14,8 @@ from .store import OWN, Changes, Record, Store, Totals
 
 #: Seconds that the store may take for one batch.
 DISK_LIMIT: Final = 10.0
+#: Seconds before a batch is carried out again whose task was cancelled.
+CANCELLED_DELAY: Final = 0.1
 
 
 @dataclasses.dataclass(slots=True)
@@ -161,12 +163,23 @@ class Writer:
             self._limit.cancel()
             self._limit = None
         if task.cancelled():
-            # The loop is being closed, with everything on it.
+            # By somebody who cancels all tasks. What was done is done once more, unless the loop is being closed.
+            self._return(batch)
             return
         if not batch.close:
             self._left = left(batch, task.result())
         self._on_done(batch, task.result())
         self.submit()
+
+    def _return(self, batch: Batch) -> None:
+        following, self.next = self.next, batch
+        for box, changes in following.changes.items():
+            batch.changes[box].puts |= changes.puts
+            merge(batch.changes[box], changes)
+        batch.load = following.load
+        batch.look |= following.look
+        batch.close |= following.close
+        self._loop.call_later(CANCELLED_DELAY, self.submit)
 
 
 def left(batch: Batch, done: Done) -> dict[int, Changes]:

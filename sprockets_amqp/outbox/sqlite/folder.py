@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.outbox.ledger import Key
-from sprockets_amqp.outbox.store import OWN, SPOILT, Changes, Record, Totals, records
+from sprockets_amqp.outbox.store import OWN, SPOILT, Changes, Record, Totals, values_of
 
 from .database import create, execute_in_chunks, is_corrupt, is_full, open_database, transaction, unlink
 from .file import SUFFIX, OutboxFile
@@ -141,7 +141,7 @@ class Folder:
         shift = self._shift(box)
         gone = [number + shift for number in changes.deletes]
         rows = (
-            records(changes.puts, shift),
+            values_of(changes.puts, shift),
             gone,
             [number + shift for number in changes.suspects],
             [(words, number + shift) for number, words in changes.set_asides.items()],
