@@ -100,7 +100,7 @@ class Ledger(Generic[T]):
 
     def forget(self, key: Key) -> None:
         """Let go of a message that the disk has set aside; it stays counted."""
-        del self.rows[key]
+        self.rows.pop(key, None)
 
     def recount(self, to_send: int, set_aside: int, octets: int) -> None:
         """Take over what the store has counted: to be sent or deleted, set aside, and the octets of both."""
