@@ -1278,6 +1278,31 @@ def test_a_suspect_that_is_being_written_is_sent_alone(broker: Broker) -> None:
         work(waiting)
 
 
+def test_a_suspect_that_cannot_be_written_is_sent_alone_and_others_together_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it has ended, nothing is suspected any more."""
+    with folder() as path:
+        client, waiting, suspects = overtaking(broker, path, "one", "two", reconnect_delay=0.2)
+        broker.peer.close_channel(next(iter(broker.peer.unconfirmed)), 406, "PRECONDITION_FAILED")
+        for _ in range(4):
+            broker.open()
+            broker.clock.advance(0.5)
+        assert broker.messages == ["one", "two", "one"]
+        failing(monkeypatch)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        broker.open()
+        assert (state(client), broker.messages) == (Outbox.FAILING, ["one", "two", "one"])
+        confirm(broker)
+        assert [each.done() for each in suspects] == [True, True]
+        before = len(broker.messages)
+        publish(client, "three", "four")
+        broker.open()
+        assert broker.messages[before:] == ["three", "four"]
+
+
 def test_what_was_sent_before_is_not_said_to_be_unsent(broker: Broker) -> None:
     """It was lost, came in line again, and was still being written when the client was stopped on a disk that hangs."""
     with folder() as path:

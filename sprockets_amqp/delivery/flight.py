@@ -96,6 +96,8 @@ class Flight:
             if each is publish:
                 self.entries[tag] = by
                 by.sent_at = publish.sent_at
+                # A suspect is one until it has ended.
+                by.future.add_done_callback(lambda _future: publish.future.cancel())
         if self._timer is not None:
             self._timer.cancel()
         self.expire()

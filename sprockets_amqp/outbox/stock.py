@@ -247,6 +247,8 @@ class Stock(Keeper):
         if caller is None:
             self.delivered += 1
             self._report(entry.message, copy, None)
+            # It may be long until a disk that takes nothing has deleted it.
+            entry.message = NOTHING
         else:
             entry.caller = None
             caller.returned = copy.returned if copy is not None else None
