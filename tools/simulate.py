@@ -25,6 +25,9 @@ from pika import spec
 
 from sprockets_amqp import Access, AMQPException, Client, ConnectionStateError, Topology
 from sprockets_amqp.delivery import publish
+from sprockets_amqp.outbox import model
+from sprockets_amqp.outbox.memory import MemoryStore
+from sprockets_amqp.outbox.store import unpack
 from tools import folders
 from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
@@ -32,6 +35,7 @@ from tools.oracle import Oracle, Violation, WatchedPeer
 if TYPE_CHECKING:
     from sprockets_amqp.testing.clock import Clock
 
+STORE_IN: Final = model.store_in
 EXCHANGES: Final = ("", "", "events", "events", "other")
 #: What a publish may say that AMQP or RabbitMQ would refuse.
 NONSENSE: Final[tuple[dict[str, Any], ...]] = (
@@ -56,6 +60,8 @@ class World:
         self._tell = tell
         confirms = choose((True, True, True, True, False))
         self._folder = folders.Folder() if confirms and choose((True, False, False)) else None
+        #: What stands in place of the folder's files: the client knows a store, and not which one.
+        self._memory = MemoryStore() if choose((True, False, False)) else None
         self.oracle = Oracle(
             self.clock,
             confirms=confirms,
@@ -116,11 +122,15 @@ class World:
         """Make the client of a process that starts, in which messages are numbered from 1."""
         publish._numbers = itertools.count(1)  # type: ignore[misc] # noqa: SLF001
         folder = self._folder.name if self._folder is not None else None
+        outbox: Any = model
+        outbox.store_in = (lambda _folder, _name: self._memory) if self._memory is not None else STORE_IN
         self.client = Client(io_loop=self.clock.io_loop, outbox=folder, **self._settings)
         self.oracle.watch(self.client)
 
     def close(self) -> None:
         """Leave nothing."""
+        outbox: Any = model
+        outbox.store_in = STORE_IN
         self.broker.close()
         if self._folder is not None:
             self._folder.cleanup()
@@ -315,7 +325,7 @@ class World:
         """See that a process that begins with what is on the disk now has everything that was stored."""
         if self._folder is not None:
             with folders.copied(self._folder.name) as copy:
-                self.oracle.see_stored(folders.ids(copy))
+                self.oracle.see_stored(self._ids(copy))
 
     def _kill(self) -> None:
         """Kill the process at once, and start it anew with what is on the disk."""
@@ -326,7 +336,10 @@ class World:
         if Disk.waiting and self._random.choice((True, False)):
             # It was done, and nobody had heard of it.
             Disk.waiting[0]()
-        if self._folder is not None:
+        if self._memory is not None:
+            self._memory.give_up()
+            on_disk, left = self._ids(""), len(self._memory.boxes)
+        elif self._folder is not None:
             before, self._folder = self._folder, folders.copied(self._folder.name)
             if self._random.choice((True, False, False)):
                 folders.rename(self._folder.name)
@@ -430,7 +443,7 @@ class World:
         left, aside = set[str](), set[str]()
         if self._folder is not None:
             self._see_disk(self._folder.name)
-            left, aside = folders.ids(self._folder.name), folders.ids(self._folder.name, "set_aside IS NOT NULL")
+            left, aside = self._ids(self._folder.name), self._ids(self._folder.name, aside=True)
         # What no queue takes is delivered as far as RabbitMQ is concerned, unless the client is to take it for an error.
         lost = self.broker.unroutable if self.oracle.fail_on_return else set()
         taken = [each for each in self.broker.published if each.routing_key not in lost]
@@ -442,12 +455,20 @@ class World:
         if self.clock.escaped:
             raise Violation(f"raised into the loop: {self.clock.escaped}")
 
+    def _ids(self, folder: str, *, aside: bool | None = None) -> set[str]:
+        """Return the ids of what the store has: all, or what was set aside or was not."""
+        if self._memory is None:
+            return folders.ids(folder, {None: "true", True: "set_aside IS NOT NULL", False: "set_aside IS NULL"}[aside])
+        records = [record for box in self._memory.boxes.values() for record in box.values()]
+        wanted = [each for each in records if aside is None or aside is (each.set_aside is not None)]
+        return {str(unpack(each.message)[1].message_id) for each in wanted}
+
     def _see_disk(self, folder: str) -> None:
         """Nothing that was stored is lost, and nothing is left that was to be sent where all was."""
-        self.oracle.see_stored(folders.ids(folder))
+        self.oracle.see_stored(self._ids(folder))
         if self._sent_all:
-            self.oracle.see_stored(folders.ids(folder, "set_aside IS NOT NULL"))
-            if left := folders.ids(folder, "set_aside IS NULL"):
+            self.oracle.see_stored(self._ids(folder, aside=True))
+            if left := self._ids(folder, aside=False):
                 raise Violation(f"everything was sent, and the disk still has {left}")
 
 

@@ -69,7 +69,7 @@ class OutboxModel(Model):
         self._folder = settings.outbox
         self._logger = named(LOGGER, name)
         self._log = BoundedLog(self._logger, loop.time)
-        self._writer = Writer(_store(settings.outbox, name), loop, self._on_done, self._on_silence)
+        self._writer = Writer(store_in(settings.outbox, name), loop, self._on_done, self._on_silence)
         self._stock = Stock(self, gate, publisher, observers, settings, loop, self._writer, self._log)
         if self.given:
             publisher.keeper = self._stock
@@ -302,7 +302,8 @@ class OutboxModel(Model):
         self._end_waits(self._left)
 
 
-def _store(folder: str | None, name: str) -> Store:
+def store_in(folder: str | None, name: str) -> Store:
+    """Return what keeps the messages of a client of this name; without a folder, memory, which is never used."""
     if folder is None:
         return MemoryStore()
     # SQLite is loaded only if it is needed.
