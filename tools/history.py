@@ -37,6 +37,7 @@ class Fate:
         outcome: what its publish ended with.
         sent: how often it was on the wire.
         acked_in: in which life RabbitMQ's ack for it has arrived.
+        carried: whether a later life has sent it.
         nacked: whether a queue has refused it: it is tried again later, and others go first.
         left: whether the outbox has it at the end.
         delivered: how often it was delivered.
@@ -49,6 +50,7 @@ class Fate:
     outcome: str = ""
     sent: int = 0
     acked_in: int = -1
+    carried: bool = False
     nacked: bool = False
     left: bool = False
     delivered: int = 0
@@ -167,7 +169,9 @@ class _Check:
     def _see_sent(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
         fate.sent += 1
         lane = self._lanes[fate.lane]
-        if fate.outcome in {UNSENT, RETURNED, NACKED}:
+        # What RabbitMQ refused while it was being written may still be on the disk when the process is killed.
+        fate.carried = fate.life != self._life
+        if fate.outcome in {UNSENT, RETURNED, NACKED} and not fate.carried:
             yield f"{name} was sent after it had ended as {fate.outcome}"
         if fate.acked_in == self._life and fate.outcome != UNKNOWN:
             # A disk that did not answer in time may have one whose publish has ended as unknown.
@@ -188,12 +192,12 @@ class _Check:
 
     def _see_left(self, name: str, fate: Fate, aside: str) -> Iterator[str]:
         fate.left = True
-        if fate.outcome == UNSENT or (aside and fate.outcome == CONFIRMED):
+        if fate.life == self._life and (fate.outcome == UNSENT or (aside and fate.outcome == CONFIRMED)):
             yield f"{name} is left in the outbox, and had ended as {fate.outcome}"
 
     def _see_delivered(self, name: str, fate: Fate, _detail: str) -> Iterator[str]:
         fate.delivered += 1
-        if fate.outcome in {UNSENT, RETURNED}:
+        if fate.outcome in {UNSENT, RETURNED} and not fate.carried:
             yield f"{name} was delivered, and had ended as {fate.outcome}"
         lane = self._lanes[fate.lane]
         while lane.come < len(lane.promised) and (_has_come(its := lane.promised[lane.come]) or its.nacked):

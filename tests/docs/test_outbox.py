@@ -325,6 +325,18 @@ def written(broker: HandDriven, client: amqp.Client) -> None:
     assert not future.done()
 
 
+def answered(broker: HandDriven, client: amqp.Client) -> None:
+    """RabbitMQ has nacked it, and the disk has it, but not yet that it is to be deleted."""
+    broker.clock.advance(9)
+    Disk.waiting = waiting = list[Any]()
+    future = published(client)
+    broker.open()
+    broker.peer.confirm(1, nack=True)
+    broker.open()
+    assert isinstance(future.exception(), amqp.MessageNacked)
+    waiting.pop(0)()
+
+
 def given(broker: HandDriven, client: amqp.Client) -> None:
     """The disk is to write it, and has not begun."""
     broker.clock.advance(9)
@@ -370,6 +382,7 @@ CRASHES: Final[dict[str, list[tuple[Step, int]]]] = {
     "waits in line": [(waits, 0)],
     "is on the wire, and not stored": [(on_wire, 1)],
     "is being written": [(given, 0), (written, 1)],
+    "is answered by RabbitMQ while it is being written": [(answered, 2)],
     "is stored": [(stored, 1)],
     "is sent from the disk, and not confirmed": [(sent_from_disk, 2)],
     "is confirmed, and not deleted from the disk": [(confirmed, 2)],
@@ -381,7 +394,7 @@ def test_each_crash_has_a_row() -> None:
     """And each row tells what its publish had ended with."""
     rows = PAGE.rows("What a crash does")
     assert [row[0] for row in rows] == list(CRASHES)
-    assert [row[1] for row in rows] == ["nothing yet"] * 3 + ["STORED"] * 4
+    assert [row[1] for row in rows] == ["nothing yet"] * 3 + ["RabbitMQ's answer"] + ["STORED"] * 4
 
 
 @pytest.mark.parametrize(
