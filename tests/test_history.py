@@ -44,6 +44,7 @@ class Lived:
 
     def send(self, received: int) -> None:
         """Send what is pending: so much of it is received, some of that is acked, and the rest is lost."""
+        self.history.connected()
         acked = received if received == len(self.pending) else self.choose.randint(0, received)
         for name in self.pending:
             self.history.sent(name)
@@ -108,6 +109,22 @@ def test_a_swap_on_the_wire_is_found(seed: int, data: st.DataObject) -> None:
     at = first[one]
     history.events[at], history.events[at + 1] = history.events[at + 1], history.events[at]
     assert f"{one} was sent after a message that was published later" in check(history)
+
+
+@given(seed=seeds, data=st.data())
+def test_a_swap_of_what_is_sent_again_is_found(seed: int, data: st.DataObject) -> None:
+    """Two messages that were lost leave on the next connection, and the later one first."""
+    history = true_history(seed)
+    known: set[str] = set()
+    together = []
+    for at, ((what, one, _), (then, other, _)) in enumerate(zip(history.events, history.events[1:], strict=False)):
+        if what == then == "sent" and {one, other} <= known:
+            together.append((at, one))
+        known |= {one} if what == "sent" else set()
+    assume(together)
+    at, one = data.draw(st.sampled_from(together))
+    history.events[at], history.events[at + 1] = history.events[at + 1], history.events[at]
+    assert f"{one} was sent on a connection after a message that was published later" in check(history)
 
 
 @given(seed=seeds, data=st.data())

@@ -1,9 +1,11 @@
 """The outbox: what is stored, in which order it is sent, and what becomes of it; against a broker in memory."""
 
 import asyncio
+import contextlib
 import re
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from sprockets_amqp import (
     ExchangeRefused,
     InvalidMessage,
     MessageNacked,
+    MessageReturned,
     NotReadyError,
     Outcome,
     OutcomeUnknown,
@@ -1441,6 +1444,110 @@ def test_a_cancelled_publish_is_not_counted_for_one_that_is_to_be_sent(broker: B
         work(waiting)
         confirm(broker)
         assert (broker.messages, client.counters.stored) == (["first", "second", "last"], 0)
+
+
+def test_what_was_lost_with_a_stored_message_stays_behind_it(broker: Broker) -> None:
+    """It was published later; stored as well, it is sent again later."""
+    with folder() as path:
+        client = broker.ready(outbox=path, confirm_timeout=5, timeout=60)
+        (first,) = publish(client, "first")
+        broker.clock.advance(6)
+        (second,) = publish(client, "second")
+        broker.clock.turn()
+        assert (first.result(), broker.messages, state(client)) == (STORED, ["first", "second"], Outbox.CLEAR)
+        lose(broker)
+        broker.clock.advance(1)
+        confirm(broker)
+        assert broker.messages == ["first", "second", "first", "second"]
+        assert (second.result(), client.counters.stored) == (STORED, 0)
+
+
+def test_a_publish_that_goes_on_alone_may_be_stored_again(broker: Broker) -> None:
+    """The disk had hung, and had stored it all the same: it is there twice, under two numbers."""
+    with folder() as path:
+        client, waiting, (late,) = overtaking(broker, path, "late", confirm_timeout=40)
+        broker.clock.advance(11)
+        assert (state(client), late.done()) == (Outbox.FAILING, False)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.advance(3)
+        (after,) = publish(client, "after")
+        broker.open()
+        broker.clock.advance(120)
+        assert [each.result() for each in (late, after)] == [STORED] * 2
+        confirm(broker)
+        broker.clock.advance(61)
+        confirm(broker)
+        assert set(broker.messages) == {"late", "after"}
+        assert client.counters.stored == 0
+
+
+def test_a_returned_publish_that_goes_on_alone_ends_as_returned(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the disk has failed between the return and the ack."""
+    with folder() as path:
+        broker.unroutable.add("q")
+        _, waiting, (returned,) = overtaking(broker, path, "returned", fail_on_return=True)
+        failing(monkeypatch)
+        Disk.waiting = None
+        work(waiting)
+        broker.clock.turn()
+        confirm(broker)
+        assert outcome(returned) is MessageReturned
+
+
+def test_what_somebody_retries_hides_nothing_that_is_stored(broker: Broker) -> None:
+    """Neither do later messages overtake what it was counted for."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        client.publish("missing", "q", b"", {"message_id": "aside"})
+        confirm(broker)
+        assert client.counters.set_aside == 1
+        lose(broker)
+        broker.missing.clear()
+        (stored,) = publish(client, "stored")
+        broker.clock.turn()
+        with contextlib.closing(OutboxFile(path / "amqp.1.outbox", create=False)) as file:
+            assert [file.retry(number) for number in file.set_aside()] == [True]
+        broker.clock.advance(1)
+        broker.open()
+        publish(client, "later")
+        confirm(broker)
+        assert (stored.result(), broker.messages) == (STORED, ["stored", "aside", "later"])
+        assert (client.counters.stored, client.counters.set_aside) == (0, 0)
+
+
+def test_what_is_given_to_a_disk_that_hangs_already_waits_no_longer_than_its_limit(broker: Broker) -> None:
+    """The client was stopped and started again behind it."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        publish(client, "given")
+        broker.clock.turn()
+        stop(broker, client)
+        broker.clock.advance(11)
+        client.connect()
+        (behind,) = publish(client, "behind")
+        broker.clock.advance(11)
+        assert outcome(behind) is NotReadyError
+        Disk.waiting = None
+        work(waiting)
+
+
+async def test_no_thread_at_the_end_is_no_reason_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client stops at once."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = Client("amqp://127.0.0.1:2", outbox=tmp_path, timeout=0)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    began = asyncio.get_running_loop().time()
+    await client.shutdown(8)
+    assert asyncio.get_running_loop().time() - began < 4
 
 
 def test_somebody_who_cancels_all_tasks_loses_nothing(broker: Broker) -> None:

@@ -154,22 +154,18 @@ async def _for_people(opened: Callable[[], Store]) -> None:
     await store.open()
     await store.write(OWN, Changes(putting("first", "second").puts, set_asides={2: "no"}))
     (name,) = await store.names()
-    totals, in_use = await store.look(name)
-    assert (totals.messages, totals.set_aside, in_use) == (1, 1, True)
-    (aside,) = await store.find(name)
-    assert (aside.set_aside, unpack(aside.message)[1].message_id) == ("no", "second")
-    (first,) = [each for number in range(10) for each in await store.find(name, number) if each.set_aside is None]
+    totals, aside, in_use = await store.look(name)
+    assert (totals.messages, totals.set_aside, len(aside), in_use) == (1, 1, 1, True)
+    (second,) = await store.find(name, [*aside, 77])
+    assert (second.set_aside, unpack(second.message)[1].message_id) == ("no", "second")
+    (first,) = [each for each in await store.find(name, range(10)) if each.set_aside is None]
     assert unpack(first.message)[1].message_id == "first"
-    assert await store.find(name, 77) == []
     # What was not set aside is sent anyway.
-    assert [await store.retry(name, number) for number in (aside.number, aside.number, first.number, 77)] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert await store.retry(name, [second.number, first.number, 77]) == {second.number}
+    assert await store.retry(name, [second.number]) == set()
     assert await ids(store) == ["first", "second"]
-    assert [await store.drop(name, number) for number in (first.number, first.number)] == [True, False]
+    assert await store.drop(name, [first.number, 77]) == {first.number}
+    assert await store.drop(name, [first.number]) == set()
     assert await ids(store) == ["second"]
     with pytest.raises(FileNotFoundError):
         await store.look(f"{name}9")
@@ -307,7 +303,7 @@ def test_a_message_can_be_written_back_for_version_1_1(tmp_path: Path, capsys: p
         old, new = SQLiteStore(str(tmp_path), "amqp"), SQLiteStore(str(tmp_path / "new"), "amqp")
         await old.open()
         await new.open()
-        found = [record for name in await old.names() for n in range(9) for record in await old.find(name, n)]
+        found = [record for name in await old.names() for record in await old.find(name, range(9))]
         await new.write(OWN, putting("since", start=1))
         with closing(OutboxFile(tmp_path / "new" / "amqp.1.outbox")) as file:
             file.write(
@@ -356,3 +352,120 @@ def test_nothing_is_written_back_while_a_message_is_damaged(tmp_path: Path, caps
     assert main(["outbox", "drop", str(tmp_path), "amqp.1.outbox:2"]) == 0
     assert main(["outbox", "downgrade", str(tmp_path)]) == 0
     assert "1 messages are in the format" in capsys.readouterr().out
+
+
+def test_what_a_killed_client_has_left_is_written_back_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its write-ahead log is not played back into the file that takes its place; what is not there is not made."""
+    folder = tmp_path / "left"
+    folder.mkdir()
+
+    async def fill() -> None:
+        store = SQLiteStore(str(folder), "amqp")
+        await store.open()
+        await store.write(OWN, putting(*(f"m{number}" for number in range(1500))))
+        shutil.copytree(folder, tmp_path / "killed")
+        await store.close({})
+
+    run(fill())
+    assert (tmp_path / "killed" / "amqp.1.outbox-wal").stat().st_size > 10**5
+    assert main(["outbox", "downgrade", str(tmp_path / "killed")]) == 0
+    assert capsys.readouterr().out == "amqp.1.outbox: 1500 messages are in the format of version 1.1 now\n"
+    assert sorted(each.name for each in (tmp_path / "killed").iterdir()) == ["amqp.1.outbox", "amqp.1.outbox.lock"]
+    assert [row[2] for row in rows_of(tmp_path / "killed" / "amqp.1.outbox")] == [
+        f"m{number}" for number in range(1500)
+    ]
+    assert main(["outbox", "downgrade", str(folder), "amqp.9.outbox:1"]) == 2
+    assert "downgrade takes a folder" in capsys.readouterr().err
+
+
+def test_numbers_begin_anew_with_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full of delivered messages: what is stored in the new file is what is deleted and read later."""
+    full = ["database or disk is full"]
+    write = OutboxFile.write
+
+    def fail(self: OutboxFile, *args: Any) -> None:
+        if full:
+            error = sqlite3.OperationalError(full.pop())
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        write(self, *args)
+
+    async def work() -> None:
+        store = SQLiteStore(str(tmp_path), "amqp")
+        await store.open()
+        await store.write(OWN, putting("a", "b"))
+        await store.close({})
+        store = SQLiteStore(str(tmp_path), "amqp")
+        await store.open()
+        keys = await every(store)
+        with monkeypatch.context() as patched:
+            patched.setattr(OutboxFile, "write", fail)
+            await store.write(
+                OWN, Changes(putting("c", "d", "e", start=3).puts, {number for _, number in keys.values()})
+            )
+        assert await every(store) == {"c": (OWN, 3), "d": (OWN, 4), "e": (OWN, 5)}
+        await store.write(OWN, Changes({}, {5}))
+        assert await ids(store) == ["c", "d"]
+        await store.close({})
+
+    run(work())
+
+
+def test_a_full_disk_on_which_all_of_anothers_was_delivered_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is deleted, and that is all."""
+
+    def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    async def work() -> None:
+        left, store = SQLiteStore(str(tmp_path), "amqp"), SQLiteStore(str(tmp_path), "amqp")
+        await store.open()
+        await left.open()
+        await left.write(OWN, putting("left"))
+        await left.close({})
+        await store.open()
+        box, number = (await every(store))["left"]
+        with monkeypatch.context() as patched:
+            patched.setattr(OutboxFile, "write", fail)
+            await store.write(box, Changes({}, {number}))
+        assert await ids(store) == []
+        await store.close({})
+
+    run(work())
+
+
+def test_the_command_line_takes_many_messages_and_large_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It opens a file once to retry, and has a few messages in memory at a time."""
+    opened: list[int] = []
+
+    async def fill() -> None:
+        store = SQLiteStore(str(tmp_path), "amqp")
+        await store.open()
+        changes = putting(*(f"m{number}" for number in range(100)))
+        changes.set_asides = dict.fromkeys(changes.puts, "no")
+        await store.write(OWN, changes)
+        await store.close({})
+
+    run(fill())
+    before = OutboxFile.__init__
+
+    def count(self: OutboxFile, *args: Any, **kwargs: Any) -> None:
+        opened.append(1)
+        before(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OutboxFile, "__init__", count)
+        assert main(["outbox", "list", str(tmp_path)]) == 0
+        assert capsys.readouterr().out.count("set aside: no") == 100
+        listed = len(opened)
+        assert main(["outbox", "retry", str(tmp_path)]) == 0
+        assert (listed, len(opened) - listed) == (1 + 7, 2)
+    assert capsys.readouterr().out.count("will be sent") == 100

@@ -39,6 +39,7 @@ class Fate:
         acked_in: in which life RabbitMQ's ack for it has arrived.
         carried: whether a later life has sent it.
         nacked: whether a queue has refused it: it is tried again later, and others go first.
+        aside: whether the outbox has set it aside.
         left: whether the outbox has it at the end.
         delivered: how often it was delivered.
     """
@@ -52,6 +53,7 @@ class Fate:
     acked_in: int = -1
     carried: bool = False
     nacked: bool = False
+    aside: bool = False
     left: bool = False
     delivered: int = 0
 
@@ -64,8 +66,9 @@ class Lane:
     promised: list[Fate] = dataclasses.field(default_factory=list)
     #: How many of the promised ones have all come.
     come: int = 0
-    #: The place of the message that was sent for the first time last.
+    #: The place of the message that was sent for the first time last, and of the one sent last on this connection.
     last: int = -1
+    on_connection: int = -1
 
 
 class History:
@@ -89,6 +92,10 @@ class History:
     def sent(self, name: str) -> None:
         """It left for RabbitMQ."""
         self.events.append(("sent", name, ""))
+
+    def connected(self) -> None:
+        """A connection is open: what was lost on the last one is sent again, in order."""
+        self.events.append(("connected", "", ""))
 
     def acked(self, name: str) -> None:
         """RabbitMQ's ack has arrived."""
@@ -136,6 +143,9 @@ class _Check:
         for what, name, detail in self._history.events:
             if what == "killed":
                 self._life += 1
+            elif what == "connected":
+                for lane in self._lanes.values():
+                    lane.on_connection = -1
             elif what == "published":
                 yield from self._publish(name, detail)
             elif name not in self._fates:
@@ -181,6 +191,9 @@ class _Check:
             if fate.place < lane.last and self._history.ordered:
                 yield f"{name} was sent after a message that was published later"
             lane.last = max(lane.last, fate.place)
+        if fate.place < lane.on_connection and not fate.nacked and fate.outcome != UNKNOWN and self._history.ordered:
+            yield f"{name} was sent on a connection after a message that was published later"
+        lane.on_connection = max(lane.on_connection, fate.place)
 
     def _see_acked(self, _name: str, fate: Fate, _detail: str) -> Iterator[str]:
         fate.acked_in = self._life
@@ -191,7 +204,7 @@ class _Check:
         yield from ()
 
     def _see_left(self, name: str, fate: Fate, aside: str) -> Iterator[str]:
-        fate.left = True
+        fate.left, fate.aside = True, bool(aside)
         if fate.life == self._life and (fate.outcome == UNSENT or (aside and fate.outcome == CONFIRMED)):
             yield f"{name} is left in the outbox, and had ended as {fate.outcome}"
 
@@ -208,9 +221,9 @@ class _Check:
     def _see_end(self, name: str, fate: Fate) -> Iterator[str]:
         if not fate.outcome and fate.life == self._life:
             yield f"{name} never ended"
-        if fate.outcome in {CONFIRMED, STORED} and not _has_come(fate):
+        if fate.outcome in {CONFIRMED, STORED} and not (fate.delivered or fate.left):
             yield f"{name} ended as {fate.outcome}, and is lost"
 
 
 def _has_come(fate: Fate) -> bool:
-    return bool(fate.delivered or fate.left)
+    return bool(fate.delivered or fate.aside)

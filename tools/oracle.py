@@ -198,6 +198,7 @@ class WatchedPeer(Peer):
             self._returned[number] = True
         elif isinstance(method, spec.Confirm.SelectOk):
             self.ledgers[number], self._tags[number] = {}, 0
+            self._oracle.history.connected()
         elif isinstance(method, spec.Channel.Close):
             if number in self._asked:
                 self._oracle.refused.add(self._asked.pop(number))

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ STATUS: Final = (
     "what you retry within a minute. Drop only what was set aside: a client may be sending the rest."
 )
 ACTIONS: Final = ("list", "show", "retry", "drop", "downgrade")
+#: How many messages are read at once.
+AT_ONCE: Final = 16
 #: Characters of a body to show.
 BODY_LIMIT: Final = 200
 #: A message's name: its file, and its number, a signed integer of 64 bits.
@@ -51,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     folder, names = _folder(options)
+    if options.action == "downgrade" and names:
+        raise UsageError("downgrade takes a folder, and no messages: it writes all that is stored")
     store = SQLiteStore(str(folder), options.name or "")
     if options.action == "drop" and not names and not options.yes:
         _ask_before_dropping(asyncio.run(_count_set_aside(store)))
@@ -115,8 +120,8 @@ async def _count_set_aside(store: SQLiteStore) -> int:
     for box in await store.names():
         # What cannot be read is named when its turn comes.
         with suppress(sqlite3.Error, ValueError, OSError):
-            totals, _ = await store.look(box)
-            count += totals.set_aside
+            _, aside, _ = await store.look(box)
+            count += len(aside)
     return count
 
 
@@ -135,25 +140,32 @@ async def _on_box(store: SQLiteStore, action: str, box: str, numbers: list[int])
     if action == "downgrade":
         count = await store.downgrade(box)
         return [f"{box}: {'is' if count is None else f'{count} messages are'} in the format of version 1.1 now"], OK
-    lines, status = [], OK
-    for number in numbers or [row.number for row in await store.find(box)]:
-        done = await ON_MESSAGE[action](store, box, number)
-        if not done:
-            done, status = [f"{box}:{number}: there is no such message, or it was not set aside"], FAILED
-        lines += done
-    return lines, status
+    if not numbers:
+        _, numbers, _ = await store.look(box)
+    if action == "show":
+        shown_lines = {row.number: [_name(box, row), *_described(row)] async for row in _rows(store, box, numbers)}
+    else:
+        done = await (store.retry if action == "retry" else store.drop)(box, numbers)
+        said = "will be sent" if action == "retry" else "dropped"
+        shown_lines = {number: [f"{box}:{number}: {said}"] for number in done}
+    missing = "there is no such message, or it was not set aside"
+    lines = [line for number in numbers for line in shown_lines.get(number, [f"{box}:{number}: {missing}"])]
+    return lines, OK if shown_lines.keys() >= set(numbers) else FAILED
 
 
 async def _list(store: SQLiteStore, box: str) -> list[str]:
-    totals, in_use = await store.look(box)
+    totals, aside, in_use = await store.look(box)
     oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
     counted = f"{totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}"
     lines = [f"{box}: {counted}, {'in use' if in_use else 'not in use'}"]
-    return lines + [f"  {_name(box, row)} set aside: {shown(row.set_aside)}" for row in await store.find(box)]
+    return lines + [f"  {_name(box, row)} set aside: {shown(row.set_aside)}" async for row in _rows(store, box, aside)]
 
 
-async def _show(store: SQLiteStore, box: str, number: int) -> list[str]:
-    return [line for row in await store.find(box, number) for line in (_name(box, row), *_described(row))]
+async def _rows(store: SQLiteStore, box: str, numbers: list[int]) -> AsyncIterator[Record]:
+    """Read messages, a few at a time: each may be large."""
+    for start in range(0, len(numbers), AT_ONCE):
+        for row in await store.find(box, numbers[start : start + AT_ONCE]):
+            yield row
 
 
 def _described(row: Record) -> list[str]:
@@ -180,18 +192,6 @@ def _time(seconds: float) -> str:
     except (ValueError, OverflowError, OSError):
         # A disk has changed it.
         return shown(seconds)
-
-
-async def _retry(store: SQLiteStore, box: str, number: int) -> list[str]:
-    return [f"{box}:{number}: will be sent"] if await store.retry(box, number) else []
-
-
-async def _drop(store: SQLiteStore, box: str, number: int) -> list[str]:
-    return [f"{box}:{number}: dropped"] if await store.drop(box, number) else []
-
-
-#: What is done to each message.
-ON_MESSAGE: Final = {"show": _show, "retry": _retry, "drop": _drop}
 
 
 def _name(box: str, row: Record) -> str:

@@ -95,7 +95,7 @@ class Flight:
         for tag, each in self.entries.items():
             if each is publish:
                 self.entries[tag] = by
-                by.sent_at = publish.sent_at
+                by.sent_at, by.returned = publish.sent_at, publish.returned
                 # A suspect is one until it has ended.
                 by.future.add_done_callback(lambda _future: publish.future.cancel())
         if self._timer is not None:

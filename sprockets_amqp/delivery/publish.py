@@ -53,6 +53,10 @@ class Publish:
         self.blamed = 0
         self.returned: tuple[int, str] | None = None
 
+    def renumber(self) -> None:
+        """Take the last place among all publishes: the present one may be taken on the disk."""
+        self.number = next(_numbers)
+
     @property
     def waits(self) -> bool:
         """Whether its caller waits for its end."""

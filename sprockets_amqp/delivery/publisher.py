@@ -126,9 +126,14 @@ class Publisher:
         self._set_window()
         lost = self.flight.lose(cause, checking=was_checking)
         self.keeper.unload()
-        is_republished = self._settings.republish_unconfirmed and self._gate.accepts
-        again = self._blameless([each for each in lost if each.waits], cause) if is_republished else {}
+        callers = [each for each in lost if each.kept is None]
+        # What is kept comes first: it decides whether the others may wait.
         for publish in lost:
+            if publish.kept is not None:
+                self.end(publish, OutcomeUnknown(describe(cause)), cause)
+        is_republished = self._settings.republish_unconfirmed and self._gate.accepts
+        again = self._blameless([each for each in callers if each.waits], cause) if is_republished else {}
+        for publish in callers:
             if publish not in again:
                 self.end(publish, OutcomeUnknown(describe(cause)), cause)
         self.line.release_all()

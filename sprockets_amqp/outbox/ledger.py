@@ -102,6 +102,11 @@ class Ledger(Generic[T]):
         """Let go of a message that the disk has set aside; it stays counted."""
         self.rows.pop(key, None)
 
+    def find(self, size: int) -> None:
+        """Count one more message on the disk."""
+        self._messages[Place.ON_DISK] += 1
+        self._octets[Place.ON_DISK] += size
+
     def recount(self, to_send: int, set_aside: int, octets: int) -> None:
         """Take over what the store has counted: to be sent or deleted, set aside, and the octets of both."""
         known = [row for row in self.rows.values() if row.place in self._marked["on_disk"]]

@@ -67,26 +67,27 @@ class MemoryStore:
         """Return the numbers of the boxes."""
         return [str(box) for box in sorted(self.boxes)]
 
-    async def look(self, name: str) -> tuple[Totals, bool]:
+    async def look(self, name: str) -> tuple[Totals, list[int], bool]:
         """Count what is in a box: the client's own has an owner."""
-        return _totals(self._box(name).values()), int(name) == OWN
+        its = self._box(name)
+        aside = [number for number, record in sorted(its.items()) if record.set_aside is not None]
+        return _totals(its.values()), aside, int(name) == OWN
 
-    async def find(self, name: str, number: int | None = None) -> list[Record]:
-        """Return one message, or all that were set aside."""
-        records = sorted(self._box(name).values())
-        return [each for each in records if each.number == number or (number is None and each.set_aside is not None)]
+    async def find(self, name: str, numbers: Collection[int]) -> list[Record]:
+        """Return messages in a box."""
+        return [self._box(name)[number] for number in numbers if number in self._box(name)]
 
-    async def retry(self, name: str, number: int) -> bool:
-        """Have a message sent that was set aside."""
-        found = self._box(name).get(number)
-        if found is None or found.set_aside is None:
-            return False
-        self._box(name)[number] = found._replace(set_aside=None, refusals=0)
-        return True
+    async def retry(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Have messages sent that were set aside."""
+        its = self._box(name)
+        found = {number for number in numbers if number in its and its[number].set_aside is not None}
+        its.update((number, its[number]._replace(set_aside=None, refusals=0)) for number in found)
+        return found
 
-    async def drop(self, name: str, number: int) -> bool:
-        """Delete a message."""
-        return self._box(name).pop(number, None) is not None
+    async def drop(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Delete messages."""
+        its = self._box(name)
+        return {number for number in numbers if its.pop(number, None) is not None}
 
     def _box(self, name: str) -> dict[int, Record]:
         if not name.isdecimal() or int(name) not in self.boxes:

@@ -342,8 +342,12 @@ class Stock(Keeper):
 
     def _note_read(self, key: Key, record: Record) -> None:
         ledger = self.ledger
-        if key in ledger.rows or ledger.at(Place.ON_DISK) <= 0 or not self._gate.sends_stored:
+        if key in ledger.rows or not self._gate.sends_stored:
             return
+        if not ledger.at(Place.ON_DISK):
+            # Somebody has asked for one that was set aside.
+            ledger.find(record.size)
+            self._writer.next.look = True
         try:
             _, message = unpack(record.message)
         except ValueError as error:
@@ -365,6 +369,8 @@ class Stock(Keeper):
         if caller is None:
             return
         caller.kept = None
+        if key[1] in self._writer.given:
+            caller.renumber()
         if is_on_wire and copy is not None and copy is not caller:
             self._publisher.flight.replace(copy, caller)
             return

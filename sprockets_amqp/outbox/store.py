@@ -111,7 +111,7 @@ class Store(Protocol):
     """Where a client keeps messages; it makes one call at a time.
 
     Every call may raise `OSError`, `ValueError` or an error of the store's own: nothing of it is done then, and it may
-    be tried again.
+    be tried again. A call whose task is cancelled goes on to its end: who stops an application may cancel all tasks.
     """
 
     async def open(self) -> None:
@@ -143,17 +143,20 @@ class Store(Protocol):
     async def names(self) -> list[str]:
         """Return the names of all boxes, in order."""
 
-    async def look(self, name: str) -> tuple[Totals, bool]:
-        """Count what is in a box, and say whether it has an owner. Raises FileNotFoundError if there is no such box."""
+    async def look(self, name: str) -> tuple[Totals, list[int], bool]:
+        """Count what is in a box; return what was set aside, too, and whether the box has an owner.
 
-    async def find(self, name: str, number: int | None = None) -> list[Record]:
-        """Return the message of this number in a box, if it is there; without a number, all that were set aside."""
+        Raises FileNotFoundError if there is no such box.
+        """
 
-    async def retry(self, name: str, number: int) -> bool:
-        """Have a message sent that was set aside; return whether there was one."""
+    async def find(self, name: str, numbers: Collection[int]) -> list[Record]:
+        """Return the messages of these numbers that are there."""
 
-    async def drop(self, name: str, number: int) -> bool:
-        """Delete a message; return whether there was one."""
+    async def retry(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Have messages sent that were set aside; return which were."""
+
+    async def drop(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Delete messages; return which were there."""
 
 
 def pack(stored_at: float, method: bytes, properties: bytes, body: bytes) -> bytes:

@@ -86,7 +86,10 @@ async def carry_out(store: Store, batch: Batch) -> Done:
     except Exception as error:
         done.problem = done.problem or error
     if batch.close:
-        await store.close(left(batch, done))
+        try:
+            await store.close(left(batch, done))
+        except Exception as error:
+            done.problem = done.problem or error
     return done
 
 
@@ -140,10 +143,10 @@ class Writer:
             merge(batch.changes[box], changes)
         self._left = {}
         self._running = batch
-        self._limit = self._loop.call_later(
-            DISK_LIMIT, self._on_silence, f"the disk has not answered within {DISK_LIMIT:g} s"
-        )
+        self._limit = self._loop.call_later(DISK_LIMIT, self._tell_silence)
         self._task = self._loop.create_task(carry_out(self._store, batch))
+        # A loop may be closed before the disk has answered.
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001
         self._task.add_done_callback(self._finish)
 
     def forget_load(self) -> None:
@@ -156,6 +159,11 @@ class Writer:
         """In a forked child, leave everything to the parent process."""
         self._store.abandon()
 
+    def _tell_silence(self) -> None:
+        # What is given to it meanwhile waits no longer either.
+        self._limit = self._loop.call_later(DISK_LIMIT, self._tell_silence)
+        self._on_silence(f"the disk has not answered within {DISK_LIMIT:g} s")
+
     def _finish(self, task: "asyncio.Task[Done]") -> None:
         batch, self._running = self._running, None
         assert batch is not None
@@ -163,7 +171,7 @@ class Writer:
             self._limit.cancel()
             self._limit = None
         if task.cancelled():
-            # By somebody who cancels all tasks. What was done is done once more, unless the loop is being closed.
+            # Somebody has cancelled all tasks before this one began.
             self._return(batch)
             return
         if not batch.close:
@@ -176,7 +184,7 @@ class Writer:
         for box, changes in following.changes.items():
             batch.changes[box].puts |= changes.puts
             merge(batch.changes[box], changes)
-        batch.load = following.load
+        batch.load, batch.loaded = following.load, following.loaded
         batch.look |= following.look
         batch.close |= following.close
         self._loop.call_later(CANCELLED_DELAY, self.submit)

@@ -10,6 +10,7 @@ from typing import Final
 from sprockets_amqp.outbox.store import OVERHEAD, Record, Totals
 
 from .database import (
+    COMPANIONS,
     Foreign,
     connect,
     corrupt,
@@ -105,6 +106,11 @@ class OutboxFile:
         """Return the numbers of all messages, set aside or not."""
         return {number for (number,) in self._database.execute("SELECT number FROM messages")}
 
+    def set_aside(self) -> list[int]:
+        """Return the numbers of messages that were set aside."""
+        statement = "SELECT number FROM messages WHERE set_aside IS NOT NULL ORDER BY number"
+        return [number for (number,) in self._database.execute(statement)]
+
     def totals(self) -> Totals:
         """Count the messages in the file."""
         to_send, size, aside = self._database.execute(
@@ -190,6 +196,15 @@ class OutboxFile:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def leave_database(self) -> None:
+        """Close the database with everything in it, so that nothing is beside it, and keep the lock."""
+        busy, *_ = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise ValueError("another program is reading it: try again later")
+        self._database.close()
+        for companion in COMPANIONS:
+            Path(f"{self.path}{companion}").unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """In a forked child, leave the file to the parent process: nothing is done to it here, not even closing.

@@ -138,26 +138,30 @@ class Folder:
             self._take_own()
         elif box not in self._files:
             return
-        shift = self._shift(box)
-        gone = [number + shift for number in changes.deletes]
-        rows = (
-            values_of(changes.puts, shift),
-            gone,
-            [number + shift for number in changes.suspects],
-            [(words, number + shift) for number, words in changes.set_asides.items()],
-        )
-        with self._repairing(box) as file:
+        with self._repairing(box):
             try:
-                file.write(*rows)
+                self._write_file(box, changes)
             except sqlite3.OperationalError as error:
+                gone = [number + self._shift(box) for number in changes.deletes]
                 if not is_full(error) or not self._is_delivered(box, gone):
                     raise
                 self._begin_anew(box)
-                if box == OWN:
-                    self._files[OWN].write(*rows)
+                if box != OWN:
+                    return
+                self._write_file(OWN, changes)
         with self._repairing(box) as file:
-            if gone and (box != OWN or file.is_large) and file.is_empty:
+            if changes.deletes and (box != OWN or file.is_large) and file.is_empty:
                 self._begin_anew(box)
+
+    def _write_file(self, box: int, changes: Changes) -> None:
+        # In a new file, numbers begin elsewhere.
+        shift = self._shift(box)
+        self._files[box].write(
+            values_of(changes.puts, shift),
+            [number + shift for number in changes.deletes],
+            [number + shift for number in changes.suspects],
+            [(words, number + shift) for number, words in changes.set_asides.items()],
+        )
 
     def _is_delivered(self, number: int, gone: list[int]) -> bool:
         """Return whether nothing in a file is to be kept."""
@@ -217,25 +221,25 @@ class Folder:
         """Return the names of all files, lowest number first."""
         return [path.name for path in files(self._path)]
 
-    def look(self, name: str) -> tuple[Totals, bool]:
-        """Count what is in a file; return whether a client has it open, too."""
+    def look(self, name: str) -> tuple[Totals, list[int], bool]:
+        """Count what is in a file; return what was set aside, and whether a client has it open."""
         with self._looking_at(name) as file:
-            return file.totals(), is_locked(file.path)
+            return file.totals(), file.set_aside(), is_locked(file.path)
 
-    def find(self, name: str, number: int | None = None) -> list[Record]:
-        """Return one message in a file, or all that were set aside."""
+    def find(self, name: str, numbers: Collection[int]) -> list[Record]:
+        """Return the messages of these numbers that are there."""
         with self._looking_at(name) as file:
-            return list(file.rows("set_aside IS NOT NULL") if number is None else file.rows("number = ?", number))
+            return [row for number in numbers for row in file.rows("number = ?", number)]
 
-    def retry(self, name: str, number: int) -> bool:
-        """Have a message sent that was set aside; return whether there was one."""
+    def retry(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Have messages sent that were set aside; return which were."""
         with self._looking_at(name) as file:
-            return file.retry(number)
+            return {number for number in numbers if file.retry(number)}
 
-    def drop(self, name: str, number: int) -> bool:
-        """Delete a message; return whether there was one."""
+    def drop(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Delete messages; return which were there."""
         with self._looking_at(name) as file:
-            return file.drop(number)
+            return {number for number in numbers if file.drop(number)}
 
     def downgrade(self, name: str) -> int | None:
         """Write a file in the format of version 1.1; return how many messages are in it, or None if it was in that.
@@ -243,8 +247,11 @@ class Folder:
         Raises:
             ValueError: a client has it open, or a message in it is no longer what was stored.
         """
+        path = self._path / name
+        if not path.exists():
+            raise FileNotFoundError(path)
         try:
-            file = OutboxFile.take(self._path / name)
+            file = OutboxFile.take(path)
         except Locked:
             raise ValueError("it is in use: stop its client first") from None
         with contextlib.closing(file):
@@ -282,10 +289,23 @@ def files(folder: Path, name: str | None = None) -> list[Path]:
 
 def _downgrade(file: OutboxFile) -> int:
     """Put a file of the first version in the place of another; its owner still has the lock."""
-    fresh, count = file.path.with_name(f"{file.path.name}.new"), 0
+    fresh = file.path.with_name(f"{file.path.name}.new")
     unlink(fresh)
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    with contextlib.closing(open_database(fresh)) as database:
+    try:
+        count = _write_first_version(fresh, file)
+        # SQLite would play the log of the one back into the other.
+        file.leave_database()
+        fresh.replace(file.path)
+    except BaseException:
+        unlink(fresh)
+        raise
+    return count
+
+
+def _write_first_version(path: Path, file: OutboxFile) -> int:
+    count = 0
+    with contextlib.closing(open_database(path)) as database:
         create(database, 1)
         for rows in batches(file.rows()):
             if spoilt := [row.number for row in rows if not row.intact]:
@@ -293,5 +313,4 @@ def _downgrade(file: OutboxFile) -> int:
             with transaction(database):
                 execute_in_chunks(database, *insert(1), map(values_1, rows))
             count += len(rows)
-    fresh.replace(file.path)
     return count

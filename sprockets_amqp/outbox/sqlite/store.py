@@ -1,6 +1,7 @@
 """The store in a folder, as the loop sees it: a thread does one thing after another to the files."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
@@ -51,21 +52,21 @@ class SQLiteStore:
         """Return the names of the files, of every client."""
         return await self._do(self._folder.names)
 
-    async def look(self, name: str) -> tuple[Totals, bool]:
-        """Count what is in a file; return whether a client has it open, too."""
+    async def look(self, name: str) -> tuple[Totals, list[int], bool]:
+        """Count what is in a file; return what was set aside, and whether a client has it open."""
         return await self._do(self._folder.look, name)
 
-    async def find(self, name: str, number: int | None = None) -> list[Record]:
-        """Return one message in a file, or all that were set aside."""
-        return await self._do(self._folder.find, name, number)
+    async def find(self, name: str, numbers: Collection[int]) -> list[Record]:
+        """Return messages in a file."""
+        return await self._do(self._folder.find, name, numbers)
 
-    async def retry(self, name: str, number: int) -> bool:
-        """Have a message sent that was set aside."""
-        return await self._do(self._folder.retry, name, number)
+    async def retry(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Have messages sent that were set aside."""
+        return await self._do(self._folder.retry, name, numbers)
 
-    async def drop(self, name: str, number: int) -> bool:
-        """Delete a message."""
-        return await self._do(self._folder.drop, name, number)
+    async def drop(self, name: str, numbers: Collection[int]) -> set[int]:
+        """Delete messages."""
+        return await self._do(self._folder.drop, name, numbers)
 
     async def downgrade(self, name: str) -> int | None:
         """Write a file in the format of version 1.1; see `Folder.downgrade`."""
@@ -84,4 +85,8 @@ class SQLiteStore:
             # There are no more threads. This executor would still do it if it got one later.
             self._executor = None
             raise
-        return await done
+        while not done.done():
+            # The thread does it, whoever cancels all tasks meanwhile.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([done])
+        return done.result()
