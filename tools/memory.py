@@ -31,6 +31,8 @@ class Disk(Executor):
 
     #: What the disk is given waits here, while somebody wants it to.
     waiting: ClassVar[list[Callable[[], object]] | None] = None
+    #: Whether it takes nothing any more; it can still be read.
+    broken: ClassVar[bool] = False
     #: What was opened.
     folders: ClassVar[set[Any]] = set()
 
@@ -43,6 +45,8 @@ class Disk(Executor):
             if not future.set_running_or_notify_cancel():
                 return
             try:
+                if self.broken and fn.__name__ in {"write", "try_out"}:
+                    raise OSError("the disk is broken")
                 future.set_result(fn(*args, **kwargs))
             except Exception as error:
                 future.set_exception(error)
@@ -77,7 +81,7 @@ class Broker(testing.Broker):
         """Be in the place of every RabbitMQ, and a disk that does at once what it is told in that of threads."""
         module: Any = store
         module.ThreadPoolExecutor = lambda *_: Disk()
-        Disk.waiting = None
+        Disk.waiting, Disk.broken = None, False
         return super().install()
 
     def uninstall(self) -> None:

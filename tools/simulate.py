@@ -27,7 +27,7 @@ from sprockets_amqp import Access, AMQPException, Client, ConnectionStateError, 
 from sprockets_amqp.delivery import publish
 from sprockets_amqp.outbox import model
 from sprockets_amqp.outbox.memory import MemoryStore
-from sprockets_amqp.outbox.store import unpack
+from sprockets_amqp.outbox.store import Changes, unpack
 from tools import folders
 from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
@@ -61,7 +61,7 @@ class World:
         confirms = choose((True, True, True, True, False))
         self._folder = folders.Folder() if confirms and choose((True, False, False)) else None
         #: What stands in place of the folder's files: the client knows a store, and not which one.
-        self._memory = MemoryStore() if choose((True, False, False)) else None
+        self._memory = _Memory() if choose((True, False, False)) else None
         self.oracle = Oracle(
             self.clock,
             confirms=confirms,
@@ -321,6 +321,10 @@ class World:
             for work in waiting:
                 work()
 
+    def _break_disk(self) -> None:
+        """Let it take nothing any more, or all again."""
+        Disk.broken = not Disk.broken
+
     def _crash(self) -> None:
         """See that a process that begins with what is on the disk now has everything that was stored."""
         if self._folder is not None:
@@ -333,6 +337,7 @@ class World:
             peer.end_ledgers()
             peer.lost = True
         on_disk, left = set[str](), 0
+        Disk.broken = False
         if Disk.waiting and self._random.choice((True, False)):
             # It was done, and nobody had heard of it.
             Disk.waiting[0]()
@@ -377,6 +382,7 @@ class World:
     def _mend(self) -> None:
         """Let nothing be wrong any more: a client that recovers gets ready."""
         self._mended = True
+        Disk.broken = False
         if Disk.waiting is not None:
             self._stall_disk()
         self.broker.missing.clear()
@@ -479,7 +485,21 @@ ACTIONS: Final = {
     "confirm_oddly": 2, "alarm": 3, "slow_down": 2, "flow": 2, "close_channel": 2, "close_connection": 2,
     "lose_connection": 3, "lose_exchange": 2, "silence": 1, "cost": 1, "turn": 4, "pass": 6,
 }  # fmt: skip
-OUTBOX_ACTIONS: Final = {"stall_disk": 5, "crash": 1, "kill": 6}
+OUTBOX_ACTIONS: Final = {"stall_disk": 5, "break_disk": 3, "crash": 1, "kill": 6}
+
+
+class _Memory(MemoryStore):
+    """Takes nothing while the disk is broken."""
+
+    async def write(self, box: int, changes: Changes) -> None:
+        """Change a box."""
+        await self.try_out()
+        await super().write(box, changes)
+
+    async def try_out(self) -> None:
+        """Raise an error if the disk is broken."""
+        if Disk.broken:
+            raise OSError("the disk is broken")
 
 
 class _Broker(Broker):
