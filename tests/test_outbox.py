@@ -361,6 +361,26 @@ def test_a_stored_message_that_is_refused_is_set_aside(broker: Broker, caplog: p
         assert "404" in words
 
 
+def test_what_is_set_aside_counts_so_before_the_disk_knows(broker: Broker) -> None:
+    """And is not sent again meanwhile."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        client.publish("missing", "q", b"", {"message_id": "refused"})
+        broker.clock.turn()
+        Disk.waiting = waiting = list[Any]()
+        broker.open()
+        (read,) = waiting
+        waiting.clear()
+        read()
+        broker.open()
+        assert (client.counters.stored, client.counters.set_aside, len(waiting)) == (0, 1, 1)
+        Disk.waiting = None
+        work(waiting)
+        confirm(broker)
+        assert (broker.messages, client.counters.stored, client.counters.set_aside) == ([], 0, 1)
+
+
 def test_a_stored_message_that_is_nacked_is_sent_again_after_a_while(broker: Broker) -> None:
     """Others go out meanwhile."""
     with folder() as path:
@@ -1251,6 +1271,10 @@ def test_what_is_refused_after_it_was_sent_before_is_set_aside(
         assert (broker.messages, sent.done()) == (["sent"], False)
         if fails:
             failing(monkeypatch)
+        # It is written, and what becomes of it is not yet.
+        waiting.pop(0)()
+        broker.clock.turn()
+        assert (client.counters.stored, client.counters.set_aside) == (0, 0 if fails else 1)
         Disk.waiting = None
         work(waiting)
         broker.clock.turn()
