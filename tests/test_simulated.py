@@ -36,7 +36,7 @@ def test_a_seed_is_replayed() -> None:
 def test_a_defect_is_found(label: str) -> None:
     """Planted in a copy of the package, within a few seeds."""
     (defect,) = (each for each in planted.DEFECTS if each.label == label)
-    seeds, _, problem = planted.planted(defect, 300).partition("\t")
+    seeds, _, problem = planted.planted(defect, 600).partition("\t")
     assert seeds and problem
 
 

@@ -139,7 +139,7 @@ async def test_watch_prints_changes_as_shown(line: str, url: str, folder: Path) 
 
 
 async def test_the_outbox_commands_take_what_was_set_aside(url: str, folder: Path) -> None:
-    """List, show, retry and drop, in the order of the page."""
+    """List, show, retry, drop and downgrade, in the order of the page."""
     stored = folder / "stored"
     stored.mkdir()
     missing = f"missing-{uuid.uuid4().hex}"
@@ -154,12 +154,13 @@ async def test_the_outbox_commands_take_what_was_set_aside(url: str, folder: Pat
         assert (result.status, result.err) == (0, "")
         printed.append(result.out)
         # Numbers count all that a process has published.
-        (name,) = {*re.findall(r"amqp\.1\.outbox:\d+", result.out)}
-    listed, shown, retried, dropped = printed
+        name = next(iter(re.findall(r"amqp\.1\.outbox:\d+", result.out)), name)
+    listed, shown, retried, dropped, downgraded = printed
     assert "0 to send, 1 set aside" in listed
     assert "body: a body" in shown
     assert retried == f"{name}: will be sent\n"
     assert dropped == f"{name}: dropped\n"
+    assert downgraded == "amqp.1.outbox: 0 messages are in the format of version 1.1 now\n"
 
 
 # What the tables say
