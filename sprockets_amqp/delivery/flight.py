@@ -124,6 +124,19 @@ class Flight:
         self.window = min(self.window, 1)
         publish.future.add_done_callback(self._clear_suspect)
 
+    def blameless(self, lost: list[Publish], cause: BaseException) -> dict[Publish, None]:
+        """Choose what is sent again: everything except a message that RabbitMQ refuses."""
+        if not blames(cause):
+            return dict.fromkeys(lost)
+        again: dict[Publish, None] = {}
+        for publish in lost:
+            # Refused once along with others, it is sent again alone; refused alone, it is the culprit.
+            if publish.blamed == 0:
+                publish.blamed = 1
+                self.suspect(publish)
+                again[publish] = None
+        return again
+
     def _clear_suspect(self, _future: "asyncio.Future[Result]") -> None:
         self._suspects -= 1
         self.set_window(closed=self.window == 0)

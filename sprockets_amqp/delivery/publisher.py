@@ -19,7 +19,7 @@ from sprockets_amqp.wire.replies import describe
 from .check import CHECK_LIMIT
 from .counters import Counters
 from .exchanges import Exchanges
-from .flight import Flight, blames
+from .flight import Flight
 from .message import Message, encode
 from .options import Options, defaults
 from .publish import Publish, Result
@@ -132,7 +132,7 @@ class Publisher:
             if publish.kept is not None:
                 self.end(publish, OutcomeUnknown(describe(cause)), cause)
         is_republished = self._settings.republish_unconfirmed and self._gate.accepts
-        again = self._blameless([each for each in callers if each.waits], cause) if is_republished else {}
+        again = self.flight.blameless([each for each in callers if each.waits], cause) if is_republished else {}
         for publish in callers:
             if publish not in again:
                 self.end(publish, OutcomeUnknown(describe(cause)), cause)
@@ -353,19 +353,6 @@ class Publisher:
             self.end(publish)
 
     # The end
-
-    def _blameless(self, lost: list[Publish], cause: BaseException) -> dict[Publish, None]:
-        """Choose what is sent again: everything except a message that RabbitMQ refuses."""
-        if not blames(cause):
-            return dict.fromkeys(lost)
-        again: dict[Publish, None] = {}
-        for publish in lost:
-            # Refused once along with others, it is sent again alone; refused alone, it is the culprit.
-            if publish.blamed == 0:
-                publish.blamed = 1
-                self.flight.suspect(publish)
-                again[publish] = None
-        return again
 
     def _set_window(self) -> None:
         self.flight.set_window(closed=self._exchanges.checking_alone)

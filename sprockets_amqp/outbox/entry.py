@@ -6,6 +6,7 @@ from typing import Protocol
 from sprockets_amqp.delivery.message import Message
 from sprockets_amqp.delivery.publish import Publish
 from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.observers import OUTCOMES, Delivery, Outcome
 from sprockets_amqp.states import Place
 
 from .ledger import Key, Row
@@ -65,3 +66,16 @@ class Entry(Row):
         """Record what became of it there; what is on the wire is waited for."""
         if not on_wire:
             self.stock.on_end(self, publish, error)
+
+    def delivery(self, copy: Publish | None, error: AMQPException | None, now: float) -> Delivery:
+        """Return what observers are told: it was confirmed, or set aside with an error."""
+        message = self.message
+        return Delivery(
+            outcome=Outcome.CONFIRMED if error is None else OUTCOMES[type(error)],
+            error=error,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            message_id=message.message_id,
+            size=len(message.body),
+            seconds_to_confirm=now - copy.sent_at if copy is not None and error is None else None,
+        )

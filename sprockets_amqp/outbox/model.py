@@ -92,7 +92,7 @@ class OutboxModel(Model):
     @property
     def holds(self) -> bool:
         """Whether stored messages are waiting to be sent."""
-        return self._stock.unsent > 0
+        return self._stock.ledger.count("unsent") > 0
 
     @property
     def ending(self) -> bool:
@@ -102,7 +102,7 @@ class OutboxModel(Model):
     @property
     def stored(self) -> int:
         """How many stored messages are to be sent or confirmed."""
-        return self._stock.stored
+        return self._stock.ledger.count("stored")
 
     @property
     def set_aside(self) -> int:

@@ -15,7 +15,7 @@ from sprockets_amqp.delivery.publish import STORED, Publish
 from sprockets_amqp.delivery.publisher import Publisher
 from sprockets_amqp.delivery.surroundings import Gate, Keeper
 from sprockets_amqp.errors import AMQPException, ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
-from sprockets_amqp.observers import OUTCOMES, Delivery, Observers, Outcome
+from sprockets_amqp.observers import Observers
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.states import Place
 from sprockets_amqp.text import shown
@@ -87,16 +87,6 @@ class Stock(Keeper):
         #: Since when messages have been stored, in the loop's time, and how many of them were delivered since then.
         self.since = 0.0
         self.delivered = 0
-
-    @property
-    def stored(self) -> int:
-        """How many messages are to be sent or confirmed."""
-        return self.ledger.count("stored")
-
-    @property
-    def unsent(self) -> int:
-        """How many of them have yet to be sent."""
-        return self.ledger.count("unsent")
 
     @property
     def in_line(self) -> int:
@@ -246,7 +236,7 @@ class Stock(Keeper):
             self._writer.submit()
         if caller is None:
             self.delivered += 1
-            self._report(entry.message, copy, None)
+            self._report(entry, copy, None)
             # It may be long until a disk that takes nothing has deleted it.
             entry.message = NOTHING
         else:
@@ -273,7 +263,7 @@ class Stock(Keeper):
         self._drop(entry)
         self._set_aside(entry.key, words)
         self._log.log(logging.ERROR, "message %s is set aside in the outbox: %s", shown(message.message_id), words)
-        self._report(message, copy, error)
+        self._report(entry, copy, error)
 
     def _set_aside(self, key: Key, words: str) -> None:
         self._nacks.pop(key, None)
@@ -281,20 +271,9 @@ class Stock(Keeper):
         self._writer.next.changes[key[0]].set_asides[key[1]] = words
         self._writer.submit()
 
-    def _report(self, message: Message, copy: Publish | None, error: AMQPException | None) -> None:
+    def _report(self, entry: Entry, copy: Publish | None, error: AMQPException | None) -> None:
         if self._observers:
-            sent_at = copy.sent_at if copy is not None and error is None else None
-            self._observers.deliver(
-                Delivery(
-                    outcome=Outcome.CONFIRMED if error is None else OUTCOMES[type(error)],
-                    error=error,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    message_id=message.message_id,
-                    size=len(message.body),
-                    seconds_to_confirm=None if sent_at is None else self._loop.time() - sent_at,
-                )
-            )
+            self._observers.deliver(entry.delivery(copy, error, self._loop.time()))
 
     def _drop(self, entry: Entry) -> None:
         """Forget what is in line or on the wire."""
