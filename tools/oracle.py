@@ -75,6 +75,8 @@ class Publish:
     life: int
     sendings: list[Sending] = dataclasses.field(default_factory=list)
     judged: bool = False
+    #: Whether its caller cancelled it; a disk that was writing it may have it all the same when the process is killed.
+    withdrawn: bool = False
     #: Whether the disk had it when the present life began.
     carried: bool = False
 
@@ -368,6 +370,8 @@ class Oracle:
         """Messages leave in the order in which they were published, but for one that the disk kept for too long."""
         if publish.judged and not publish.future.cancelled() and publish.future.exception() is not None:
             return
+        if publish.withdrawn and publish.life < self._life:
+            return
         place, last = (publish.life, publish.number), self._order.get(publish.exchange, (-1, -1))
         if place < last and (publish.life == last[0] or not self._mixed):
             self.fail(f"{publish.message_id} leaves after m{last[1]}, which was published later")
@@ -385,7 +389,7 @@ class Oracle:
         self.clock = clock
         self._life += 1
         self.history.killed()
-        self._stuck, self._mixed = ("", 0.0), files > 1
+        self._stuck, self._mixed = ("", 0.0), self._mixed or files > 1
         for publish in self._publishes.values():
             if not publish.judged:
                 publish.judged = True
@@ -482,6 +486,7 @@ class Oracle:
 
     def _judge(self, publish: Publish) -> None:
         if publish.future.cancelled():
+            publish.withdrawn = True
             return
         error = publish.future.exception()
         sendings = publish.sendings

@@ -29,6 +29,7 @@ from sprockets_amqp.outbox import model
 from sprockets_amqp.outbox.memory import MemoryStore
 from sprockets_amqp.outbox.store import Changes, unpack
 from tools import folders
+from tools.history import RETURNED
 from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
 
@@ -451,9 +452,9 @@ class World:
             self._see_disk(self._folder.name)
             left, aside = self._ids(self._folder.name), self._ids(self._folder.name, aside=True)
         # What no queue takes is delivered as far as RabbitMQ is concerned, unless the client is to take it for an error.
-        lost = self.broker.unroutable if self.oracle.fail_on_return else set()
-        taken = [each for each in self.broker.published if each.routing_key not in lost]
-        self.oracle.finish([str(each.properties.message_id) for each in taken], left, aside)
+        taken = [str(each.properties.message_id) for each in self.broker.published]
+        returned = aside | {name for what, name, outcome in self.oracle.history.events if outcome == RETURNED}
+        self.oracle.finish([each for each in taken if each not in returned], left, aside)
         self.oracle.look()
         running = [*self.clock.timers(), *asyncio.all_tasks(self.clock.loop)]
         if running:
