@@ -40,7 +40,6 @@ OUTBOX: Final = Machine(
             "The files are being opened and their messages counted: those are sent first.",
             on_enter=(_OPEN_FILES,),
             on_exit=(Action("tell_found", "logs how many messages it found"),),
-            timeout=Limit("open_limit", "the time opening may take", "disk_failed"),
             makes={"goes out": "waits", "is refused": "is stored"},
         ),
         Declared(

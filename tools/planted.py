@@ -85,7 +85,7 @@ DEFECTS: Final = (
     # What only a process that starts anew can notice.
     Defect("a process numbers what it stores from 1 again", FOLDER, "self._files[OWN], self._base = file, file.last_number", "self._files[OWN], self._base = file, 0"),
     Defect("what another client left is thrown away", FOLDER, "        if totals.messages or totals.set_aside:\n", "        if totals.set_aside:\n"),
-    Defect("what is read is not told from what is in memory", STOCK, "if key in ledger.rows or ledger", "if ledger"),
+    Defect("what is read is not told from what is in memory", STOCK, "if key in ledger.rows or not self._gate", "if not self._gate"),
     Defect("what cannot be written is forgotten", STOCK, "            self._publisher.flight.replace(copy, caller)\n", ""),
     Defect("what a nack deferred is forgotten", "states/ledger.py", 'Row("due", (Place.DEFERRED,), Place.ON_DISK)', 'Row("due", (Place.DEFERRED,), Place.GONE)'),
     Defect("what is published passes what was left", "states/outbox.py", 'makes={"goes out": "waits"', 'makes={"goes out": "goes out"'),

@@ -27,8 +27,6 @@ from .writer import DISK_LIMIT, Batch, Done, Writer
 
 LOGGER = logging.getLogger("sprockets_amqp.outbox")
 
-#: Seconds that opening may take, even if the disk is still busy with something else.
-OPEN_LIMIT: Final = 10.0
 #: Seconds of `shutdown()` that are reserved for the disk; it takes what the rest leaves, up to the limit of a batch.
 FINISH_LIMIT: Final = 1.0
 #: Seconds before a failed disk is tried again.
@@ -256,10 +254,6 @@ class OutboxModel(Model):
         found = self._stock.ledger.at(Place.ON_DISK)
         if found:
             self._logger.warning("outbox %s: %d messages to send, stored before the start", self._folder, found)
-
-    def open_limit(self, _event: EventData) -> Timeout:
-        """Return how long opening may take."""
-        return OPEN_LIMIT, f"it has not been opened within {OPEN_LIMIT:g} s"
 
     def send_waiting(self, _event: EventData) -> None:
         """Send waiting messages, in order."""
