@@ -75,7 +75,7 @@ class Publish:
     life: int
     sendings: list[Sending] = dataclasses.field(default_factory=list)
     judged: bool = False
-    #: Whether its caller cancelled it; a disk that was writing it may have it all the same when the process is killed.
+    #: Whether its caller cancelled it: a disk that was writing it may have it all the same, and it comes late.
     withdrawn: bool = False
     #: Whether the disk had it when the present life began.
     carried: bool = False
@@ -370,7 +370,7 @@ class Oracle:
         """Messages leave in the order in which they were published, but for one that the disk kept for too long."""
         if publish.judged and not publish.future.cancelled() and publish.future.exception() is not None:
             return
-        if publish.withdrawn and publish.life < self._life:
+        if publish.withdrawn:
             return
         place, last = (publish.life, publish.number), self._order.get(publish.exchange, (-1, -1))
         if place < last and (publish.life == last[0] or not self._mixed):
