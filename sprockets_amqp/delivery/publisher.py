@@ -187,11 +187,12 @@ class Publisher:
         """Put a publish that cannot be kept back in line; end it if it may not wait."""
         if publish.future.done():
             return
-        if self._gate.accepts:
+        full = self.line.why_full(publish.message)
+        if self._gate.accepts and not full:
             self.line.wait(publish, max(0.0, deadline - self._loop.time()))
             self.send_waiting()
         else:
-            self.give_up(publish, why_not)
+            self.give_up(publish, why_not if not self._gate.accepts else full)
 
     def enter(self, publish: Publish) -> None:
         """Put a kept publish in line; `send_waiting` sends it."""
