@@ -98,6 +98,7 @@ class Flight:
                 by.sent_at, by.returned = publish.sent_at, publish.returned
                 # A suspect is one until it has ended.
                 by.future.add_done_callback(lambda _future: publish.future.cancel())
+                break
         if self._timer is not None:
             self._timer.cancel()
         self.expire()
