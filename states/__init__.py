@@ -6,7 +6,7 @@ from .ledger import LEDGER, Place
 from .outage import OUTAGE, Outage
 from .outbox import OUTBOX, Outbox
 from .renewal import RENEWAL, Renewal
-from .vocabulary import Action, Declared, Follow, Limit, Machine, PublishOutcome, Row
+from .vocabulary import Action, Declared, Delay, Follow, Ignore, Limit, Machine, PublishOutcome, Row
 
 #: Every machine; the first leads, the others follow it.
 MACHINES = (CONNECTION, OUTAGE, RENEWAL, OUTBOX, CHECK)
@@ -27,7 +27,9 @@ __all__ = [
     "Closing",
     "Connecting",
     "Declared",
+    "Delay",
     "Follow",
+    "Ignore",
     "Limit",
     "Machine",
     "Outage",

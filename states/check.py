@@ -10,7 +10,7 @@ The mark of its states: ``on_wire``, RabbitMQ may be handling the empty message.
 
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
+from .vocabulary import Action, Declared, Follow, Ignore, Limit, Machine, Name, Row
 
 
 class Check(Name):
@@ -127,5 +127,12 @@ CHECK: Final = Machine(
         # The publishing channel or the connection was lost: nobody waits for this answer any more.
         Row("publishing_ended", (Check.RUNNING,), Check.LEAVING),
         Row("connection_ended", (Check.IDLE, Check.LEAVING), Check.NONE),
+    ),
+    ignores=(
+        Ignore(
+            ("old_channel_closed",),
+            (Check.NONE, Running.OPENING, Running.SELECTING, Running.CHECKING, Check.IDLE, Check.UNAVAILABLE),
+            "no check waits for it",
+        ),
     ),
 )

@@ -37,7 +37,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from .vocabulary import Action, Declared, Limit, Machine, Name, Row
+from .vocabulary import Action, Declared, Delay, Ignore, Limit, Machine, Name, Row
 
 
 class State(enum.IntEnum):
@@ -131,7 +131,7 @@ CONNECTION: Final = Machine(
                     Connecting.RETRYING_NODE,
                     "The node could not be reached; trying the same one again is scheduled.",
                     on_enter=(Action("drop_attempt", "drops the connection that could not be opened"),),
-                    timeout=Limit("node_delay", "the delay between attempts on one node", "node_due"),
+                    timeout=Delay("node_delay", "the delay between attempts on one node", "node_due"),
                     publish="waits",
                     marks=("outage",),
                 ),
@@ -157,7 +157,7 @@ CONNECTION: Final = Machine(
                     Connecting.RETRYING_CHANNEL,
                     "RabbitMQ closed the channel; the connection is open, and opening another channel is scheduled.",
                     on_enter=(_DROP_CHANNEL,),
-                    timeout=Limit("channel_delay", "the back-off between channels", "channel_due"),
+                    timeout=Delay("channel_delay", "the back-off between channels", "channel_due"),
                     publish="waits",
                     marks=("outage", "connected", "logged_in"),
                 ),
@@ -222,7 +222,7 @@ CONNECTION: Final = Machine(
                 Declared(
                     Closed.RETRYING,
                     "The connection was lost or could not be opened; the next attempt is scheduled.",
-                    timeout=Limit("attempt_delay", "the back-off between attempts", "connect"),
+                    timeout=Delay("attempt_delay", "the back-off between attempts", "connect"),
                     publish="waits",
                     marks=("outage",),
                 ),
@@ -272,6 +272,19 @@ CONNECTION: Final = Machine(
         Row("close_expired", (_S.CLOSING,), Closed.STOPPED),
         Row("connection_closed", (_S.CLOSING,), Closed.STOPPED),
         Row("stop", (_S.IDLE, _S.CONNECTING, Closed.RETRYING), Closed.STOPPED),
+    ),
+    ignores=(
+        Ignore(("connect",), (_S.CONNECTING, _S.READY, _S.BLOCKED, _S.CLOSING), "the caller gets ConnectionStateError"),
+        Ignore(("close",), (_S.IDLE, _S.CONNECTING, _S.CLOSING, _S.CLOSED), "the caller gets ConnectionStateError"),
+        Ignore(("stop",), (_S.CLOSING, Closed.STOPPED), "it is closing already, or closed"),
+        Ignore(
+            ("connection_blocked", "connection_unblocked"),
+            (_S.CONNECTING, Closing.CONFIRMING, Closing.CLOSING_CONNECTION),
+            "nothing goes out here; `blocking` is asked before anything does",
+        ),
+        Ignore(("access_expired",), _DRAINS, "the connection is being closed already"),
+        Ignore(("connection_blocked",), (_S.BLOCKED, Closing.PAUSED), "it is one reason more"),
+        Ignore(("connection_unblocked",), (_S.READY, Closing.DRAINING), "nothing was blocked"),
     ),
 )
 

@@ -8,7 +8,7 @@ The marks of its states: ``troubled``, nothing can be stored; ``finishing``, the
 
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
+from .vocabulary import Action, Declared, Delay, Follow, Ignore, Limit, Machine, Name, Row
 
 
 class Outbox(Name):
@@ -27,7 +27,7 @@ _ANY: Final = (Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING, Outbox.FULL, Outbox
 
 _OPEN_FILES: Final = Action("open_files", "opens the files and counts their messages")
 _SEND_WAITING: Final = Action("send_waiting", "sends waiting messages, in order")
-_RETRY_DELAY: Final = Limit("retry_delay", "the delay before a failed disk is tried again", "disk_due")
+_RETRY_DELAY: Final = Delay("retry_delay", "the delay before a failed disk is tried again", "disk_due")
 
 OUTBOX: Final = Machine(
     "outbox",
@@ -79,11 +79,11 @@ OUTBOX: Final = Machine(
     ),
     rows=(
         Row("client_started", (Outbox.OFF, Outbox.FINISHING), Outbox.OPENING, conditions="given"),
-        Row("files_opened", (Outbox.OPENING, Outbox.FULL), Outbox.HOLDING, conditions="holds"),
+        Row("files_opened", (Outbox.OPENING, Outbox.FULL, Outbox.FAILING), Outbox.HOLDING, conditions="holds"),
         Row("files_opened", (Outbox.OPENING, Outbox.FAILING), Outbox.CLEAR),
         # A message was stored, or a sent one was lost.
         Row("backlog_began", (Outbox.CLEAR,), Outbox.HOLDING, unless="ending"),
-        Row("backlog_began", (Outbox.FAILING,), Outbox.FULL),
+        Row("backlog_began", (Outbox.FAILING,), Outbox.FULL, unless="ending"),
         Row("backlog_ended", (Outbox.HOLDING,), Outbox.CLEAR, unless="holds"),
         Row("backlog_ended", (Outbox.FULL,), Outbox.FAILING, unless="holds"),
         # The disk fails, or outbox_limit is reached.
@@ -97,6 +97,16 @@ OUTBOX: Final = Machine(
             (Outbox.FINISHING,),
             Outbox.OFF,
             before=Action("give_up_writing", "gives up on messages not written in time"),
+        ),
+    ),
+    ignores=(
+        Ignore(("files_opened",), (Outbox.CLEAR, Outbox.HOLDING), "they are open; what is found begins a backlog"),
+        Ignore(("disk_failed",), (Outbox.FULL, Outbox.FAILING), "it is known, and tried again"),
+        Ignore(("files_opened", "disk_failed"), (Outbox.FINISHING, Outbox.OFF), "the client was stopped meanwhile"),
+        Ignore(
+            ("files_closed",),
+            (Outbox.OFF, Outbox.OPENING, Outbox.FULL, Outbox.FAILING),
+            "the disk was given up before",
         ),
     ),
 )

@@ -7,7 +7,7 @@ the connection stays open for as long as RabbitMQ keeps it.
 
 from typing import Final
 
-from .vocabulary import Action, Declared, Follow, Limit, Machine, Name, Row
+from .vocabulary import Action, Declared, Delay, Follow, Ignore, Limit, Machine, Name, Row
 
 
 class Renewal(Name):
@@ -30,7 +30,7 @@ RENEWAL: Final = Machine(
         Declared(
             Renewal.VALID,
             "The credentials will expire; their renewal is scheduled.",
-            timeout=Limit(
+            timeout=Delay(
                 "renewal_delay", "two thirds of the credentials' validity; after a failure, a back-off", "renewal_due"
             ),
         ),
@@ -59,4 +59,5 @@ RENEWAL: Final = Machine(
         Row("renewal_failed", (Renewal.CALLING,), Renewal.VALID, before=Action("tell_failure", "logs the failure")),
         Row("login_ended", (Renewal.VALID, Renewal.CALLING, Renewal.SENDING), Renewal.NONE),
     ),
+    ignores=(Ignore(("secret_accepted",), (Renewal.NONE,), "the client has begun to close"),),
 )

@@ -37,6 +37,12 @@ class Limit(NamedTuple):
     trigger: str
 
 
+class Delay(Limit):
+    """How long a state lasts if nothing else ends it: what comes next is due then."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Declared:
     """A state: everything that is known about it.
@@ -104,6 +110,14 @@ class Follow:
     left: str = ""
 
 
+class Ignore(NamedTuple):
+    """Events that may happen in some states, and change nothing there: which, where, and why that is right."""
+
+    triggers: Sequence[str]
+    source: Sequence[enum.Enum]
+    why: str
+
+
 @dataclass(frozen=True)
 class Machine:
     """A declared machine; everything that reads the declaration takes one.
@@ -114,6 +128,7 @@ class Machine:
         rows: its transitions.
         initial: the state in which it begins.
         follows: how it follows the connection, in order.
+        ignores: the events that may happen where there is no row for them; all others cannot happen there.
     """
 
     name: str
@@ -121,6 +136,7 @@ class Machine:
     rows: Sequence[Row]
     initial: enum.Enum
     follows: Sequence[Follow] = ()
+    ignores: Sequence[Ignore] = ()
 
     @functools.cached_property
     def declared(self) -> Mapping[enum.Enum, Declared]:

@@ -194,8 +194,9 @@ class OutboxModel(Model):
 
     def _on_silence(self, problem: str) -> None:
         """End messages that are being written: they should wait no longer."""
-        self.fail(problem, problem)
+        # First: what nothing stored is ahead of need not be refused.
         self._loop.call_soon(self._give_back)
+        self.fail(problem, problem)
 
     def _give_back(self) -> None:
         self._stock.give_back_all()

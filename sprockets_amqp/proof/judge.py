@@ -1,0 +1,226 @@
+"""Whether what must hold does hold: each property in each world, with the shortest way to where it does not."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sprockets_amqp.states import Machine
+from sprockets_amqp.states.effects import EFFECTS
+from sprockets_amqp.states.events import EVENTS
+from sprockets_amqp.states.properties import ALWAYS, LEADS_TO, PACED, LeadsTo, Paced
+from sprockets_amqp.states.world import World
+
+from .explore import Edge, Graph, components
+from .reaction import COUNTING, Step, Timer
+
+#: The steps from each of some worlds to others of them.
+Inner = dict[int, list[Edge]]
+
+
+class Finding(NamedTuple):
+    """Something that does not hold.
+
+    Attributes:
+        words: what does not.
+        path: the shortest way to it.
+        cycle: what may go on for ever there; empty: nothing need happen any more.
+    """
+
+    words: str
+    path: tuple[Step, ...] = ()
+    cycle: tuple[Step, ...] = ()
+
+
+def found_at(graph: Graph, number: int) -> Iterator[Finding]:
+    """Yield what is wrong in a world, and with what may happen there."""
+    world = graph.worlds[number]
+    for each in ALWAYS:
+        if not each.holds(world):
+            yield _finding(graph, number, each.words)
+    for step, _dest, _timer in graph.edges[number]:
+        if step.wrong:
+            yield _finding(graph, number, step.wrong, step)
+        if step.ignored and not _is_ignored(graph.reactions.machines[step.event.machine], world, step):
+            yield _finding(graph, number, f"{step.event.learns} may happen, and is neither a row nor ignored.", step)
+
+
+def found_at_last(graph: Graph) -> Iterator[Finding]:
+    """Yield what does not come about, what is done without a pause, and what is never reached."""
+    for leads_to in LEADS_TO:
+        yield from not_reached_at_last(graph, leads_to)
+    for paced in PACED:
+        yield from without_pause(graph, paced)
+    yield from _never(graph)
+
+
+def _is_ignored(machine: Machine, world: World, step: Step) -> bool:
+    state = getattr(world, machine.name)
+    around = {state, machine.outer[state]}
+    return any(step.event.trigger in each.triggers and around & set(each.source) for each in machine.ignores)
+
+
+def _finding(graph: Graph, number: int, words: str, *steps: Step, cycle: tuple[Step, ...] = ()) -> Finding:
+    return Finding(words, (*graph.path(number), *steps), cycle)
+
+
+# What comes about at last
+
+
+def not_reached_at_last(graph: Graph, claim: LeadsTo) -> Iterator[Finding]:
+    """Yield a world in which the rest need not come about: it may stay, or go on in a circle, though all is fair.
+
+    It is fair if nothing that comes about at last could do so all the time, and never does (weak fairness).
+    """
+    begins = [number for number, world in enumerate(graph.worlds) if claim.begins(world) and not claim.reaches(world)]
+    if not begins:
+        yield Finding(f"{claim.words} (Nothing begins it.)")
+        return
+    rest = _Rest(graph, claim, begins)
+    for number in sorted(rest.worlds):
+        if rest.may_stay(number):
+            yield _finding(graph, number, claim.words)
+            return
+    for component in components(sorted(rest.worlds), lambda number: (edge.dest for edge in rest.lasting(number))):
+        members = set(component)
+        inner = {number: [edge for edge in rest.lasting(number) if edge.dest in members] for number in component}
+        if any(inner.values()) and rest.is_fair(inner):
+            start = min(component)
+            yield _finding(graph, start, claim.words, cycle=_way(start, start, inner))
+            return
+
+
+class _Rest:
+    """The worlds that are reached from where something begins before what it leads to is reached."""
+
+    def __init__(self, graph: Graph, claim: LeadsTo, begins: list[int]) -> None:
+        happens, self._at_last = frozenset(claim.happens), frozenset(claim.at_last)
+        self._edges = [[edge for edge in edges if edge.step.event.kind in happens] for edges in graph.edges]
+        goal = [claim.reaches(world) for world in graph.worlds]
+        self.worlds, todo = set(begins), deque(begins)
+        while todo:
+            for edge in self._edges[todo.popleft()]:
+                if not goal[edge.dest] and edge.dest not in self.worlds:
+                    self.worlds.add(edge.dest)
+                    todo.append(edge.dest)
+
+    def may_stay(self, number: int) -> bool:
+        """Return whether nothing need happen any more in a world."""
+        return not any(edge.dest != number and edge.step.event.kind in self._at_last for edge in self._edges[number])
+
+    def lasting(self, number: int) -> Iterator[Edge]:
+        """Yield the steps that may be taken again and again, and lead to another of these worlds."""
+        for edge in self._edges[number]:
+            if edge.dest in self.worlds and not any(yes and guard in COUNTING for guard, yes in edge.step.assumed):
+                yield edge
+
+    def is_fair(self, inner: Inner) -> bool:
+        """Return whether these steps may go on for ever."""
+        edges = [edge for its in inner.values() for edge in its]
+        stopped = {timer for edge in edges for timer in edge.step.left}
+        could = set.intersection(*(self._comes_at_last(number, stopped) for number in inner))
+        return could <= {_key(edge) for edge in edges}
+
+    def _comes_at_last(self, number: int, stopped: set[Timer]) -> set[object]:
+        return {
+            _key(edge)
+            for edge in self._edges[number]
+            if edge.step.event.kind in self._at_last and edge.timer not in stopped
+        }
+
+
+def _key(edge: Edge) -> object:
+    return edge.timer or edge.step.event
+
+
+def _way(start: int, end: int, inner: Inner) -> tuple[Step, ...]:
+    """Return the shortest way from a world to another, of at least one step."""
+    came: dict[int, tuple[Step, ...]] = {}
+    todo: deque[tuple[int, tuple[Step, ...]]] = deque([(start, ())])
+    while todo and end not in came:
+        number, way = todo.popleft()
+        for edge in inner[number]:
+            if edge.dest not in came:
+                came[edge.dest] = (*way, edge.step)
+                todo.append((edge.dest, came[edge.dest]))
+    return came.get(end, ())
+
+
+# What is done without a pause
+
+
+def without_pause(graph: Graph, claim: Paced) -> Iterator[Finding]:
+    """Yield a circle of answers and faults in which an action is done, with no delay and no request in it."""
+    deeds = set(claim.actions)
+    at_once = [[edge for edge in its if edge.step.event.kind in {"answer", "fault", "soon"}] for its in graph.edges]
+    for component in components(range(len(at_once)), lambda number: (edge.dest for edge in at_once[number])):
+        members = set(component)
+        inner = {number: [edge for edge in at_once[number] if edge.dest in members] for number in component}
+        for number, edges in inner.items():
+            for edge in edges:
+                if deeds.intersection(edge.step.deeds):
+                    back = () if edge.dest == number else _way(edge.dest, number, inner)
+                    yield _finding(graph, number, claim.words, cycle=(edge.step, *back))
+                    return
+
+
+# What is never reached
+
+
+def _never(graph: Graph) -> Iterator[Finding]:
+    """Yield each event, state, row, source of a row, action and ignored event that nothing reaches."""
+    happened = {step.event.words for step in _steps(graph)}
+    for event in EVENTS:
+        if event.words not in happened:
+            yield Finding(f"It never happens that {event.words}.")
+    used = _uses(graph)
+    deeds = {deed for step in _steps(graph) for deed in step.deeds}
+    for name, machine in graph.reactions.machines.items():
+        reached = {getattr(world, name) for world in graph.worlds}
+        yield from (Finding(f"The {name} is never {each.name}.") for each in machine.lasting if each not in reached)
+        for row in machine.rows:
+            for source in row.source:
+                if not any((name, id(row), state) in used for state in _within(machine, source)):
+                    words = f"row {row.trigger} to {row.dest.name} is never used from {source.name}"
+                    yield Finding(f"The {name}'s {words}.")
+        for action in _declared_actions(machine) | EFFECTS[name].keys():
+            if (name, action) not in deeds:
+                yield Finding(f"The {name}'s action {action} is never done.")
+    yield from _never_ignored(graph)
+
+
+def _never_ignored(graph: Graph) -> Iterator[Finding]:
+    happened = {
+        (edge.step.event.learns, getattr(graph.worlds[number], edge.step.event.machine))
+        for number, edges in enumerate(graph.edges)
+        for edge in edges
+        if edge.step.ignored
+    }
+    for name, machine in graph.reactions.machines.items():
+        for each in machine.ignores:
+            for trigger, source in itertools.product(each.triggers, each.source):
+                if not any((f"{name}.{trigger}", state) in happened for state in _within(machine, source)):
+                    yield Finding(f"{name}.{trigger} never happens in {source.name}, where it is ignored.")
+
+
+def _steps(graph: Graph) -> Iterable[Step]:
+    return (edge.step for edges in graph.edges for edge in edges)
+
+
+def _uses(graph: Graph) -> set[tuple[str, int, object]]:
+    return {
+        (name, id(row), getattr(graph.worlds[number], name))
+        for number, edges in enumerate(graph.edges)
+        for edge in edges
+        for name, row in edge.step.rows
+    }
+
+
+def _within(machine: Machine, state: object) -> list[object]:
+    return [each for each in machine.lasting if state in {each, machine.outer[each]}]
+
+
+def _declared_actions(machine: Machine) -> set[str]:
+    states = machine.declared.values()
+    entering = {action.name for each in states for action in (*each.on_enter, *each.on_exit)}
+    return entering | {row.before.name for row in machine.rows if row.before}

@@ -1,0 +1,275 @@
+"""How the declared machines react to an event, as `transitions` runs them: rows, actions and following.
+
+This is the meaning of the declaration, without a loop, a client or a broker. `tests/test_proved.py` holds the real
+client against it.
+"""
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from sprockets_amqp.states import MACHINES, Action, Delay, Machine, Row
+from sprockets_amqp.states.effects import COUNTED, EFFECTS, GUARDS, TOUCHES, Effect
+from sprockets_amqp.states.events import EVENTS, Event, Kind
+from sprockets_amqp.states.world import PULLS, Changes, Facts, World
+
+#: A timer: the machine, and the state whose time it limits.
+Timer = tuple[str, enum.Enum]
+#: An action: the machine, and the action's name.
+Deed = tuple[str, str]
+
+
+class Step(NamedTuple):
+    """What an event does to the world.
+
+    Attributes:
+        event: the event.
+        world: the world afterwards.
+        assumed: what guards answered that may answer either way.
+        rows: the rows that applied, with their machines, in order.
+        deeds: the actions, in order.
+        left: the timers that it stopped.
+        ignored: whether the event's machine has no row for it.
+        wrong: what must not happen, and did; empty: nothing.
+    """
+
+    event: Event
+    world: World
+    assumed: tuple[tuple[str, bool], ...] = ()
+    rows: tuple[tuple[str, Row], ...] = ()
+    deeds: tuple[Deed, ...] = ()
+    left: frozenset[Timer] = frozenset()
+    ignored: bool = False
+    wrong: str = ""
+
+
+class _Move(NamedTuple):
+    """What a row does from one state: its actions, and the timers that it stops."""
+
+    row: Row
+    before: tuple[tuple[Deed, Effect], ...]
+    after: tuple[tuple[Deed, Effect], ...]
+    left: frozenset[Timer]
+
+
+class _Path(NamedTuple):
+    """A step that has not ended."""
+
+    world: World
+    assumed: Mapping[str, bool]
+    rows: tuple[tuple[str, Row], ...] = ()
+    deeds: tuple[Deed, ...] = ()
+    left: frozenset[Timer] = frozenset()
+    wrong: str = ""
+
+
+NOTHING: Final = Effect(lambda _: {})
+_TOUCHED: Final = {name: attrgetter(*fields) for name, fields in TOUCHES.items()}
+
+
+class Reactions:
+    """Machines, and how they react.
+
+    Args:
+        machines: the first leads, the others follow it.
+
+    Attributes:
+        machines: the machines, by their names.
+        facts: what they declare about states.
+    """
+
+    def __init__(self, machines: Iterable[Machine] = MACHINES) -> None:
+        self.machines: dict[str, Machine] = {machine.name: machine for machine in machines}
+        self.facts = Facts(self.machines)
+        self._leader = next(iter(self.machines))
+        self._moves: dict[tuple[str, enum.Enum, str], tuple[_Move, ...]] = {}
+        self._known: dict[tuple[Event, tuple[Any, ...]], list[tuple[Step, Changes]]] = {}
+        self._clocks: dict[tuple[str, enum.Enum], tuple[tuple[Event, Timer], ...]] = {}
+        self._follows = tuple(
+            (name, frozenset(self.machines[self._leader].marked(follow.mark)), follow)
+            for name, machine in self.machines.items()
+            for follow in machine.follows
+        )
+
+    def beginnings(self) -> list[World]:
+        """Return the worlds in which it may begin."""
+        initial = {name: machine.initial for name, machine in self.machines.items()}
+        return [World(self.facts, given=given, **initial) for given in (False, True)]  # type: ignore[arg-type]
+
+    def events(self, world: World) -> Iterator[tuple[Event, Timer | None]]:
+        """Yield what may happen in a world; an expiring timer comes with its name."""
+        for event in EVENTS:
+            if (not event.machine or event.machine in self.machines) and event.when(world):
+                yield event, None
+        for name in self.machines:
+            yield from self._expiring(name, getattr(world, name))
+
+    def timers(self, world: World) -> set[Timer]:
+        """Return the timers that run in a world."""
+        return {timer for name in self.machines for _, timer in self._expiring(name, getattr(world, name))}
+
+    def react(self, world: World, event: Event) -> list[Step]:
+        """Return what the event may do, one step for each answer of the guards that may answer either way."""
+        touched = _TOUCHED.get(event.machine)
+        if touched is None:
+            return self._react(world, event)
+        key = event, touched(world)
+        found = self._known.get(key)
+        if found is None:
+            steps = self._react(world, event)
+            found = self._known[key] = [(step, _differences(world, step.world)) for step in steps]
+        return [step._replace(world=world._replace(**changes)) for step, changes in found]  # type: ignore[arg-type]
+
+    def _react(self, world: World, event: Event) -> list[Step]:
+        then = event.then(world) if callable(event.then) else event.then
+        begun = list(self._changed(_Path(world, event.assumes), then))
+        if not event.trigger:
+            return [_step(event, each) for each in begun]
+        if not self.moves(event.machine, getattr(world, event.machine), event.trigger):
+            return [Step(event, world if event.kind == "request" else each.world, ignored=True) for each in begun]
+        return [_step(event, done) for each in begun for done in self._pull(each, event.machine, event.trigger)]
+
+    def moves(self, name: str, state: enum.Enum, trigger: str) -> tuple[_Move, ...]:
+        """Return what the rows for a trigger do from a state; a substate's rows come before its state's."""
+        key = name, state, trigger
+        found = self._moves.get(key)
+        if found is None:
+            machine = self.machines[name]
+            around = dict.fromkeys((state, machine.outer[state]))
+            rows = [row for each in around for row in machine.rows if row.trigger == trigger and each in row.source]
+            found = self._moves[key] = tuple(self._move(machine, state, row) for row in rows)
+        return found
+
+    def _move(self, machine: Machine, state: enum.Enum, row: Row) -> _Move:
+        stays_inside = machine.outer[state] is machine.outer[row.dest] and state is not row.dest
+        leaves = [state] if stays_inside else list(dict.fromkeys((state, machine.outer[state])))
+        enters = [row.dest] if stays_inside else list(dict.fromkeys((machine.outer[row.dest], row.dest)))
+        declared, name = machine.declared, machine.name
+        exits = [action for each in leaves for action in declared[each].on_exit]
+        return _Move(
+            row,
+            _deeds(name, [*([row.before] if row.before else []), *exits]),
+            _deeds(name, [action for each in enters for action in declared[each].on_enter]),
+            frozenset((name, each) for each in leaves if declared[each].timeout),
+        )
+
+    def _expiring(self, name: str, state: enum.Enum) -> tuple[tuple[Event, Timer], ...]:
+        key = name, state
+        found = self._clocks.get(key)
+        if found is None:
+            machine = self.machines[name]
+            around = dict.fromkeys((state, machine.outer[state]))
+            found = self._clocks[key] = tuple(
+                (clock(name, machine, each), (name, each)) for each in around if machine.declared[each].timeout
+            )
+        return found
+
+    def _pull(self, path: _Path, name: str, trigger: str) -> Iterator[_Path]:
+        state = getattr(path.world, name)
+        waiting = [(path, self.moves(name, state, trigger))]
+        while waiting:
+            path, moves = waiting.pop()
+            if not moves:
+                yield path
+                continue
+            move, *others = moves
+            for allowed, asked in self._ask(path, move.row):
+                if allowed:
+                    yield from self._do(asked, name, state, move)
+                else:
+                    waiting.append((asked, tuple(others)))
+
+    def _ask(self, path: _Path, row: Row) -> Iterator[tuple[bool, _Path]]:
+        """Yield whether the row's guard allows it, for each answer that it may give."""
+        guard = row.conditions or row.unless
+        wanted = bool(row.conditions)
+        if not guard:
+            yield True, path
+        elif guard in path.assumed:
+            yield path.assumed[guard] is wanted, path
+        elif guard in GUARDS:
+            yield GUARDS[guard](path.world) is wanted, path
+        else:
+            for answer in (True, False):
+                asked = _Path(path.world, {**path.assumed, guard: answer}, path.rows, path.deeds, path.left, path.wrong)
+                yield answer is wanted, asked
+
+    def _do(self, path: _Path, name: str, state: enum.Enum, move: _Move) -> Iterator[_Path]:
+        paths = [path]
+        for deed, effect in move.before:
+            paths = [done for each in paths for done in self._effected(each, deed, effect)]
+        paths = [
+            _Path(
+                each.world._replace(**{name: move.row.dest}),  # type: ignore[arg-type]
+                each.assumed,
+                (*each.rows, (name, move.row)),
+                each.deeds,
+                each.left | move.left,
+                each.wrong,
+            )
+            for each in paths
+        ]
+        for deed, effect in move.after:
+            paths = [done for each in paths for done in self._effected(each, deed, effect)]
+        if name == self._leader:
+            paths = [done for each in paths for done in self._lead(each, state, move.row.dest)]
+        yield from paths
+
+    def _effected(self, path: _Path, deed: Deed, effect: Effect) -> Iterator[_Path]:
+        wrong, then = path.wrong, effect.then(path.world)
+        if effect.needs is not None and not effect.needs(path.world):
+            wrong = wrong or f"{deed[1]}: {effect.wrong}"
+        path = _Path(path.world, path.assumed, path.rows, (*path.deeds, deed), path.left, wrong)
+        for changes in then if isinstance(then, tuple) else (then,):
+            yield from self._changed(path, changes)
+
+    def _changed(self, path: _Path, changes: Changes) -> Iterator[_Path]:
+        if not changes:
+            yield path
+            return
+        parts: Any = dict(changes)
+        pulls = parts.pop(PULLS, None)
+        path = path._replace(world=path.world._replace(**parts))
+        if pulls is not None and pulls[0] in self.machines:
+            yield from self._pull(path, *pulls)
+        else:
+            yield path
+
+    def _lead(self, path: _Path, source: enum.Enum, dest: enum.Enum) -> Iterator[_Path]:
+        paths = [path]
+        for name, states, follow in self._follows:
+            is_marked = dest in states
+            trigger = follow.entered if is_marked else follow.left
+            if is_marked is not (source in states) and trigger:
+                paths = [done for each in paths for done in self._pull(each, name, trigger)]
+        yield from paths
+
+
+def _differences(before: World, after: World) -> Changes:
+    return {name: now for name, was, now in zip(World._fields, before, after, strict=True) if was is not now}
+
+
+def _step(event: Event, path: _Path) -> Step:
+    return Step(event, path.world, _sorted(path.assumed), path.rows, path.deeds, path.left, wrong=path.wrong)
+
+
+def _sorted(assumed: Mapping[str, bool]) -> tuple[tuple[str, bool], ...]:
+    return tuple(sorted(assumed.items())) if assumed else ()
+
+
+def _deeds(name: str, actions: Iterable[Action]) -> tuple[tuple[Deed, Effect], ...]:
+    effects = EFFECTS[name]
+    return tuple(((name, action.name), effects.get(action.name, NOTHING)) for action in actions)
+
+
+def clock(name: str, machine: Machine, state: enum.Enum) -> Event:
+    """Return the event that the time of a state is over."""
+    timeout = machine.declared[state].timeout
+    assert timeout is not None
+    kind: Kind = "delay" if isinstance(timeout, Delay) else "limit"
+    return Event(kind, f"the clock: {timeout.words} is over", f"{name}.{timeout.trigger}", lambda _: True)
+
+
+#: Guards whose answer can be relied on to change: they count.
+COUNTING: Final = frozenset(COUNTED)
