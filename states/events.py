@@ -320,6 +320,13 @@ _DISK: Final = (
     ),
     Event(
         "fault",
+        "the disk fails, and with it what was to be written",
+        "outbox.disk_failed",
+        lambda now: now.files is Files.OPEN and now.pends,
+        {"pends": False},
+    ),
+    Event(
+        "fault",
         "the disk does not answer",
         "outbox.disk_failed",
         lambda now: now.files in {Files.CLOSING, Files.REOPENING} or now.pends,

@@ -19,8 +19,8 @@ from sprockets_amqp import Access, ConnectionStateError
 from sprockets_amqp.delivery.message import encode
 from sprockets_amqp.outbox import model as outbox_model
 from sprockets_amqp.outbox.memory import MemoryStore
-from sprockets_amqp.outbox.store import Changes
-from sprockets_amqp.states import Outbox
+from sprockets_amqp.outbox.store import Changes, Totals
+from sprockets_amqp.states import Outbox, Place
 from sprockets_amqp.states.world import Files, Lane, Line, Publish, World
 from tools.memory import Broker
 
@@ -52,6 +52,8 @@ class Disk(MemoryStore):
         self.asked: tuple[str, asyncio.Future[None]] | None = None
         self.unreadable = False
         self.unwritable = False
+        #: What it counts, whatever it holds.
+        self.same: Totals | None = None
 
     async def _ask(self, name: str) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -73,7 +75,7 @@ class Disk(MemoryStore):
         """Count what is there."""
         if self.unreadable:
             raise OSError("the disk is broken")
-        return await super().totals()
+        return self.same or await super().totals()
 
     async def try_out(self) -> None:
         """Say whether it can be written to."""
@@ -205,8 +207,8 @@ class Hand:
         self.turn()
         self.broker.channel_error = None
         while step.world.files is Files.CLOSING and self.disk_asked == "open":
-            # What was begun before ends first.
-            self._answer_disk()
+            # What was begun before ends first; what it finds is another step.
+            self._look_away()
         outbox = self.runtime.outbox
         while outbox._writer.next.own.puts and self.disk_asked == "open" and outbox.state in _OPEN:  # noqa: SLF001
             # A disk that is slow is another step.
@@ -489,6 +491,14 @@ class Hand:
             future.set_result(None)
         self.turn()
 
+    def _look_away(self) -> None:
+        """Have the disk answer what changes nothing of what is known."""
+        ledger = self.runtime.outbox._stock.ledger  # noqa: SLF001
+        known = sum(map(ledger.at, ledger.machine.marked("on_disk")))  # type: ignore[arg-type]
+        self.disk.same = Totals(messages=ledger.at(Place.ON_DISK) + known)
+        self._answer_disk()
+        self.disk.same = None
+
     def _look(self) -> None:
         outbox = self.runtime.outbox
         outbox._stop_looking()  # noqa: SLF001
@@ -499,8 +509,9 @@ class Hand:
         if not holds:
             self.disk.boxes.clear()
         elif not self.disk.boxes.get(OTHER):
+            # One may be on the wire already.
             message, _, _ = encode("", "q", b"stored", None, None, {}, self._usual)
-            coroutine = self.disk.write(OTHER, Changes(puts={1: (message, 0)}))
+            coroutine = self.disk.write(OTHER, Changes(puts={1: (message, 0), 2: (message, 0)}))
             with contextlib.suppress(StopIteration):
                 coroutine.send(None)
 
@@ -529,10 +540,9 @@ class Hand:
         """Close the files, and do all that was to be done before."""
         is_closed = False
         while (name := self.disk_asked) is not None and not (is_closed and self._before.files is Files.REOPENING):
-            self._answer_disk()
-            is_closed = name == "close"
-
-    # Checks
+            # What it was to open before it was to be closed again is nobody's any more.
+            self._look_away()
+            is_closed = is_closed or name == "close"
 
     def ask(self) -> None:
         """Have an exchange be checked."""

@@ -33,6 +33,15 @@ class Mismatch(AssertionError):
     """The client did not do what the declaration says."""
 
 
+def can_be_caused(world: World, edge: Edge) -> bool:
+    """Return whether a step can be caused at will: whether what is to be written is written with what else the disk
+    does, or after it, cannot.
+    """  # noqa: D205
+    return not world.pends or (
+        world.outbox not in {Outbox.FINISHING, Outbox.OFF} and edge.step.event.learns != "outbox.disk_failed"
+    )
+
+
 class Settings(NamedTuple):
     """What differs between the clients that are driven.
 
@@ -53,8 +62,7 @@ class Settings(NamedTuple):
             after = edge.step.world
             if dict(edge.step.assumed).get("sets_up", self.sets_up) is not self.sets_up:
                 return False
-            if world.pends and world.outbox in {Outbox.FINISHING, Outbox.OFF}:
-                # Whether what has yet to be written is written depends on when the disk was given it.
+            if not can_be_caused(world, edge):
                 return False
             if world.publish is Publish.SENT and after.publish is not Publish.SENT and world.channel is Line.OPEN:
                 others = {each.step.world.publish for each in siblings(world, edge)}
@@ -77,7 +85,7 @@ class Held:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._numbers = {world: number for number, world in enumerate(graph.worlds)}
-        everything = Map(graph)
+        everything = Map(graph, can_be_caused)
         settled = [number for number in range(len(graph.worlds)) if everything.settled(number)[1] == number]
         #: Every step from a world in which nothing is due at once: those that can be caused from outside.
         self.wanted = {self.key(leg) for number in settled for leg in everything.legs(number)}
@@ -138,6 +146,7 @@ class Held:
             "timers": hand.timers(),
             "a publish": hand.client.publish_outcome,
             "waiting, unconfirmed": (hand.client.waiting, hand.client.unconfirmed),
+            "left to send": _holds(hand.runtime.outbox.holds, after),
             "told": hand.told[told:],
             "failures": hand.failures - failures,
             "escaped": hand.broker.clock.escaped,
@@ -147,6 +156,7 @@ class Held:
             "timers": self._graph.reactions.timers(after),
             "a publish": after.outcome,
             "waiting, unconfirmed": PLACES[after.publish],
+            "left to send": _holds(after.holds or after.pends, after),
             "told": list(_changes(before, leg)),
             "failures": sum(deed == ("outage", "tell_persistent_failure") for each in leg.steps for deed in each.deeds),
             "escaped": [],
@@ -164,6 +174,11 @@ class Held:
 
 def _states(world: World) -> tuple[Hashable, ...]:
     return world.connection, world.outage, world.renewal, world.outbox, world.check
+
+
+def _holds(holds: bool, world: World) -> bool:
+    """Return whether stored messages wait, which nobody asks of an outbox that is closed."""
+    return holds and world.outbox not in {Outbox.FINISHING, Outbox.OFF}
 
 
 def _changes(before: World, leg: Leg) -> Iterator[tuple[str, str, str]]:

@@ -55,7 +55,7 @@ class MemoryStore:
         """Give up the boxes: what is left in them is another's."""
         for box, changes in left.items():
             for number in changes.deletes:
-                self.boxes[box].pop(number, None)
+                self.boxes.get(box, {}).pop(number, None)
         self.give_up()
 
     def give_up(self) -> None:
