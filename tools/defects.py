@@ -223,7 +223,7 @@ def of_machines() -> list[Defect]:
 
 def read() -> dict[str, str | None]:
     """Return what the checker found, by the defect."""
-    found: dict[str, str | None] = json.loads(FOUND.read_text())
+    found: dict[str, str | None] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     return found
 
 

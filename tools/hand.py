@@ -27,6 +27,7 @@ from tools.memory import Broker
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sprockets_amqp.delivery.options import Options
     from sprockets_amqp.model import Model
     from sprockets_amqp.outbox.ledger import Key
     from sprockets_amqp.outbox.store import Record
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 #: Seconds that no test waits for: time stands still.
 LONG: Final = 100_000.0
 _OPEN: Final = (Outbox.CLEAR, Outbox.HOLDING)
+#: What a publish says that says nothing else.
+USUAL: Final[Options] = {"mandatory": True, "persistent": True, "timeout": None}
 #: The box of another client, whose messages are found.
 OTHER: Final = 7
 
@@ -44,7 +47,9 @@ class Disk(MemoryStore):
 
     Attributes:
         asked: what it was asked, and has not answered; None: nothing.
-        error: what it raises where it is written to, if anything.
+        unreadable: whether nothing can be read.
+        unwritable: whether nothing can be written.
+        at_once: whether it answers without being told to.
     """
 
     def __init__(self) -> None:
@@ -52,10 +57,38 @@ class Disk(MemoryStore):
         self.asked: tuple[str, asyncio.Future[None]] | None = None
         self.unreadable = False
         self.unwritable = False
+        self.at_once = False
         #: What it counts, whatever it holds.
         self.same: Totals | None = None
 
+    @property
+    def question(self) -> str | None:
+        """What it is asked; None: nothing."""
+        return self.asked[0] if self.asked is not None else None
+
+    def answer(self) -> None:
+        """Answer what it was asked; the client learns of it in its loop's next turns."""
+        assert self.asked is not None
+        future, self.asked = self.asked[1], None
+        if not future.done():
+            future.set_result(None)
+
+    def fill(self) -> None:
+        """Hold messages that another client has left."""
+        message, _, _ = encode("", "q", b"stored", {"message_id": "stored"}, None, {}, USUAL)
+        writing = self.write(OTHER, Changes(puts=dict.fromkeys((1, 2), (message, 0))))
+        with contextlib.suppress(StopIteration):
+            writing.send(None)
+
+    def let_go(self) -> None:
+        """Answer at once from now on."""
+        self.at_once = True
+        if self.asked is not None:
+            self.answer()
+
     async def _ask(self, name: str) -> None:
+        if self.at_once:
+            return
         future = asyncio.get_running_loop().create_future()
         self.asked = name, future
         await future
@@ -117,7 +150,6 @@ class Hand:
         )
         self.runtime = self.client._runtime  # noqa: SLF001
         runtime = self.runtime
-        self._usual = runtime.publisher._usual  # noqa: SLF001
         self.models: dict[str, Model] = {
             "connection": runtime.lifecycle,
             "outage": runtime.lifecycle._outage,  # noqa: SLF001
@@ -206,11 +238,11 @@ class Hand:
             HANDS[step.event.words](self)
         self.turn()
         self.broker.channel_error = None
-        while step.world.files is Files.CLOSING and self.disk_asked == "open":
+        while step.world.files is Files.CLOSING and self.disk.question == "open":
             # What was begun before ends first; what it finds is another step.
             self._look_away()
         outbox = self.runtime.outbox
-        while outbox._writer.next.own.puts and self.disk_asked == "open" and outbox.state in _OPEN:  # noqa: SLF001
+        while outbox._writer.next.own.puts and self.disk.question == "open" and outbox.state in _OPEN:  # noqa: SLF001
             # A disk that is slow is another step.
             self._answer_disk()
         for publish in self.runtime.publisher.line.in_order():
@@ -464,13 +496,17 @@ class Hand:
     def answer_disk(self, *, holds: bool | None = None, fails: bool = False, unwritable: bool = False) -> None:
         """Have the disk answer: it holds messages or none, or fails."""
         self.turn()
-        if self.disk_asked is None:
+        if self.disk.question is None:
             self._look()
-        if self.disk_asked == "close":
+        if self.disk.question == "close":
             # It was stopped meanwhile.
             return
         if holds is not None:
-            self._fill(holds=holds or self._after.holds)
+            if not holds and not self._after.holds:
+                self.disk.boxes.clear()
+            elif not self.disk.boxes.get(OTHER):
+                # One may be on the wire already.
+                self.disk.fill()
         self.disk.unreadable, self.disk.unwritable = fails, unwritable
         self._answer_disk()
         self.disk.unreadable = self.disk.unwritable = False
@@ -479,16 +515,8 @@ class Hand:
         """Have the disk take longer than it may."""
         self.runtime.outbox._writer._tell_silence()  # noqa: SLF001
 
-    @property
-    def disk_asked(self) -> str | None:
-        """What the disk is asked."""
-        return self.disk.asked[0] if self.disk.asked is not None else None
-
     def _answer_disk(self) -> None:
-        assert self.disk.asked is not None
-        future, self.disk.asked = self.disk.asked[1], None
-        if not future.done():
-            future.set_result(None)
+        self.disk.answer()
         self.turn()
 
     def _look_away(self) -> None:
@@ -504,16 +532,6 @@ class Hand:
         outbox._stop_looking()  # noqa: SLF001
         outbox._look()  # noqa: SLF001
         self.turn()
-
-    def _fill(self, *, holds: bool) -> None:
-        if not holds:
-            self.disk.boxes.clear()
-        elif not self.disk.boxes.get(OTHER):
-            # One may be on the wire already.
-            message, _, _ = encode("", "q", b"stored", None, None, {}, self._usual)
-            coroutine = self.disk.write(OTHER, Changes(puts={1: (message, 0), 2: (message, 0)}))
-            with contextlib.suppress(StopIteration):
-                coroutine.send(None)
 
     def begin_backlog(self) -> None:
         """Have a message be found; on a disk that cannot be written to, only counted."""
@@ -539,14 +557,14 @@ class Hand:
     def close_files(self) -> None:
         """Close the files, and do all that was to be done before."""
         is_closed = False
-        while (name := self.disk_asked) is not None and not (is_closed and self._before.files is Files.REOPENING):
+        while (name := self.disk.question) is not None and not (is_closed and self._before.files is Files.REOPENING):
             # What it was to open before it was to be closed again is nobody's any more.
             self._look_away()
             is_closed = is_closed or name == "close"
 
     def ask(self) -> None:
         """Have an exchange be checked."""
-        message, _, _ = encode("exchange", "q", b"", None, None, {}, self._usual)
+        message, _, _ = encode("exchange", "q", b"", None, None, {}, USUAL)
         self.runtime.check.check(message, {}, lambda _answer: None)
 
     def answer_check(self) -> None:

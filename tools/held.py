@@ -11,10 +11,10 @@ import argparse
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sprockets_amqp.proof.explore import Graph, explore
-from sprockets_amqp.proof.paths import Leg, Map
+from sprockets_amqp.proof.paths import Leg, Map, Way, walk
 from sprockets_amqp.proof.reaction import Reactions
 from sprockets_amqp.states import DOCUMENTED, MACHINES, Outbox
 from sprockets_amqp.states.world import Line, Publish, World
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 NAMES: Final = tuple(machine.name for machine in MACHINES)
 
 
+#: What depends on what else the disk was given before.
+NOT_AT_WILL: Final = frozenset({"the disk fails, and with it what was to be written"})
+
+
 class Mismatch(AssertionError):
     """The client did not do what the declaration says."""
 
@@ -37,6 +41,8 @@ def can_be_caused(world: World, edge: Edge) -> bool:
     """Return whether a step can be caused at will: whether what is to be written is written with what else the disk
     does, or after it, cannot.
     """  # noqa: D205
+    if edge.step.event.words in NOT_AT_WILL:
+        return False
     return not world.pends or (
         world.outbox not in {Outbox.FINISHING, Outbox.OFF} and edge.step.event.learns != "outbox.disk_failed"
     )
@@ -76,46 +82,79 @@ class Held:
     """What is to be walked, and what was.
 
     A step is known by the states of all machines before it, right after it, and once nothing is due any more; by what
-    happens; and by what guards answer.
+    happens; and by what guards answer. A step of the connection is known by the connection's state.
 
     Args:
         graph: everything that can happen.
+        pairs: whether it is pairs of steps of the connection that are to be walked, rather than steps.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, *, pairs: bool = False) -> None:
+        self.graph = graph
         self._numbers = {world: number for number, world in enumerate(graph.worlds)}
-        everything = Map(graph, can_be_caused)
-        settled = [number for number in range(len(graph.worlds)) if everything.settled(number)[1] == number]
-        #: Every step from a world in which nothing is due at once: those that can be caused from outside.
-        self.wanted = {self.key(leg) for number in settled for leg in everything.legs(number)}
+        self._pairs = pairs
+        self._ways: dict[object, list[Way[Any]]] = {}
+        self._begins = {world.given: n for n, world in enumerate(graph.worlds) if graph.parents[n] is None}
+        everything = self._ways_of(Map(graph, can_be_caused))
+        #: What can be caused from outside.
+        self.wanted = {
+            each for place in self._places(everything) for _, covers, _ in everything(place) for each in covers
+        }
         self.total = len(self.wanted)
         self.rows: set[int] = set()
         self.events: set[Hashable] = set()
         self.steps = 0
 
-    def key(self, leg: Leg) -> Hashable:
-        """Return what a step is known by."""
-        worlds, step = self._graph.worlds, leg.edge.step
-        happens = leg.edge.timer or step.event.words
-        return _states(worlds[leg.source]), happens, step.assumed, _states(step.world), _states(worlds[leg.dest])
-
     def walk(self, settings: Settings) -> None:
         """Walk everything that a client with these settings can reach, and has not been walked. Raises Mismatch."""
-        ways = Map(self._graph, settings.allows(self._siblings))
-        start = next(
-            number
-            for number, world in enumerate(self._graph.worlds)
-            if self._graph.parents[number] is None and world.given is settings.given
-        )
+        ways = self._ways_of(Map(self.graph, settings.allows(self._siblings)))
         before = -1
         # From some states nothing leads back to others.
-        while self.wanted and before != self.steps:
+        while settings.given in self._begins and self.wanted and before != self.steps:
             before = self.steps
-            self._run(settings, ways.walk(start, self.wanted, self.key))
+            self._run(settings, walk(self._begin(settings.given), self.wanted, ways))
+
+    def _begin(self, given: bool) -> Any:
+        number = self._begins[given]
+        return (number, None) if self._pairs else number
+
+    def _places(self, ways: Callable[[Any], list[Way[Any]]]) -> set[Any]:
+        found = {self._begin(given) for given in self._begins}
+        todo = list(found)
+        while todo:
+            for _, _, dest in ways(todo.pop()):
+                if dest not in found:
+                    found.add(dest)
+                    todo.append(dest)
+        return found
+
+    def _ways_of(self, legs: Map) -> Callable[[Any], list[Way[Any]]]:
+        known: dict[Any, list[Way[Any]]] = {}
+        make = self._pair_way if self._pairs else self._step_way
+
+        def ways(place: Any) -> list[Way[Any]]:
+            found = known.get(place)
+            if found is None:
+                number = place[0] if self._pairs else place
+                found = known[place] = [make(place, leg) for leg in legs.legs(number)]
+            return found
+
+        return ways
+
+    def _step_way(self, _place: Any, leg: Leg) -> Way[Any]:
+        worlds, step = self.graph.worlds, leg.edge.step
+        known = _states(worlds[leg.source]), _happens(leg), _states(step.world), _states(worlds[leg.dest])
+        return leg, (known,), leg.dest
+
+    def _pair_way(self, place: Any, leg: Leg) -> Way[Any]:
+        last, pairs = place[1], []
+        for step in _connection_steps(self.graph.worlds[leg.source], leg):
+            pairs.append((last, step))
+            last = step
+        return leg, pairs, (leg.dest, last)
 
     def _siblings(self, world: World, edge: Edge) -> Iterator[Edge]:
-        for each in self._graph.edges[self._numbers[world]]:
+        for each in self.graph.edges[self._numbers[world]]:
             if each.step.event is edge.step.event and each.step.assumed == edge.step.assumed:
                 yield each
 
@@ -137,7 +176,7 @@ class Held:
                 hand.close()
 
     def _take(self, hand: Hand, leg: Leg) -> None:
-        worlds = self._graph.worlds
+        worlds = self.graph.worlds
         before, after = worlds[leg.source], worlds[leg.dest]
         told, failures = len(hand.told), hand.failures
         hand.take(before, leg.edge)
@@ -153,7 +192,7 @@ class Held:
         }
         declared = {
             "states": _states(after),
-            "timers": self._graph.reactions.timers(after),
+            "timers": self.graph.reactions.timers(after),
             "a publish": after.outcome,
             "waiting, unconfirmed": PLACES[after.publish],
             "left to send": _holds(after.holds or after.pends, after),
@@ -174,6 +213,19 @@ class Held:
 
 def _states(world: World) -> tuple[Hashable, ...]:
     return world.connection, world.outage, world.renewal, world.outbox, world.check
+
+
+def _happens(leg: Leg) -> Hashable:
+    return leg.edge.timer or leg.edge.step.event.words, leg.edge.step.assumed
+
+
+def _connection_steps(before: World, leg: Leg) -> Iterator[Hashable]:
+    source = before.connection
+    for step in leg.steps:
+        for name, row in step.rows:
+            if name == "connection":
+                yield source, step.event.words, row.dest
+                source = row.dest  # type: ignore[assignment]
 
 
 def _holds(holds: bool, world: World) -> bool:
@@ -217,20 +269,44 @@ PARTS: Final = (
     Part(
         "with an outbox, without checks and renewals",
         lambda world: world.given,
-        lambda event: event.machine != "check" and (callable(event.then) or not event.then.get("expires")),
+        lambda event: _lasts(event) and event.machine != "check",
+        _WITH_OUTBOX,
+    ),
+)
+#: The parts in which every pair of steps of the connection occurs: the other machines do as little as possible.
+PAIRS: Final = (
+    Part("the connection", lambda world: not world.given, lambda event: event.machine != "check", _WITHOUT_OUTBOX),
+    Part(
+        "the connection of a client with an outbox",
+        lambda world: world.given,
+        lambda event: (
+            _lasts(event)
+            and event.machine != "check"
+            and (event.machine != "outbox" or event.kind == "answer")
+            and "hold messages" not in event.words
+        ),
         _WITH_OUTBOX,
     ),
 )
 
 
-def held(part: Part) -> Held:
-    """Walk all steps of a part. Raises Mismatch."""
-    reactions = Reactions()
-    graph = explore(reactions, [world for world in reactions.beginnings() if part.begins(world)], part.allows)
-    walked = Held(graph)
+def held(part: Part, *, pairs: bool = False) -> Held:
+    """Walk all steps of a part, or all pairs of steps of the connection. Raises Mismatch."""
+    walked = Held(explored(part), pairs=pairs)
     for settings in part.clients:
         walked.walk(settings)
     return walked
+
+
+def explored(part: Part) -> Graph:
+    """Explore a part."""
+    reactions = Reactions()
+    return explore(reactions, [world for world in reactions.beginnings() if part.begins(world)], part.allows)
+
+
+def _lasts(event: Event) -> bool:
+    """Return whether nothing expires because of an event."""
+    return callable(event.then) or not event.then.get("expires")
 
 
 def main() -> int:

@@ -85,8 +85,8 @@ def not_reached_at_last(graph: Graph, claim: LeadsTo) -> Iterator[Finding]:
         members = set(component)
         inner = {number: [edge for edge in rest.lasting(number) if edge.dest in members] for number in component}
         if any(inner.values()) and rest.is_fair(inner):
-            start = min(component)
-            yield _finding(graph, start, claim.words, cycle=_way(start, start, inner))
+            start, cycle = _circle(inner)
+            yield _finding(graph, start, claim.words, cycle=cycle)
             return
 
 
@@ -133,8 +133,15 @@ def _key(edge: Edge) -> object:
     return edge.timer or edge.step.event
 
 
+def _circle(inner: Inner) -> tuple[int, tuple[Step, ...]]:
+    """Return a circle, and where it begins: one in which timers are stopped that would have ended it, if there is."""
+    found = [(number, edge) for number, edges in inner.items() for edge in edges]
+    number, edge = min(found, key=lambda each: (not each[1].step.left, each[1].dest == each[0], each[0]))
+    return number, (edge.step, *(() if edge.dest == number else _way(edge.dest, number, inner)))
+
+
 def _way(start: int, end: int, inner: Inner) -> tuple[Step, ...]:
-    """Return the shortest way from a world to another, of at least one step."""
+    """Return the shortest way from a world to another."""
     came: dict[int, tuple[Step, ...]] = {}
     todo: deque[tuple[int, tuple[Step, ...]]] = deque([(start, ())])
     while todo and end not in came:

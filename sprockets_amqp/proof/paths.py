@@ -1,8 +1,8 @@
 """Paths through everything that can happen, which cover all of it."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from sprockets_amqp.states.world import World
 
@@ -26,8 +26,13 @@ class Leg(NamedTuple):
     dest: int
 
 
+Place = TypeVar("Place", bound=Hashable)
+#: A leg, what it covers, and where it leads.
+Way = tuple[Leg, Collection[Hashable], Place]
+
+
 class Map:
-    """The worlds in which nothing is due at once, and the ways between them.
+    """The worlds in which nothing is due at once, and the legs between them.
 
     Args:
         graph: everything that can happen.
@@ -39,7 +44,6 @@ class Map:
         self._allows = allows
         self._settled: dict[int, tuple[tuple[Step, ...], int]] = {}
         self._legs: dict[int, list[Leg]] = {}
-        self._keys: dict[int, list[tuple[Leg, Hashable]]] = {}
 
     def settled(self, number: int) -> tuple[tuple[Step, ...], int]:
         """Return the steps that are due at once in a world, and the world that they lead to."""
@@ -55,14 +59,13 @@ class Map:
         return found
 
     def legs(self, number: int) -> list[Leg]:
-        """Return the ways from a world."""
+        """Return the legs from a world in which nothing is due at once; from any other there are none."""
         found = self._legs.get(number)
         if found is None:
-            world = self._graph.worlds[number]
+            world, edges = self._graph.worlds[number], self._graph.edges[number]
+            is_settled = self.settled(number)[1] == number
             found = self._legs[number] = [
-                self._leg(number, edge)
-                for edge in self._graph.edges[number]
-                if edge.step.event.kind != "soon" and self._allows(world, edge)
+                self._leg(number, edge) for edge in edges if is_settled and self._allows(world, edge)
             ]
         return found
 
@@ -70,42 +73,42 @@ class Map:
         steps, dest = self.settled(edge.dest)
         return Leg(number, edge, (edge.step, *steps), dest)
 
-    def _known(self, number: int, key: Callable[[Leg], Hashable]) -> list[tuple[Leg, Hashable]]:
-        """Return the ways from a world, each with what it is known by."""
-        found = self._keys.get(number)
+
+def walk(start: Place, wanted: set[Hashable], ways: Callable[[Place], Iterable[Way[Place]]]) -> Iterator[Leg]:
+    """Walk to whatever is wanted, always to what is nearest, for as long as something is reached.
+
+    Args:
+        start: where to begin.
+        wanted: what is to be covered; what has been is taken out.
+        ways: the ways from a place.
+    """
+    here = start
+    while wanted:
+        found = _nearest(here, wanted, ways)
         if found is None:
-            found = self._keys[number] = [(leg, key(leg)) for leg in self.legs(number)]
-        return found
+            return
+        for leg, covers, here in found:  # noqa: B007 - where the last leads is where to go on
+            wanted.difference_update(covers)
+            yield leg
 
-    def walk(self, start: int, wanted: set[Hashable], key: Callable[[Leg], Hashable]) -> Iterator[Leg]:
-        """Walk from a world by whatever is wanted, always to what is nearest, for as long as something is reached."""
-        here = start
-        while wanted:
-            way = self._nearest(here, wanted, key)
-            if way is None:
-                return
-            for leg in way:
-                wanted.discard(key(leg))
-                yield leg
-            here = way[-1].dest
 
-    def _nearest(self, start: int, wanted: set[Hashable], key: Callable[[Leg], Hashable]) -> list[Leg] | None:
-        came: dict[int, Leg | None] = {start: None}
-        todo = deque([start])
-        while todo:
-            number = todo.popleft()
-            for leg, known in self._known(number, key):
-                if known in wanted:
-                    return [*self._back(came, number), leg]
-                if leg.dest not in came:
-                    came[leg.dest] = leg
-                    todo.append(leg.dest)
-        return None
-
-    @staticmethod
-    def _back(came: dict[int, Leg | None], number: int) -> list[Leg]:
-        way: list[Leg] = []
-        while (leg := came[number]) is not None:
-            way.append(leg)
-            number = leg.source
-        return way[::-1]
+def _nearest(
+    start: Place, wanted: set[Hashable], ways: Callable[[Place], Iterable[Way[Place]]]
+) -> list[Way[Place]] | None:
+    """Return the shortest way that covers something."""
+    came: dict[Place, tuple[Place, Way[Place]] | None] = {start: None}
+    todo = deque([start])
+    while todo:
+        place = todo.popleft()
+        for way in ways(place):
+            _, covers, dest = way
+            if not wanted.isdisjoint(covers):
+                found = [way]
+                while (parent := came[place]) is not None:
+                    place, before = parent
+                    found.append(before)
+                return found[::-1]
+            if dest not in came:
+                came[dest] = place, way
+                todo.append(dest)
+    return None
