@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools docs/conf.py
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-fast matrix simulate lint docs docs-serve diagrams bench growth soak dist clean
+.PHONY: help demo test test-fast matrix simulate verify held lint docs docs-serve diagrams bench growth soak dist clean
 
 help:
 	@echo "make demo      publish an event from a small application, and read it from a queue"
@@ -20,6 +20,8 @@ help:
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make docs-serve build it and serve it at http://127.0.0.1:8800"
 	@echo "make diagrams  bring diagrams/ and the generated parts of README and docs up to date"
+	@echo "make verify    prove what must hold of the declared machines"
+	@echo "make held      take a real client through every step that the declaration allows"
 	@echo "make bench     measure against other clients; on other systems, as root: SYSTEMS=\"debian-12 ...\""
 	@echo "make growth    measure how costs grow with numbers, and memory for MINUTES=60"
 	@echo "make soak      run with random faults for MINUTES=60"
@@ -70,6 +72,14 @@ matrix: $(VENV)/.dev
 
 simulate: $(VENV)/.dev
 	@$(PY) -m tools.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5000))
+
+# Explores all that the declaration allows, and proves what must hold of it.
+verify: $(VENV)/.dev
+	@$(PY) -m sprockets_amqp verify
+
+# Takes a real client through every step that the declaration allows: minutes.
+held: $(VENV)/.dev
+	@$(PY) -m tools.held
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check

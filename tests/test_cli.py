@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from sprockets_amqp.drawing import diagrams
+from sprockets_amqp.drawing import diagrams, scxml
 from tests.support.command import COMMAND, run, start
 from tests.support.consume import Queue, declare_queue
 from tests.support.terminal import Terminal
@@ -309,6 +309,7 @@ async def test_ctrl_c_ends_watch_while_there_is_no_broker() -> None:
         ("dot", diagrams.dot()),
         ("svg", diagrams.svg_file()),
         ("table", diagrams.table()),
+        ("scxml", scxml.scxml()),
     ],
 )
 async def test_a_diagram_is_printed(kind: str, drawn: str) -> None:

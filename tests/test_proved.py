@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -33,7 +32,7 @@ from sprockets_amqp.states import events as events_module
 from sprockets_amqp.states.effects import COUNTED, EFFECTS, FREE, GUARDS, TOUCHES
 from sprockets_amqp.states.events import EVENTS
 from sprockets_amqp.states.world import World  # noqa: TC001
-from tools import defects
+from tools import defects, proved
 
 #: Of the defects that the checker is said to find, every so many-th is looked for again.
 SAMPLE: Final = 10
@@ -73,10 +72,9 @@ def test_everything_that_must_hold_holds(capsys: pytest.CaptureFixture[str]) -> 
     """In all that can happen; and the command line says so, in numbers."""
     assert cli.main(["verify"]) == 0
     summary = capsys.readouterr().out
-    states, worlds, steps = (
-        int(each.replace(",", "")) for each in re.findall(r"\d[\d,]+(?= states| with| steps)", summary)
-    )
-    assert 1_000 < states < worlds < steps
+    numbers = proved.read()
+    assert f"{numbers['machines']} machines: {numbers['states']:,} states together" in summary
+    assert f"{numbers['worlds']:,} with the world around them, {numbers['steps']:,} steps" in summary
     count = len(verify.PROPERTIES)
     assert f"{count} of {count} properties hold" in summary
 

@@ -13,6 +13,7 @@ under test is the same as in production: `install()`, handlers, the client, pika
 
 from .broker import Broker
 from .case import AMQPTestCase
+from .paths import Path, paths
 from .rules import Published
 
-__all__ = ["AMQPTestCase", "Broker", "Published"]
+__all__ = ["AMQPTestCase", "Broker", "Path", "Published", "paths"]

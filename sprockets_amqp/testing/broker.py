@@ -90,6 +90,8 @@ class Broker(Place):
         #: The confirms that were swallowed, in order.
         self._swallowed: list[tuple[Peer, Callable[[], object]]] = []
         self._nacks = 0
+        #: Attempts to connect that are not answered; None: all are.
+        self._unanswered: list[Peer] | None = None
 
     def __repr__(self) -> str:
         return f"<Broker {'up' if self._up else 'stopped'}, {len(self.connections)} connections>"
@@ -206,6 +208,15 @@ class Broker(Place):
         """Refuse logins from now on (403), as for a wrong password; or accept them again."""
         self._logs_in = not refused
 
+    def ignore_attempts(self, *, ignored: bool = True) -> None:
+        """Answer no attempt to connect from now on, as behind a firewall; or answer those that wait, and all others."""
+        waiting, self._unanswered = self._unanswered or [], [] if ignored else None
+        for peer in waiting:
+            if ignored:
+                self.attempted(peer)
+            else:
+                peer.loop.call_soon(self._answer, peer)
+
     def _let_arrive(self) -> None:
         """Deliver to the client before the test goes on, rather than when the loop next turns."""
         if self._clock is not None and running_loop() is None:
@@ -306,7 +317,10 @@ class Broker(Place):
 
     def attempted(self, peer: Peer) -> None:
         """Accept or refuse an attempted connection, in the loop's next turn."""
-        peer.loop.call_soon(self._answer, peer)
+        if self._unanswered is not None:
+            self._unanswered.append(peer)
+        else:
+            peer.loop.call_soon(self._answer, peer)
 
     def _answer(self, peer: Peer) -> None:
         if peer.lost:

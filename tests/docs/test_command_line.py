@@ -19,7 +19,7 @@ import pytest
 import sprockets_amqp as amqp
 from examples.demo import on_broker
 from sprockets_amqp import cli
-from sprockets_amqp.cli import check, diagram, lines, outbox, publish, watch
+from sprockets_amqp.cli import check, diagram, lines, outbox, publish, verify, watch
 from tests.support.command import COMMAND, Result
 from tests.support.documents import SECONDS, Document
 from tools.documents import ROOT
@@ -28,7 +28,7 @@ from tools.rabbitmq import Node, free_port
 PAGE: Final = Document("docs/command-line.md")
 
 TESTED: Final = {
-    *((heading, "sh") for heading in ("check", "publish", "watch", "outbox", "diagram")),
+    *((heading, "sh") for heading in ("check", "publish", "watch", "outbox", "diagram", "verify")),
     ("watch", "json"),
 }
 
@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, ModuleType]] = {
     "watch": watch,
     "outbox": outbox,
     "diagram": diagram,
+    "verify": verify,
 }
 
 
@@ -88,7 +89,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("command", "line"),
-    [(command, line) for command in ("check", "publish", "diagram") for line in PAGE.commands(command)],
+    [(command, line) for command in ("check", "publish", "diagram", "verify") for line in PAGE.commands(command)],
 )
 async def test_a_command_does_what_the_page_says(command: str, line: str, url: str, folder: Path) -> None:
     """On a broker that runs, it succeeds."""
@@ -99,7 +100,8 @@ async def test_a_command_does_what_the_page_says(command: str, line: str, url: s
         {
             "check": "^all is fine$",
             "publish": r"^confirmed: message [0-9a-f-]{36}$|^2 lines: 2 confirmed$",
-            "diagram": r"^diagrams/\w+\.\w+$|^ +class ",
+            "diagram": r"^diagrams/\w+\.\w+$|^ +class |^</scxml>$",
+            "verify": r"properties hold; explored and proved in|again and again without a delay\.$",
         }[command],
         last,
     ), result.out

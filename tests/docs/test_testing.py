@@ -30,6 +30,8 @@ TESTED: Final = {
     ("With neither", "python"),
     ("Several nodes", "python"),
     ("Faults", "python"),
+    ("Every way that a connection can go", "python"),  # The same.
+    ("Every way that a connection can go", "sh"),
     ("A mock instead", "python"),
 }
 

@@ -1,0 +1,207 @@
+"""The ways that a connection can go, for tests: each is generated from the declaration, and followed on the broker."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from sprockets_amqp.client import Client
+from sprockets_amqp.proof.explore import Edge, Graph, explore
+from sprockets_amqp.proof.paths import Leg, Map
+from sprockets_amqp.proof.reaction import Reactions
+from sprockets_amqp.states import Connecting, State, Substate
+from sprockets_amqp.states.world import World
+
+from .broker import Broker
+
+#: Seconds that each of the broker's frames takes, so that a connection is seen being opened.
+SLOW: Final = 0.01
+#: Seconds within which what a step leads to is reached, if requests do not come between.
+PATIENCE: Final = 300.0
+
+
+def _block(broker: Broker, _client: Client) -> None:
+    broker.block()
+    for peer in broker.connections:
+        # As if each had just published something.
+        peer.stall(stalled=True, reason=broker.alarm)
+
+
+def _cut(broker: Broker, _client: Client) -> None:
+    # Nobody answers the next attempt before the path says how.
+    broker.ignore_attempts()
+    broker.cut()
+
+
+def _answer(broker: Broker, *, up: bool, logs_in: bool = True) -> None:
+    """Answer the attempt that waits, and none after it."""
+    broker.refuse_password(refused=not logs_in)
+    broker.start() if up else broker.stop()
+    broker.ignore_attempts(ignored=False)
+    broker.ignore_attempts()
+
+
+#: What the broker or the application does for each event, by its words.
+DOES: Final[dict[str, Callable[[Broker, Client], object]]] = {
+    "the application connects": lambda _, client: client.connect(),
+    "the application closes": lambda _, client: client.close(),
+    "the connection is lost": _cut,
+    "the node is not reached": lambda broker, _: _answer(broker, up=False),
+    "RabbitMQ refuses the login": lambda broker, _: _answer(broker, up=True, logs_in=False),
+    "RabbitMQ accepts the connection": lambda broker, _: _answer(broker, up=True),
+    "RabbitMQ opens the channel": lambda *_: None,
+    "RabbitMQ closes the channel": lambda broker, _: broker.close_channel(),
+    "RabbitMQ blocks publishing": _block,
+    "RabbitMQ blocks no longer": lambda broker, _: broker.unblock(),
+    "RabbitMQ answers that the connection is closed": lambda *_: None,
+}
+
+
+class Turn(NamedTuple):
+    """What happens, in words, and the state of the connection that it leads to."""
+
+    words: str
+    dest: Substate
+
+
+class Path(NamedTuple):
+    """One way that the connection of a client can go, beginning when it is ready.
+
+    Attributes:
+        turns: what happens, in order.
+    """
+
+    turns: tuple[Turn, ...]
+
+    def __str__(self) -> str:
+        return ", ".join("a delay" if turn.words.startswith("the clock") else turn.words for turn in self.turns)
+
+    def follow(self, broker: Broker, client: Client | None = None) -> Iterator[State]:
+        """Have it happen to a client, and yield the client's state each time, the first time when it is ready.
+
+        What the test does then, such as a request, is part of the test. Time may pass meanwhile, and the client go on
+        by itself: what the path says happens all the same. At the end RabbitMQ is as it was, and the client connected.
+
+        Args:
+            broker: the fixture ``amqp_broker``.
+            client: whose connection it is; None: the only one there is.
+
+        Raises:
+            ValueError: there is no client, or more than one.
+            RuntimeError: the test is a coroutine: the broker does not control its loop.
+        """
+        loop = broker.clock.loop
+        clients = [client] if client is not None else Client.bound(loop)
+        if len(clients) != 1:
+            raise ValueError(f"there must be one client to follow, or it must be given; there are {len(clients)}")
+        (client,) = clients
+        delay, broker.delay = broker.delay, SLOW
+        try:
+            _wait(broker, lambda: client.ready)
+            yield client.state
+            for turn in self.turns:
+                if turn.words not in {"the application connects", "the application closes"} or _may(client, turn):
+                    DOES.get(turn.words, _nothing)(broker, client)
+                _wait(broker, lambda dest=turn.dest: client.substate in _LASTS.get(dest, (dest,)))  # type: ignore[misc]
+                yield client.state
+        finally:
+            broker.delay = delay
+        broker.refuse_password(refused=False)
+        broker.start()
+        broker.ignore_attempts(ignored=False)
+        broker.unblock()
+        _wait(broker, lambda: not client.closing)
+        if client.closed and not client.recovers:
+            client.connect()
+        _wait(broker, lambda: client.ready)
+        yield client.state
+
+
+#: Where the first delay is none, the next state is reached at once.
+_LASTS: Final = {Connecting.RETRYING_CHANNEL: (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL)}
+
+
+def _nothing(_broker: Broker, _client: Client) -> None:
+    """The clock does what remains."""
+
+
+def _may(client: Client, turn: Turn) -> bool:
+    """Return whether the application may ask for it in the client's present state."""
+    return client.closable if turn.words == "the application closes" else client.idle or client.closed
+
+
+def _wait(broker: Broker, reached: Callable[[], bool]) -> None:
+    """Let time pass until something is reached; or for as long as it may take, if requests have changed the way."""
+    clock = broker.clock
+    end = clock.now + PATIENCE
+    clock.turn()
+    while not reached() and clock.now < end and (timers := clock.timers()):
+        clock.advance(max(0.0, timers[0].when() - clock.now))
+
+
+def paths() -> list[Path]:
+    """Return the ways that a connection can go: together they take every step that RabbitMQ, the network and the
+    application can cause.
+
+    >>> @pytest.mark.parametrize("path", paths(), ids=str)
+    ... def test_no_event_is_lost(amqp_broker, application, path):
+    ...     for state in path.follow(amqp_broker):
+    ...         ...
+    """  # noqa: D205 - one sentence
+    graph = _explored()
+    ways = Map(graph, _is_plain)
+    ready = next(number for number, world in enumerate(graph.worlds) if world.connection is State.READY)
+    came = _came(ways, ready)
+    found: list[tuple[Turn, ...]] = []
+    for number in came:
+        for leg in ways.legs(number):
+            turns = tuple(_turn(graph, each) for each in (*_back(came, number), leg))
+            # One that goes on is the way here, too.
+            found = [each for each in found if turns[: len(each)] != each]
+            found.append(turns)
+    longest = [
+        each for each in found if not any(len(other) > len(each) and other[: len(each)] == each for other in found)
+    ]
+    return [Path(turns) for turns in longest]
+
+
+def _explored() -> Graph:
+    """Explore what the broker can cause of a client without an outbox, checks and credentials that expire."""
+    reactions = Reactions()
+    begins = [world for world in reactions.beginnings() if not world.given]
+    timed = {"connection.node_due", "connection.channel_due", "connection.connect"}
+    return explore(
+        reactions,
+        begins,
+        lambda event: event.words in DOES or event.kind == "soon" or (event.kind == "delay" and event.learns in timed),
+    )
+
+
+def _is_plain(world: World, edge: Edge) -> bool:
+    """Return whether a client takes a step whose URL is a string, and that has no `setup`; and whether it leads on."""
+    answers = {guard for guard, yes in edge.step.assumed if yes}
+    # RabbitMQ reads nothing on a connection that it blocks with an alarm.
+    is_read = not world.blocks or edge.step.event.words != "RabbitMQ opens the channel"
+    return is_read and edge.step.world != world and not answers & {"calls", "sets_up", "retries_node"}
+
+
+def _came(ways: Map, start: int) -> dict[int, Leg | None]:
+    came: dict[int, Leg | None] = {start: None}
+    todo = deque([start])
+    while todo:
+        for leg in ways.legs(todo.popleft()):
+            if leg.dest not in came:
+                came[leg.dest] = leg
+                todo.append(leg.dest)
+    return came
+
+
+def _back(came: dict[int, Leg | None], number: int) -> list[Leg]:
+    way: list[Leg] = []
+    while (leg := came[number]) is not None:
+        way.append(leg)
+        number = leg.source
+    return way[::-1]
+
+
+def _turn(graph: Graph, leg: Leg) -> Turn:
+    return Turn(leg.edge.step.event.words, graph.worlds[leg.dest].connection)
