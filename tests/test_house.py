@@ -143,6 +143,8 @@ def test_no_code_decides_by_comparing_states() -> None:
         # A declared set is asked whether the state is in it.
         "sprockets_amqp.connection.gate": {"sends", "sends_new", "sends_stored"},
         "sprockets_amqp.model": {"knows", "announce_change"},
+        # A test waits for a state.
+        "sprockets_amqp.testing.paths": {"follow"},
     }
     found = {module: set(deciders(tree(module))) for module in SOURCES}
     assert {module: names for module, names in found.items() if names} == allowed

@@ -4,12 +4,12 @@ import pytest
 from tornado.web import Application
 
 from sprockets_amqp import Client, client_of, install
-from sprockets_amqp.states import Connecting, State
+from sprockets_amqp.states import Connecting, State, Substate
 from sprockets_amqp.testing import Broker, Path, paths
 from sprockets_amqp.testing.paths import DOES
 
 #: Where the first delay is none, nobody sees the state.
-UNSEEN = {Connecting.RETRYING_CHANNEL: Connecting.OPENING_CHANNEL}
+UNSEEN: dict[Substate, Substate] = {Connecting.RETRYING_CHANNEL: Connecting.OPENING_CHANNEL}
 
 
 def test_together_they_take_every_step() -> None:

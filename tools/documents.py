@@ -31,7 +31,6 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
     "checks": lambda: tables.states_table(CHECK) + "\n" + tables.substates_table(CHECK),
     "every_way": lambda: f"```python\n{(ROOT / 'examples/test_every_way.py').read_text()}```\n",
-    "proof": proved.lines,
     "proved": proved.table,
     "properties": proved.properties,
     "defects": defects.table,

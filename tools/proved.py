@@ -50,16 +50,6 @@ def table() -> str:
     return f"| | |\n| --- | --- |\n{lines}"
 
 
-def lines() -> str:
-    """Write two lines for the README."""
-    numbers = read()
-    return (
-        f"The declaration is not sampled but proved: {numbers['properties']} properties hold in all "
-        f"{numbers['worlds']:,} situations that can come about, and a real client\n"
-        f"takes each of the {numbers['held']:,} kinds of steps between them: [What is proved](docs/proved.md).\n"
-    )
-
-
 def properties() -> str:
     """Write the properties as a list."""
     return "".join(f"- {each.words}\n" for each in PROPERTIES)

@@ -197,7 +197,10 @@ def test_the_options_are_those_of_the_command(command: str) -> None:
     """Each has a row, and each row is one; those of every command have a table of their own."""
     common = documented("Command line")
     assert common == {"-h, --help", "-v, --verbose"}
-    expected = {each.replace("--print PRINTED", "--print KIND") for each in options_of(parsers()[command])}
+    expected = {
+        each.replace("--print, --format PRINTED", "--print KIND, --format KIND")
+        for each in options_of(parsers()[command])
+    }
     assert documented(command) == expected - common
     assert common <= expected
 
