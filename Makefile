@@ -21,7 +21,7 @@ help:
 	@echo "make docs-serve build it and serve it at http://127.0.0.1:8800"
 	@echo "make diagrams  bring diagrams/ and the generated parts of README and docs up to date"
 	@echo "make verify    prove what must hold of the declared machines"
-	@echo "make held      take a real client through every step that the declaration allows"
+	@echo "make held      take a real client through every step that can be caused from outside"
 	@echo "make bench     measure against other clients; on other systems, as root: SYSTEMS=\"debian-12 ...\""
 	@echo "make growth    measure how costs grow with numbers, and memory for MINUTES=60"
 	@echo "make soak      run with random faults for MINUTES=60"
@@ -77,7 +77,7 @@ simulate: $(VENV)/.dev
 verify: $(VENV)/.dev
 	@$(PY) -m sprockets_amqp verify
 
-# Takes a real client through every step that the declaration allows: minutes.
+# Takes a real client through every step that can be caused from outside: minutes.
 held: $(VENV)/.dev
 	@$(PY) -m tools.held
 

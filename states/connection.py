@@ -285,6 +285,10 @@ CONNECTION: Final = Machine(
         Ignore(("access_expired",), _DRAINS, "the connection is being closed already"),
         Ignore(("connection_blocked",), (_S.BLOCKED, Closing.PAUSED), "it is one reason more"),
         Ignore(("connection_unblocked",), (_S.READY, Closing.DRAINING), "nothing was blocked"),
+        Ignore(("connection_unblocked",), (_S.BLOCKED, Closing.PAUSED), "another reason is left"),
+        Ignore(
+            ("half_time_over",), (Closing.DRAINING, Closing.PAUSED), "without an outbox, it may go out till the end"
+        ),
     ),
 )
 

@@ -119,6 +119,10 @@ def _has_backlog(now: World) -> bool:
     return now.holds and now.outbox in {Outbox.HOLDING, Outbox.FULL}
 
 
+def _sends_stored(now: World) -> bool:
+    return _has_backlog(now) and now.files is Files.OPEN and now.wanted and now.could_send
+
+
 def _is_sent_off(now: World) -> bool:
     return not now.holds and now.outbox in {Outbox.HOLDING, Outbox.FULL}
 
@@ -237,7 +241,7 @@ _RABBITMQ: Final = (
     ),
     Event("fault", "RabbitMQ blocks publishing", "connection.connection_blocked", _is_heard, {"blocks": True}),
     Event("answer", "RabbitMQ blocks no longer", "connection.connection_unblocked", _is_heard, {"blocks": False}),
-    Event("answer", "of two reasons to block, one is left", "connection.connection_unblocked", _is_stopped_flow),
+    Event("request", "of two reasons to block, one is left", "connection.connection_unblocked", _is_stopped_flow),
     Event(
         "answer",
         "RabbitMQ opens the channel",
@@ -348,11 +352,12 @@ _DISK: Final = (
         {"holds": True},
     ),
     Event("request", "another message is stored", "", _stores_first, stores),
+    Event("answer", "the last stored message is sent", "", _sends_stored, {"holds": False}),
     Event(
-        "answer",
-        "the last stored message is sent",
+        "request",
+        "what is stored is dropped by hand",
         "",
-        lambda now: _has_backlog(now) and now.files is Files.OPEN,
+        lambda now: _has_backlog(now) and now.files is Files.OPEN and not _sends_stored(now),
         {"holds": False},
     ),
     Event("soon", "no stored message is left to send", "outbox.backlog_ended", _is_sent_off),

@@ -102,6 +102,9 @@ OUTBOX: Final = Machine(
     ignores=(
         Ignore(("files_opened",), (Outbox.CLEAR, Outbox.HOLDING), "they are open; what is found begins a backlog"),
         Ignore(("disk_failed",), (Outbox.FULL, Outbox.FAILING), "it is known, and tried again"),
+        Ignore(("files_opened",), (Outbox.FULL,), "nothing is left in them: backlog_ended follows"),
+        Ignore(("backlog_began",), (Outbox.CLEAR, Outbox.FAILING), "the client is closing: it is for the next one"),
+        Ignore(("backlog_ended",), (Outbox.HOLDING, Outbox.FULL), "another message was stored meanwhile"),
         Ignore(("files_opened", "disk_failed"), (Outbox.FINISHING, Outbox.OFF), "the client was stopped meanwhile"),
         Ignore(
             ("files_closed",),

@@ -114,7 +114,7 @@ ALWAYS: Final = (
         ),
     ),
     Always(
-        "A publish waits only if the client is about to publish, and not for longer than an outage may last.",
+        "A publish waits only if the client is about to publish, and the outage is not persistent.",
         lambda now: (
             now.outcome != "waits"
             or now.connection is State.IDLE
@@ -143,11 +143,12 @@ ALWAYS: Final = (
         lambda now: now.outcome != "is stored" or now.outbox in {Outbox.OPENING, Outbox.CLEAR, Outbox.HOLDING},
     ),
     Always(
-        "No publish overtakes what is stored.",
-        lambda now: (
-            now.outcome not in {"goes out", "waits"}
-            or now.outbox in {Outbox.OPENING, Outbox.CLEAR, Outbox.FAILING, Outbox.OFF, Outbox.FINISHING}
-        ),
+        "Nothing goes out while stored messages wait to be sent.",
+        lambda now: now.outcome != "goes out" or not (now.holds or now.pends),
+    ),
+    Always(
+        "Nothing is put in line where messages are stored, or are refused for want of room.",
+        lambda now: now.outcome != "waits" or now.outbox not in {Outbox.HOLDING, Outbox.FULL},
     ),
     Always(
         "Nothing goes out before the files are read.",
@@ -174,7 +175,7 @@ ALWAYS: Final = (
         lambda now: now.channel is Line.OPEN or now.publish in {Publish.NONE, Publish.WAITING},
     ),
     Always(
-        "Of a client that closes, what waits may go out for half of the time.",
+        "Nothing waits while a client that closes awaits confirms alone, or closes the connection.",
         lambda now: (
             now.publish is not Publish.WAITING or now.connection not in {Closing.CONFIRMING, Closing.CLOSING_CONNECTION}
         ),
@@ -216,11 +217,15 @@ ALWAYS: Final = (
         lambda now: now.asked == _is_asked(now),
     ),
     Always(
-        "A channel for checks that is open is in use, or ready to be.",
+        "A channel for checks is being opened, or is asked something, exactly in the states that say so.",
         lambda now: (
             (now.lane in {Lane.MISSING, Lane.OPENING, Lane.SELECTING, Lane.CHECKING})
             == (now.check in {Running.OPENING, Running.SELECTING, Running.CHECKING})
         ),
+    ),
+    Always(
+        "A channel for checks is open and unused exactly while the check is idle.",
+        lambda now: (now.lane is Lane.OPEN) == (now.check is Check.IDLE),
     ),
     Always(
         "RabbitMQ may be handling a check's message exactly while one was sent and not answered.",
@@ -258,7 +263,7 @@ ALWAYS: Final = (
         lambda now: (now.link is Line.CLOSING) == (now.connection is Closing.CLOSING_CONNECTION),
     ),
     Always(
-        "The files are open, or being opened, exactly while the outbox is.",
+        "While the outbox is open, the disk was asked to open the files.",
         lambda now: now.outbox in {Outbox.OFF, Outbox.FINISHING} or now.files in {Files.OPEN, Files.REOPENING},
     ),
     Always(
@@ -290,14 +295,14 @@ LEADS_TO: Final = (
         _WELL,
     ),
     LeadsTo(
-        "An attempt to connect ends, even if nothing answers.",
+        "An attempt to connect ends if nothing answers.",
         lambda now: now.connection in Connecting,
         lambda now: now.connection not in Connecting,
         _OWN,
         _OWN,
     ),
     LeadsTo(
-        "A publish ends for its caller, even if nothing answers, unless connections go on being lost.",
+        "A publish ends for its caller, by its own clock if by nothing else, unless connections go on being lost.",
         lambda now: now.publish in {Publish.WAITING, Publish.SENT},
         lambda now: now.publish not in {Publish.WAITING, Publish.SENT},
         _UNBROKEN,
@@ -311,23 +316,30 @@ LEADS_TO: Final = (
         _OWN,
     ),
     LeadsTo(
-        "An outage ends or becomes persistent, even if nothing answers.",
+        "An outage ends or becomes persistent, whatever happens.",
         lambda now: now.outage is Outage.COUNTING,
         lambda now: now.outage is not Outage.COUNTING,
-        _OWN,
+        _EVERYTHING,
         _OWN,
     ),
     LeadsTo(
-        "Calling for new credentials ends, even if nothing answers.",
+        "Calling for new credentials ends, whatever happens.",
         lambda now: now.renewal is Renewal.CALLING,
         lambda now: now.renewal is not Renewal.CALLING,
-        _OWN,
+        _EVERYTHING,
         _OWN,
     ),
     LeadsTo(
-        "Credentials that expire are renewed.",
+        "The function is called for new credentials before they expire.",
         lambda now: now.renewal is Renewal.VALID,
         lambda now: now.renewal is not Renewal.VALID,
+        _WELL,
+        _WELL,
+    ),
+    LeadsTo(
+        "A new password that RabbitMQ accepts is taken note of.",
+        lambda now: now.renewal is Renewal.SENDING,
+        lambda now: now.renewal is not Renewal.SENDING,
         _WELL,
         _WELL,
     ),
@@ -346,10 +358,10 @@ LEADS_TO: Final = (
         _WELL,
     ),
     LeadsTo(
-        "An outbox that is closing is closed, even if the disk does not answer.",
+        "An outbox that is closing is closed, or opened again, whatever the disk does.",
         lambda now: now.outbox is Outbox.FINISHING,
         lambda now: now.outbox is not Outbox.FINISHING,
-        _OWN,
+        _EVERYTHING,
         _OWN,
     ),
 )

@@ -7,6 +7,7 @@ import pytest
 
 from sprockets_amqp.connection.lifecycle import Lifecycle
 from sprockets_amqp.connection.outage import OutageModel
+from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.delivery.publisher import Publisher
 from sprockets_amqp.states import MACHINES
 from sprockets_amqp.states.events import EVENTS
@@ -82,12 +83,18 @@ def _keeps_timers(model: Any, state: object, event: object = None) -> None:
     """Timers that would fire in another state."""
 
 
+def _tells_nobody(publisher: Any, *_args: object, **_more: object) -> None:
+    """Publishes whose callers never learn how they ended."""
+
+
 #: What is wrong with the client, and what is said of it.
 WRONG: dict[str, tuple[Any, str, Any, str]] = {
     "a callback is not called": (OutageModel, "tell_persistent_failure", _forgets_failure, "failures: 0, and not 1"),
     "messages are not settled": (Lifecycle, "drop_channel", _leaves_channel, "waiting, unconfirmed: "),
     "publishes are not ended": (Publisher, "give_up_waiting", _never_ends, "waiting, unconfirmed: "),
     "timers are left behind": (OutageModel, "_call_off", _keeps_timers, "timers: "),
+    "callers are not told": (Publisher, "tell", _tells_nobody, "the publish has ended: False, and not True"),
+    "those who asked are not told": (CheckModel, "_answer", _tells_nobody, "answers to checks: [], and not "),
     "a guard is always true": (Lifecycle, "blocking", property(lambda _: True), "states: "),
 }
 
@@ -98,6 +105,6 @@ def test_a_client_that_does_something_else_is_caught(monkeypatch: pytest.MonkeyP
     owner, name, wrong, words = WRONG[what]
     monkeypatch.setattr(owner, name, wrong)
     with pytest.raises(held.Mismatch) as caught:
-        held.held(held.PAIRS[0])
+        held.held(held.PARTS[0])
     assert words in str(caught.value)
     assert "at last:\n  " in str(caught.value)

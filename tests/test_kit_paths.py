@@ -55,6 +55,44 @@ def test_it_must_be_known_whose_way_it_is(amqp_broker: Broker) -> None:
     assert next(path.follow(amqp_broker, clients[1])) is State.READY
 
 
+def test_a_client_that_was_closed_is_connected_first(amqp_broker: Broker) -> None:
+    """A path begins when it is ready."""
+    client = Client("amqp://broker", io_loop=amqp_broker.clock.io_loop)
+    amqp_broker.run(client.shutdown())
+    assert next(paths()[0].follow(amqp_broker)) is State.READY
+
+
+def test_a_client_that_does_not_become_ready_cannot_be_followed(amqp_broker: Broker) -> None:
+    """Nothing would be tested."""
+    amqp_broker.stop()
+    client = Client("amqp://broker", io_loop=amqp_broker.clock.io_loop)
+    with pytest.raises(TimeoutError, match=r"not ready within 300 s: connection is C"):
+        next(paths()[0].follow(amqp_broker, client))
+
+
+@pytest.mark.parametrize("path", paths()[::4], ids=str)
+def test_rabbitmq_works_again_when_a_test_has_seen_enough(amqp_broker: Broker, path: Path) -> None:
+    """Wherever it stops."""
+    client = Client("amqp://broker", io_loop=amqp_broker.clock.io_loop)
+    way = path.follow(amqp_broker)
+    for _ in path.turns:
+        next(way)
+    way.close()  # type: ignore[attr-defined]
+    if client.closable or client.recovers:
+        amqp_broker.advance(120)
+        assert client.ready
+    assert amqp_broker.alarm == ""
+
+
+def test_what_was_published_on_the_way_has_ended_at_its_end(amqp_broker: Broker, tmp_path: object) -> None:
+    """What an outbox has stored, too."""
+    client = Client("amqp://broker", io_loop=amqp_broker.clock.io_loop, outbox=str(tmp_path), timeout=0)
+    amqp_broker.queue_declare("q")
+    futures = [client.publish("", "q", b"") for _ in paths()[0].follow(amqp_broker)]
+    assert all(each.done() for each in futures[:-1])
+    assert len(amqp_broker.messages("q")) >= len(futures) - 1
+
+
 async def test_a_coroutine_is_told_that_time_cannot_be_moved(amqp_broker: Broker) -> None:
     """Its loop is its own."""
     with pytest.raises(RuntimeError, match="the test runs on its own loop"):

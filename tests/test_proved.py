@@ -18,13 +18,19 @@ from sprockets_amqp.proof.reaction import NOTHING, Reactions
 from sprockets_amqp.states import (
     CONNECTION,
     MACHINES,
+    OUTAGE,
     OUTBOX,
+    RENEWAL,
     Closed,
     Closing,
     Connecting,
     Declared,
+    Follow,
     Ignore,
     Machine,
+    Outage,
+    Outbox,
+    Renewal,
     Row,
     State,
 )
@@ -155,7 +161,7 @@ def test_the_shortest_way_is_told_and_drawn(
         in said
     )
     drawn = (tmp_path / "new" / "violation-1.mmd").read_text()
-    assert said.endswith(f"Drawn in {tmp_path / 'new' / 'violation-1.mmd'}\n")
+    assert said.endswith(f"drawn: {tmp_path / 'new' / 'violation-1.mmd'}\n")
     assert drawn.startswith("stateDiagram-v2\n")
     assert "    w6 --> w7 : RabbitMQ blocks publishing\n" in drawn
     assert "    w7 --> w6 : RabbitMQ blocks no longer\n" in drawn
@@ -166,11 +172,65 @@ def without(rows: Sequence[Row], *triggers: str) -> list[Row]:
     return [row for row in rows if row.trigger not in triggers]
 
 
+def test_all_findings_are_told_before_they_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A folder that cannot be written to hides none; what is no property is counted besides."""
+    findings = [found(connecting_at_once()), Finding("It never happens that it rains."), found(closing_again())]
+    monkeypatch.setattr(verify, "prove", lambda: verify.Proof(Graph(Reactions()), findings, 1.0))
+    (tmp_path / "file").touch()
+    assert cli.main(["verify", "--output", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("Does not hold: ") == len(findings)
+    count = len(verify.PROPERTIES)
+    assert f"{count - 2} of {count} properties hold, and 1 more thing is wrong; explored" in said.out
+    assert "File exists" in said.err
+
+
+def test_a_way_that_is_drawn_has_labels_that_mermaid_reads() -> None:
+    """A semicolon or a colon would end one."""
+    rows = [row for row in RENEWAL.rows if row.trigger != "renewal_failed"]
+    drawn = ways.drawn(found(changed(RENEWAL, rows=rows)))
+    assert "after a failure" in drawn
+    labels = [line.partition(" : ")[2] for line in drawn.splitlines()]
+    assert not any(mark in label for label in labels for mark in ":;")
+
+
 #: What is wrong with a machine, and what is said of it.
 WRONG: Final[dict[str, tuple[Machine, str]]] = {
+    "an answer that is not taken note of": (
+        changed(
+            OUTBOX,
+            rows=[row for row in OUTBOX.rows if (row.trigger, row.dest) != ("files_opened", Outbox.CLEAR)],
+            ignores=[*OUTBOX.ignores, Ignore(("files_opened",), (Outbox.OPENING, Outbox.FAILING), "no reason")],
+        ),
+        "A client that closes is closed once all is confirmed, without waiting for a limit.",
+    ),
+    "an event that guards forbid": (
+        changed(
+            RENEWAL,
+            rows=[row for row in RENEWAL.rows if (row.trigger, row.dest) != ("secret_accepted", Renewal.NONE)],
+        ),
+        "renewal.secret_accepted may happen, and neither a row is used nor is it ignored.",
+    ),
+    "a limit that begins again whenever a connection comes or goes": (
+        changed(
+            OUTAGE,
+            follows=[*OUTAGE.follows, Follow("connected", entered="outage_changed", left="outage_changed")],
+            rows=[*OUTAGE.rows, Row("outage_changed", (Outage.COUNTING,), Outage.COUNTING)],
+        ),
+        "An outage ends or becomes persistent, whatever happens.",
+    ),
+    "a guard that asks for what its machine does not touch": (
+        changed(
+            RENEWAL,
+            rows=[changed(row, unless="blocking") if row.trigger == "renewal_due" else row for row in RENEWAL.rows],
+        ),
+        "renewal.renewal_due may happen, and neither a row is used nor is it ignored.",
+    ),
     "a missing row": (
         changed(CONNECTION, rows=without(CONNECTION.rows, "access_expired")),
-        "connection.access_expired may happen, and is neither a row nor ignored.",
+        "connection.access_expired may happen, and neither a row is used nor is it ignored.",
     ),
     "an event that is ignored and never happens": (
         changed(CONNECTION, ignores=[*CONNECTION.ignores, Ignore(("drained",), (State.READY,), "no reason")]),

@@ -37,6 +37,7 @@ from tests import (
     test_exchanges,
     test_lifecycle,
     test_outbox,
+    test_outbox_recovers,
     test_publishing,
     test_refusals,
     test_stopping,
@@ -84,6 +85,7 @@ MODULES: Final = (
     test_refusals,
     test_access,
     test_outbox,
+    test_outbox_recovers,
 )
 BEHAVIOURS: Final = [each for module in MODULES for each in _behaviours(module)]
 

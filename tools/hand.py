@@ -27,6 +27,7 @@ from tools.memory import Broker
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sprockets_amqp.delivery.check import Answer
     from sprockets_amqp.delivery.options import Options
     from sprockets_amqp.model import Model
     from sprockets_amqp.outbox.ledger import Key
@@ -161,6 +162,8 @@ class Hand:
         #: The changes that were told.
         self.told = self.broker.watch(self.client)
         self._publish: asyncio.Future[Any] | None = None
+        #: The answers to checks.
+        self.answers: list[Answer] = []
         self._stored: list[asyncio.Future[Any]] = []
         self._reasons: set[str] = set()
         address = runtime.lifecycle.address
@@ -221,6 +224,11 @@ class Hand:
             for state, handles in model._scheduled.items()  # noqa: SLF001
             if any(isinstance(each, asyncio.TimerHandle) and not each.cancelled() for each in handles)
         }
+
+    @property
+    def publish_ended(self) -> bool:
+        """Whether the publish that is followed has ended for its caller."""
+        return self._publish is None or self._publish.done()
 
     # What happens
 
@@ -572,7 +580,7 @@ class Hand:
     def ask(self) -> None:
         """Have an exchange be checked."""
         message, _, _ = encode("exchange", "q", b"", None, None, {}, USUAL)
-        self.runtime.check.check(message, {}, lambda _answer: None)
+        self.runtime.check.check(message, {}, self.answers.append)
 
     def answer_check(self) -> None:
         """Let RabbitMQ's answer arrive."""
@@ -640,6 +648,7 @@ HANDS: Final[dict[str, Any]] = {
     "a message is stored, or a stored one that was sent is lost": Hand.begin_backlog,
     "another message is stored": Hand.store,
     "the last stored message is sent": Hand.send_last_stored,
+    "what is stored is dropped by hand": Hand.send_last_stored,
     "none was left to send, and another is stored": Hand.end_backlog,
     "the files are closed": Hand.close_files,
     "the files are closed, and opened again": Hand.close_files,

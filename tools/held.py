@@ -25,6 +25,7 @@ from tools.hand import PLACES, Hand
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
+    from sprockets_amqp.delivery.check import Answer
     from sprockets_amqp.proof.explore import Edge
     from sprockets_amqp.states.events import Event
 
@@ -180,7 +181,7 @@ class Held:
     def _take(self, hand: Hand, leg: Leg) -> None:
         worlds = self.graph.worlds
         before, after = worlds[leg.source], worlds[leg.dest]
-        told, failures = len(hand.told), hand.failures
+        told, failures, answers = len(hand.told), hand.failures, len(hand.answers)
         hand.take(before, leg.edge)
         seen = {
             "states": hand.states(),
@@ -190,6 +191,8 @@ class Held:
             "left to send": _holds(hand.runtime.outbox.holds, after),
             "told": hand.told[told:],
             "failures": hand.failures - failures,
+            "the publish has ended": hand.publish_ended or after.given,
+            "answers to checks": [_kind(each) for each in hand.answers[answers:]],
             "escaped": hand.broker.clock.escaped,
         }
         declared = {
@@ -200,6 +203,14 @@ class Held:
             "left to send": _holds(after.holds or after.pends, after),
             "told": list(_changes(before, leg)),
             "failures": sum(deed == ("outage", "tell_persistent_failure") for each in leg.steps for deed in each.deeds),
+            # With an outbox it ends when the disk has answered.
+            "the publish has ended": after.publish not in {Publish.WAITING, Publish.SENT} or after.given,
+            "answers to checks": [
+                ANSWERS[name]
+                for each in leg.steps
+                for machine, name in each.deeds
+                if machine == "check" and name in ANSWERS
+            ],
             "escaped": [],
         }
         wrong = [f"{name}: {seen[name]}, and not {declared[name]}" for name in seen if seen[name] != declared[name]]
@@ -228,6 +239,21 @@ def _connection_steps(before: World, leg: Leg) -> Iterator[Hashable]:
             if name == "connection":
                 yield source, step.event.words, row.dest
                 source = row.dest  # type: ignore[assignment]
+
+
+#: What is answered by the actions of the check: whether RabbitMQ refuses it, has answered in time, and was asked.
+ANSWERS: Final = {
+    "tell_accepted": (False, True, True),
+    "tell_refused": (True, True, True),
+    "tell_unanswered": (False, False, True),
+    "tell_unchecked": (False, True, False),
+    "tell_unavailable": (False, True, False),
+    "skip_check": (False, True, False),
+}
+
+
+def _kind(answer: Answer) -> tuple[bool, bool, bool]:
+    return answer.refusal is not None, answer.in_time, answer.checked
 
 
 def _holds(holds: bool, world: World) -> bool:

@@ -32,11 +32,11 @@ def run(options: argparse.Namespace) -> int:
         return OK
     proof = verify.prove()
     print(proof.summary)
-    for number, finding in enumerate(proof.findings, 1):
+    for finding in proof.findings:
         print(f"\nDoes not hold: {ways.told(finding)}", end="")
-        if finding.path:
-            options.output.mkdir(parents=True, exist_ok=True)
-            path = options.output / f"violation-{number}.mmd"
-            path.write_text(ways.drawn(finding), encoding="utf-8")
-            print(f"Drawn in {path}")
+    for number, finding in enumerate((each for each in proof.findings if each.path), 1):
+        options.output.mkdir(parents=True, exist_ok=True)
+        path = options.output / f"violation-{number}.mmd"
+        path.write_text(ways.drawn(finding), encoding="utf-8")
+        print(f"drawn: {path}")
     return FAILED if proof.findings else OK

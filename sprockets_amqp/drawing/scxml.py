@@ -11,9 +11,11 @@ from .declared import slug
 
 HEAD: Final = """\
 <?xml version="1.0" encoding="UTF-8"?>
-<!-- Generated from states/: change states/, not this file. Guards are data, 'yes' or 'no', and so are the times of
-     timers. Actions are logged. Each machine has a region; the connection raises the events of those that follow. -->
-<scxml xmlns="http://www.w3.org/2005/07/scxml" version="1.0" name="sprockets_amqp" initial="machines">
+<!-- Generated from states/: change states/, not this file. Guards are data, 'yes' or 'no'; times are data, too. Each
+     machine has a region; the connection raises the events of those that follow. Actions are logged, and pull nothing:
+     outbox.backlog_began, with which the outbox learns of what one of them stores, is not in here. -->
+<scxml xmlns="http://www.w3.org/2005/07/scxml" version="1.0" datamodel="ecmascript" name="sprockets_amqp"
+       initial="machines">
 """
 
 

@@ -13,6 +13,8 @@ from .declared import full_name
 def told(finding: Finding) -> str:
     """Tell what does not hold, the shortest way to it, and what may go on for ever there."""
     lines = [finding.words]
+    if finding.path and finding.path[0].world.given:
+        lines.append("      with an outbox:")
     before: World | None = None
     for number, step in enumerate(finding.path, 1):
         lines.append(f"{number:4}. {_told(before, step)}")
@@ -22,6 +24,8 @@ def told(finding: Finding) -> str:
         for step in finding.cycle:
             lines.append(f"      - {_told(before, step)}")
             before = step.world
+    elif finding.stays:
+        lines.append("      and then nothing need happen any more")
     return "\n".join(lines) + "\n"
 
 
@@ -29,6 +33,11 @@ def _told(before: World | None, step: Step) -> str:
     changes = "; ".join(f"{name} {source} -> {dest}" for name, source, dest in _changes(before, step.world))
     said = "".join(f" [{guard}: {'yes' if yes else 'no'}]" for guard, yes in step.assumed)
     return f"{step.event.words}{said}" + (f": {changes}" if changes else "")
+
+
+def _plain(words: str) -> str:
+    """Leave out what Mermaid takes for the end of a label."""
+    return words.replace(":", ",").replace(";", ",")
 
 
 def _changes(before: World | None, after: World) -> Iterator[tuple[str, str, str]]:
@@ -48,7 +57,7 @@ def drawn(finding: Finding) -> str:
         # The last step of a circle leads back to where it begins.
         last = bool(finding.cycle) and number == count + len(finding.cycle)
         dest = f"w{count}" if last else f"w{number}"
-        lines.append(f"    w{number - 1} --> {dest} : {step.event.words.replace(':', ',')}")
+        lines.append(f"    w{number - 1} --> {dest} : {_plain(step.event.words)}")
         if not last:
             changes = [f"{name} {now}" for name, _was, now in _changes(before, step.world)]
             lines.append(f"    {dest} : {'<br/>'.join(changes) or 'no state changes'}")

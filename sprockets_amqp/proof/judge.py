@@ -2,8 +2,8 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
 
 from sprockets_amqp.states import Machine
 from sprockets_amqp.states.effects import EFFECTS
@@ -16,6 +16,8 @@ from .reaction import COUNTING, Step, Timer
 
 #: The steps from each of some worlds to others of them.
 Inner = dict[int, list[Edge]]
+#: Steps with which a circle that is shown may begin: the rest are like them.
+MOST: Final = 200
 
 
 class Finding(NamedTuple):
@@ -24,12 +26,14 @@ class Finding(NamedTuple):
     Attributes:
         words: what does not.
         path: the shortest way to it.
-        cycle: what may go on for ever there; empty: nothing need happen any more.
+        cycle: what may go on for ever there, if that is what is wrong.
+        stays: whether nothing need happen any more there, and that is what is wrong.
     """
 
     words: str
     path: tuple[Step, ...] = ()
     cycle: tuple[Step, ...] = ()
+    stays: bool = False
 
 
 def found_at(graph: Graph, number: int) -> Iterator[Finding]:
@@ -41,8 +45,10 @@ def found_at(graph: Graph, number: int) -> Iterator[Finding]:
     for step, _dest, _timer in graph.edges[number]:
         if step.wrong:
             yield _finding(graph, number, step.wrong, step)
-        if step.ignored and not _is_ignored(graph.reactions.machines[step.event.machine], world, step):
-            yield _finding(graph, number, f"{step.event.learns} may happen, and is neither a row nor ignored.", step)
+        if step.unused and not _is_ignored(graph.reactions.machines[step.event.machine], world, step):
+            yield _finding(
+                graph, number, f"{step.event.learns} may happen, and neither a row is used nor is it ignored.", step
+            )
 
 
 def found_at_last(graph: Graph) -> Iterator[Finding]:
@@ -70,7 +76,8 @@ def _finding(graph: Graph, number: int, words: str, *steps: Step, cycle: tuple[S
 def not_reached_at_last(graph: Graph, claim: LeadsTo) -> Iterator[Finding]:
     """Yield a world in which the rest need not come about: it may stay, or go on in a circle, though all is fair.
 
-    It is fair if nothing that comes about at last could do so all the time, and never does (weak fairness).
+    It is fair if nothing that comes about at last could do so all the time, and never does (weak fairness). Of several
+    answers to one question, any may come each time.
     """
     begins = [number for number, world in enumerate(graph.worlds) if claim.begins(world) and not claim.reaches(world)]
     if not begins:
@@ -79,13 +86,13 @@ def not_reached_at_last(graph: Graph, claim: LeadsTo) -> Iterator[Finding]:
     rest = _Rest(graph, claim, begins)
     for number in sorted(rest.worlds):
         if rest.may_stay(number):
-            yield _finding(graph, number, claim.words)
+            yield _finding(graph, number, claim.words)._replace(stays=True)
             return
     for component in components(sorted(rest.worlds), lambda number: (edge.dest for edge in rest.lasting(number))):
         members = set(component)
         inner = {number: [edge for edge in rest.lasting(number) if edge.dest in members] for number in component}
         if any(inner.values()) and rest.is_fair(inner):
-            start, cycle = _circle(inner)
+            start, cycle = _circle(inner, rest.is_fair)
             yield _finding(graph, start, claim.words, cycle=cycle)
             return
 
@@ -130,25 +137,45 @@ class _Rest:
 
 
 def _key(edge: Edge) -> object:
-    return edge.timer or edge.step.event
+    """Return what comes at last: one of the answers to a question, whichever it is."""
+    return edge.timer or edge.step.event.learns or edge.step.event
 
 
-def _circle(inner: Inner) -> tuple[int, tuple[Step, ...]]:
-    """Return a circle, and where it begins: one in which timers are stopped that would have ended it, if there is."""
-    found = [(number, edge) for number, edges in inner.items() for edge in edges]
-    number, edge = min(found, key=lambda each: (not each[1].step.left, each[1].dest == each[0], each[0]))
-    return number, (edge.step, *(() if edge.dest == number else _way(edge.dest, number, inner)))
+def _circle(inner: Inner, is_fair: Callable[[Inner], bool]) -> tuple[int, tuple[Step, ...]]:
+    """Return a circle, and where it begins: one that may go on by itself, if there is; else a part of what may."""
+    found = [(number, edge) for number, edges in sorted(inner.items()) for edge in edges]
+    # Those first in which a timer is stopped that would have ended it.
+    first = sorted(found, key=lambda each: not each[1].step.left)[:MOST]
+    circles = [
+        (number, (edge, *(() if edge.dest == number else _way(edge.dest, number, inner)))) for number, edge in first
+    ]
+    circles.sort(key=lambda each: len(each[1]))
+    for number, edges in circles:
+        at = number
+        along: Inner = {}
+        for edge in edges:
+            along.setdefault(at, []).append(edge)
+            at = edge.dest
+        if is_fair(along):
+            return number, tuple(edge.step for edge in edges)
+    for number, its in sorted(inner.items()):
+        # Several things may go on in one world.
+        loops = [edge for edge in its if edge.dest == number]
+        if loops and is_fair({number: loops}):
+            return number, tuple(edge.step for edge in loops)
+    number, edges = circles[0]
+    return number, tuple(edge.step for edge in edges)
 
 
-def _way(start: int, end: int, inner: Inner) -> tuple[Step, ...]:
+def _way(start: int, end: int, inner: Inner) -> tuple[Edge, ...]:
     """Return the shortest way from a world to another."""
-    came: dict[int, tuple[Step, ...]] = {}
-    todo: deque[tuple[int, tuple[Step, ...]]] = deque([(start, ())])
+    came: dict[int, tuple[Edge, ...]] = {}
+    todo: deque[tuple[int, tuple[Edge, ...]]] = deque([(start, ())])
     while todo and end not in came:
         number, way = todo.popleft()
         for edge in inner[number]:
             if edge.dest not in came:
-                came[edge.dest] = (*way, edge.step)
+                came[edge.dest] = (*way, edge)
                 todo.append((edge.dest, came[edge.dest]))
     return came.get(end, ())
 
@@ -167,7 +194,7 @@ def without_pause(graph: Graph, claim: Paced) -> Iterator[Finding]:
             for edge in edges:
                 if deeds.intersection(edge.step.deeds):
                     back = () if edge.dest == number else _way(edge.dest, number, inner)
-                    yield _finding(graph, number, claim.words, cycle=(edge.step, *back))
+                    yield _finding(graph, number, claim.words, cycle=tuple(each.step for each in (edge, *back)))
                     return
 
 
@@ -201,7 +228,7 @@ def _never_ignored(graph: Graph) -> Iterator[Finding]:
         (edge.step.event.learns, getattr(graph.worlds[number], edge.step.event.machine))
         for number, edges in enumerate(graph.edges)
         for edge in edges
-        if edge.step.ignored
+        if edge.step.unused
     }
     for name, machine in graph.reactions.machines.items():
         for each in machine.ignores:

@@ -31,6 +31,7 @@ class Step(NamedTuple):
         deeds: the actions, in order.
         left: the timers that it stopped.
         ignored: whether the event's machine has no row for it.
+        unused: whether none was used: there is none, or guards forbid it.
         wrong: what must not happen, and did; empty: nothing.
     """
 
@@ -41,6 +42,7 @@ class Step(NamedTuple):
     deeds: tuple[Deed, ...] = ()
     left: frozenset[Timer] = frozenset()
     ignored: bool = False
+    unused: bool = False
     wrong: str = ""
 
 
@@ -68,6 +70,13 @@ NOTHING: Final = Effect(lambda _: {})
 _TOUCHED: Final = {name: attrgetter(*fields) for name, fields in TOUCHES.items()}
 
 
+def _guards(machine: Machine) -> frozenset[str]:
+    return frozenset(guard for row in machine.rows for guard in (row.conditions, row.unless) if guard)
+
+
+_DECLARED_GUARDS: Final = {machine.name: _guards(machine) for machine in MACHINES}
+
+
 class Reactions:
     """Machines, and how they react.
 
@@ -84,6 +93,12 @@ class Reactions:
         self.facts = Facts(self.machines)
         self._leader = next(iter(self.machines))
         self._moves: dict[tuple[str, enum.Enum, str], tuple[_Move, ...]] = {}
+        #: A guard that is not declared there may ask about anything.
+        self._touched = {
+            name: read
+            for name, read in _TOUCHED.items()
+            if name not in self.machines or _guards(self.machines[name]) <= _DECLARED_GUARDS[name]
+        }
         self._known: dict[tuple[Event, tuple[Any, ...]], list[tuple[Step, Changes]]] = {}
         self._clocks: dict[tuple[str, enum.Enum], tuple[tuple[Event, Timer], ...]] = {}
         self._follows = tuple(
@@ -111,7 +126,7 @@ class Reactions:
 
     def react(self, world: World, event: Event) -> list[Step]:
         """Return what the event may do, one step for each answer of the guards that may answer either way."""
-        touched = _TOUCHED.get(event.machine)
+        touched = self._touched.get(event.machine)
         if touched is None:
             return self._react(world, event)
         key = event, touched(world)
@@ -127,7 +142,10 @@ class Reactions:
         if not event.trigger:
             return [_step(event, each) for each in begun]
         if not self.moves(event.machine, getattr(world, event.machine), event.trigger):
-            return [Step(event, world if event.kind == "request" else each.world, ignored=True) for each in begun]
+            return [
+                Step(event, world if event.kind == "request" else each.world, ignored=True, unused=True)
+                for each in begun
+            ]
         return [_step(event, done) for each in begun for done in self._pull(each, event.machine, event.trigger)]
 
     def moves(self, name: str, state: enum.Enum, trigger: str) -> tuple[_Move, ...]:
@@ -251,7 +269,10 @@ def _differences(before: World, after: World) -> Changes:
 
 
 def _step(event: Event, path: _Path) -> Step:
-    return Step(event, path.world, _sorted(path.assumed), path.rows, path.deeds, path.left, wrong=path.wrong)
+    unused = bool(event.trigger) and all(
+        (name, row.trigger) != (event.machine, event.trigger) for name, row in path.rows
+    )
+    return Step(event, path.world, _sorted(path.assumed), path.rows, path.deeds, path.left, False, unused, path.wrong)
 
 
 def _sorted(assumed: Mapping[str, bool]) -> tuple[tuple[str, bool], ...]:

@@ -40,11 +40,15 @@ class Proof(NamedTuple):
     def summary(self) -> str:
         """What was done, in two lines."""
         graph = self.graph
-        hold = len(PROPERTIES) - len({each.words for each in self.findings} & {each.words for each in PROPERTIES})
+        words = {each.words for each in PROPERTIES}
+        broken = [each for each in self.findings if each.words in words]
+        others = len(self.findings) - len(broken)
+        more = f", and {others} more {'thing is' if others == 1 else 'things are'} wrong" if others else ""
+        hold = f"{len(PROPERTIES) - len(broken)} of {len(PROPERTIES)} properties hold"
         return (
             f"{len(graph.reactions.machines)} machines: {self.states:,} states together, {len(graph.worlds):,} with "
             f"the world around them, {graph.steps:,} steps\n"
-            f"{hold} of {len(PROPERTIES)} properties hold; explored and proved in {self.seconds:.1f} s"
+            f"{hold}{more}; explored and proved in {self.seconds:.1f} s"
         )
 
 

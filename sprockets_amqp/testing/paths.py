@@ -79,7 +79,8 @@ class Path(NamedTuple):
         """Have it happen to a client, and yield the client's state each time, the first time when it is ready.
 
         What the test does then, such as a request, is part of the test. Time may pass meanwhile, and the client go on
-        by itself: what the path says happens all the same. At the end RabbitMQ is as it was, and the client connected.
+        by itself: what the path says happens all the same. At the end RabbitMQ works, the client is ready, and what it
+        has published has ended.
 
         Args:
             broker: the fixture ``amqp_broker``.
@@ -87,7 +88,8 @@ class Path(NamedTuple):
 
         Raises:
             ValueError: there is no client, or more than one.
-            RuntimeError: the test is a coroutine: the broker does not control its loop.
+            RuntimeError: the test is a coroutine, or has a loop of its own: the broker cannot move its time.
+            TimeoutError: the client does not become ready at the beginning, or at the end.
         """
         loop = broker.clock.loop
         clients = [client] if client is not None else Client.bound(loop)
@@ -96,7 +98,7 @@ class Path(NamedTuple):
         (client,) = clients
         delay, broker.delay = broker.delay, SLOW
         try:
-            _wait(broker, lambda: client.ready)
+            _become_ready(broker, client)
             yield client.state
             for turn in self.turns:
                 if turn.words not in {"the application connects", "the application closes"} or _may(client, turn):
@@ -105,19 +107,26 @@ class Path(NamedTuple):
                 yield client.state
         finally:
             broker.delay = delay
-        broker.refuse_password(refused=False)
-        broker.start()
-        broker.ignore_attempts(ignored=False)
-        broker.unblock()
+            broker.refuse_password(refused=False)
+            broker.start()
+            broker.ignore_attempts(ignored=False)
+            broker.unblock()
         _wait(broker, lambda: not client.closing)
-        if client.closed and not client.recovers:
-            client.connect()
-        _wait(broker, lambda: client.ready)
+        _become_ready(broker, client)
+        broker.run(client.flush())
         yield client.state
 
 
 #: Where the first delay is none, the next state is reached at once.
 _LASTS: Final = {Connecting.RETRYING_CHANNEL: (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL)}
+
+
+def _become_ready(broker: Broker, client: Client) -> None:
+    if client.closed and not client.recovers:
+        client.connect()
+    _wait(broker, lambda: client.ready)
+    if not client.ready:
+        raise TimeoutError(f"not ready within {PATIENCE:g} s: {client.condition}")
 
 
 def _nothing(_broker: Broker, _client: Client) -> None:
@@ -139,8 +148,8 @@ def _wait(broker: Broker, reached: Callable[[], bool]) -> None:
 
 
 def paths() -> list[Path]:
-    """Return the ways that a connection can go: together they take every step that RabbitMQ, the network and the
-    application can cause.
+    """Return the ways that the connection of a client can go that has nothing on the wire: together they take every
+    step that RabbitMQ and the network can cause, and closing and connecting again.
 
     >>> @pytest.mark.parametrize("path", paths(), ids=str)
     ... def test_no_event_is_lost(amqp_broker, application, path):
