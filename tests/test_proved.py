@@ -14,9 +14,11 @@ from sprockets_amqp.drawing import ways
 from sprockets_amqp.proof import verify
 from sprockets_amqp.proof.explore import Graph, components, explore
 from sprockets_amqp.proof.judge import Finding, found_at
+from sprockets_amqp.proof.ledger import found_in_ledger
 from sprockets_amqp.proof.reaction import NOTHING, Reactions
 from sprockets_amqp.states import (
     CONNECTION,
+    LEDGER,
     MACHINES,
     OUTAGE,
     OUTBOX,
@@ -30,6 +32,7 @@ from sprockets_amqp.states import (
     Machine,
     Outage,
     Outbox,
+    Place,
     Renewal,
     Row,
     State,
@@ -41,7 +44,7 @@ from sprockets_amqp.states.world import World  # noqa: TC001
 from tools import defects, proved
 
 #: Of the defects that the checker is said to find, every so many-th is looked for again.
-SAMPLE: Final = 10
+SAMPLE: Final = 25
 
 
 T = TypeVar("T")
@@ -272,7 +275,7 @@ def test_what_is_wrong_is_said(what: str) -> None:
 
 def test_each_defect_was_looked_for() -> None:
     """`python -m tools.defects` keeps what was found."""
-    assert list(defects.read()) == [str(each) for each in defects.of_machines()]
+    assert list(defects.read()) == [str(each) for each in defects.DEFECTS]
 
 
 def test_the_checker_alone_finds_most() -> None:
@@ -282,7 +285,7 @@ def test_the_checker_alone_finds_most() -> None:
 
 @pytest.mark.xdist_group("proof")
 @pytest.mark.parametrize(
-    "defect", [each for each in defects.of_machines() if defects.read().get(str(each))][::SAMPLE], ids=str
+    "defect", [each for each in defects.DEFECTS if defects.read().get(str(each))][::SAMPLE], ids=str
 )
 def test_a_defect_is_found(defect: defects.Defect) -> None:
     """The same is said of it as when it was kept."""
@@ -445,3 +448,18 @@ def test_an_exploration_ends_where_it_is_told_to() -> None:
     graph = explore(Reactions(), visit=visit)
     assert (len(seen), len(graph.edges)) == (5, 5)
     assert [finding for number in range(5) for finding in found_at(graph, number)] == []
+
+
+# A stored message
+
+
+def test_what_is_wrong_with_a_place_or_a_move_is_said() -> None:
+    """Marks, columns, and what is never reached or never goes."""
+    assert list(found_in_ledger()) == []
+    rows = [row for row in LEDGER.rows if row.trigger != "deleted"]
+    said = [each.words for each in found_in_ledger(changed(LEDGER, rows=rows))]
+    assert "No message ever makes the move deleted." in said
+    wrong = [changed(row, dest=Place.GONE) if row.trigger == "nacked" else row for row in LEDGER.rows]
+    said = [each.words for each in found_in_ledger(changed(LEDGER, rows=wrong))]
+    assert said[0].startswith("The move nacked makes of a message that is ('on disk', 'on the wire') one that is")
+    assert "No message is ever ('on disk', 'deferred')." in said

@@ -19,9 +19,11 @@ from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.model import Model  # noqa: TC001 - get_type_hints() of a NamedTuple needs it
 from sprockets_amqp.outbox.ledger import Ledger
 from sprockets_amqp.outbox.model import OutboxModel
+from sprockets_amqp.proof.ledger import found_in_ledger
 from sprockets_amqp.proof.verify import first_finding
 from sprockets_amqp.states import (
     CONNECTION,
+    LEDGER,
     MACHINES,
     Check,
     Closed,
@@ -212,13 +214,11 @@ DEFECTS: Final = [
 
 def found_by_the_checker(defect: Defect) -> str | None:
     """Have the checker look for a defect; return what does not hold because of it."""
-    finding = first_finding(defect.machine if each.name == defect.machine.name else each for each in MACHINES)
+    if defect.model is Ledger:
+        finding = next(found_in_ledger(defect.machine), None)
+    else:
+        finding = first_finding(defect.machine if each.name == defect.machine.name else each for each in MACHINES)
     return finding.words if finding is not None else None
-
-
-def of_machines() -> list[Defect]:
-    """Return the defects of the machines that the checker explores."""
-    return [defect for defect in DEFECTS if defect.model is not Ledger]
 
 
 def read() -> dict[str, str | None]:
@@ -230,15 +230,15 @@ def read() -> dict[str, str | None]:
 def table() -> str:
     """Write a table of how many of the defects the checker finds, for each machine."""
     found, lines = read(), ["| machine | defects | found by the checker |", "| --- | --- | --- |"]
-    for machine in MACHINES:
-        labels = [str(defect) for defect in of_machines() if defect.machine.name == machine.name]
+    for machine in (*MACHINES, LEDGER):
+        labels = [str(defect) for defect in DEFECTS if defect.machine.name == machine.name]
         lines.append(f"| {machine.name} | {len(labels)} | {sum(bool(found.get(each)) for each in labels)} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Have the checker look for every defect."""
-    defects = of_machines()
+    defects = DEFECTS
     with multiprocessing.Pool() as pool:
         found = pool.map(_find, range(len(defects)), chunksize=4)
     FOUND.write_text(json.dumps(dict(zip(map(str, defects), found, strict=True)), indent=1) + "\n")
@@ -247,7 +247,7 @@ def main() -> None:
 
 def _find(number: int) -> str | None:
     # A defect cannot be pickled: actions and guards are looked up by name, but conditions are functions.
-    return found_by_the_checker(of_machines()[number])
+    return found_by_the_checker(DEFECTS[number])
 
 
 if __name__ == "__main__":

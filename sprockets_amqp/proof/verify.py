@@ -4,17 +4,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from sprockets_amqp.states import MACHINES, Machine
+from sprockets_amqp.states import LEDGER, MACHINES, Machine
 from sprockets_amqp.states.events import Event
-from sprockets_amqp.states.properties import ALWAYS, LEADS_TO, PACED, Always, LeadsTo, Paced
+from sprockets_amqp.states.properties import ALWAYS, LEADS_TO, PACED, PLACED, Always, LeadsTo, Paced, Placed
 from sprockets_amqp.states.world import World
 
 from .explore import Graph, explore
 from .judge import Finding, found_at, found_at_last, not_reached_at_last, without_pause
+from .ledger import found_in_ledger
 from .reaction import Reactions
 
 #: Everything that is to be shown.
-PROPERTIES: Final[tuple[Always | LeadsTo | Paced, ...]] = (*ALWAYS, *LEADS_TO, *PACED)
+PROPERTIES: Final[tuple[Always | LeadsTo | Paced | Placed, ...]] = (*ALWAYS, *LEADS_TO, *PACED, *PLACED)
 
 
 class Proof(NamedTuple):
@@ -52,8 +53,8 @@ class Proof(NamedTuple):
         )
 
 
-def prove(machines: Iterable[Machine] = MACHINES) -> Proof:
-    """Explore all that can happen to the machines, and judge each property."""
+def prove(machines: Iterable[Machine] = MACHINES, ledger: Machine = LEDGER) -> Proof:
+    """Explore all that can happen to the machines, and judge each property; and what holds of a stored message."""
     begun = time.perf_counter()
     findings: dict[str, Finding] = {}
 
@@ -63,7 +64,7 @@ def prove(machines: Iterable[Machine] = MACHINES) -> Proof:
         return True
 
     graph = explore(Reactions(machines), visit=visit)
-    for finding in found_at_last(graph):
+    for finding in (*found_at_last(graph), *found_in_ledger(ledger)):
         findings.setdefault(finding.words, finding)
     return Proof(graph, list(findings.values()), time.perf_counter() - begun)
 
