@@ -217,7 +217,7 @@ def _never(graph: Graph) -> Iterator[Finding]:
                 if not any((name, id(row), state) in used for state in _within(machine, source)):
                     words = f"row {row.trigger} to {row.dest.name} is never used from {source.name}"
                     yield Finding(f"The {name}'s {words}.")
-        for action in _declared_actions(machine) | EFFECTS[name].keys():
+        for action in sorted(_declared_actions(machine) | EFFECTS[name].keys()):
             if (name, action) not in deeds:
                 yield Finding(f"The {name}'s action {action} is never done.")
     yield from _never_ignored(graph)

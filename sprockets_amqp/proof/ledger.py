@@ -22,7 +22,7 @@ def found_in_ledger(ledger: Machine = LEDGER) -> Iterator[Finding]:
     places = {place.state.value for place in ledger.states}
     yield from _wrong_moves(moves)
     yield from _missing_moves(moves, places)
-    for place in places - _reached({ledger.initial.value}, [(source, dest) for _, source, dest in moves]):
+    for place in sorted(places - _reached({ledger.initial.value}, [(source, dest) for _, source, dest in moves])):
         yield Finding(f"No message is ever {place}.")
     # What was set aside stays, until a person decides.
     for place in places - _reached(
@@ -40,11 +40,11 @@ def _wrong_moves(moves: list[Move]) -> Iterator[Finding]:
 
 def _missing_moves(moves: list[Move], places: set[Columns]) -> Iterator[Finding]:
     known = {(trigger, source) for trigger, source, _ in moves}
-    for source in places:
+    for source in sorted(places):
         for trigger in (trigger for column in source for trigger in MAY.get(column, ())):
             if (trigger, source) not in known:
                 yield Finding(f"A message that is {source} cannot make the move {trigger}.")
-    for trigger in MOVED.keys() - {trigger for trigger, _ in known}:
+    for trigger in sorted(MOVED.keys() - {trigger for trigger, _ in known}):
         yield Finding(f"No message ever makes the move {trigger}.")
 
 
