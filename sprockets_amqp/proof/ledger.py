@@ -25,9 +25,8 @@ def found_in_ledger(ledger: Machine = LEDGER) -> Iterator[Finding]:
     for place in sorted(places - _reached({ledger.initial.value}, [(source, dest) for _, source, dest in moves])):
         yield Finding(f"No message is ever {place}.")
     # What was set aside stays, until a person decides.
-    for place in places - _reached(
-        {("nothing", "nothing"), ("set aside", "nothing")}, [(dest, source) for _, source, dest in moves]
-    ):
+    ends = {("nothing", "nothing"), ("set aside", "nothing")}
+    for place in sorted(places - _reached(ends, [(dest, source) for _, source, dest in moves])):
         yield Finding(f"A message that is {place} never goes.")
 
 
