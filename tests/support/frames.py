@@ -30,6 +30,7 @@ class Line:
         self._server: asyncio.StreamWriter | None = None
         #: Channels that the test closed in RabbitMQ's place, and of which RabbitMQ has yet to learn.
         self._closed: set[int] = set()
+        self._gone = asyncio.Event()
 
     def deliver(self) -> None:
         """Let all frames arrive."""
@@ -70,8 +71,12 @@ class Line:
             frame = await _read(reader)
             number = channel_of(frame)
             if number in self._closed and frame[HEAD.size : HEAD.size + 4] == _CLOSE_OK:
-                frame = Method(number, spec.Channel.Close(200, "closed by hand", 0, 0)).marshal()
-            server.write(frame)
+                server.write(Method(number, spec.Channel.Close(200, "closed by hand", 0, 0)).marshal())
+                # RabbitMQ takes the channel's number again once it has answered.
+                await self._gone.wait()
+                self._gone.clear()
+            else:
+                server.write(frame)
 
     async def _keep(self, upstream: asyncio.StreamReader) -> None:
         while True:
@@ -80,6 +85,7 @@ class Line:
             if number in self._closed:
                 if frame[HEAD.size : HEAD.size + 4] == _CLOSE_OK:
                     self._closed.discard(number)
+                    self._gone.set()
             else:
                 self.outbox.append(frame)
 
