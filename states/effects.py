@@ -6,8 +6,11 @@ from typing import Final
 
 from .connection import Closed, State
 from .outbox import Outbox
-from .world import PULLS, Changes, Condition, Files, Lane, Line, Publish, World, takes
+from .world import ASSUMES, PULLS, Changes, Condition, Files, Lane, Line, Publish, World, takes
 
+#: Whether a lost message is sent again: the setting `republish_unconfirmed`.
+REPUBLISHES: Final = {"republishes": True}
+DOES_NOT: Final = {"republishes": False}
 #: The outbox learns at once of what has yet to be sent.
 _BACKLOG: Final = ("outbox", "backlog_began")
 
@@ -65,8 +68,9 @@ def _drops_channel(now: World) -> tuple[Changes, ...]:
     match now.publish:
         case Publish.SENT if now.outcome in {"goes out", "waits"}:
             again = {**dropped, "publish": Publish.WAITING}
-            # With an outbox it is sent again; otherwise that is a setting (republish_unconfirmed).
-            return (again,) if now.given else (again, {**dropped, **_ends(now)})
+            ended = {**dropped, **_ends(now)}
+            # With an outbox it is sent again in any case.
+            return (again,) if now.given else ({**again, ASSUMES: REPUBLISHES}, {**ended, ASSUMES: DOES_NOT})
         case Publish.SENT:
             return ({**dropped, **_ends(now)},)
         case Publish.KEPT:

@@ -15,7 +15,7 @@ from .connection import Closing, State, Substate
 from .outage import Outage
 from .outbox import Outbox
 from .renewal import Renewal
-from .vocabulary import Name, PublishOutcome
+from .vocabulary import Machine, Name, PublishOutcome
 
 
 class Line(Name):
@@ -139,7 +139,7 @@ class World(NamedTuple):
 class Facts:
     """What the machines declare about states, looked up quickly. The checker gives it the machines that it explores."""
 
-    def __init__(self, machines: Mapping[str, Any]) -> None:
+    def __init__(self, machines: Mapping[str, Machine]) -> None:
         self.marks = {
             state: frozenset(each.marks) for machine in machines.values() for state, each in machine.declared.items()
         }
@@ -157,7 +157,7 @@ class Facts:
 
     def lets(self, outbox: Outbox) -> bool:
         """Return whether the outbox lets what waits go out."""
-        return bool(self._machines["outbox"].made(outbox, "goes out") != "waits")
+        return self._machines["outbox"].made(outbox, "goes out") != "waits"
 
 
 def takes(now: World) -> bool:
@@ -170,3 +170,5 @@ Condition = Callable[[World], bool]
 Changes = Mapping[str, object]
 #: Among changes: the machine and the trigger that is pulled at once, if there is a row for it.
 PULLS: Final = "pulls"
+#: Among changes: on which settings of the application they depend, and how.
+ASSUMES: Final = "assumes"

@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 from sprockets_amqp.connection.attempts import Backoff
 from sprockets_amqp.outbox import model
 from sprockets_amqp.proof.explore import Graph
-from sprockets_amqp.proof.paths import Leg, Map, walk
+from sprockets_amqp.proof.paths import Leg, Map, Way
 from sprockets_amqp.states import CONNECTION, MACHINES, Closing, Connecting
 from sprockets_amqp.states.world import World
 from tests.support.frames import Frames, Line, channel_of, is_close
@@ -149,15 +149,14 @@ class RealHand(Hand):
         self.broker.wait(lambda: bool(lines) and not lines[-1].lost)
         lines[-1].lose()
 
-    def lose(self) -> None:
-        """Cut the line."""
-        self.broker.peer.lose()
-
     def refuse_login(self) -> None:
         """Have RabbitMQ refuse the password, which is another meanwhile."""
         self._ctl("change_password", "guest", "another")
-        self._shake_hands()
-        self._ctl("change_password", "guest", "guest")
+        try:
+            self._shake_hands()
+        finally:
+            # Other tests use the node, too.
+            self._ctl("change_password", "guest", "guest")
 
     def _ctl(self, *arguments: str) -> None:
         asyncio.run(self.broker.node.ctl(*arguments))
@@ -165,16 +164,6 @@ class RealHand(Hand):
     def open_channel(self) -> None:
         """Let RabbitMQ open the channel."""
         self._until(lambda: self._channel, lambda: self._state() is not Connecting.OPENING_CHANNEL)
-
-    def fail_channel(self) -> None:
-        """Be a server that knows no publisher confirms."""
-
-        def confirm_delivery(*_args: object, **_more: object) -> None:
-            raise ValueError("no publisher confirms")
-
-        channel: Any = self.runtime.link.channel
-        channel.confirm_delivery = confirm_delivery
-        self._arrive(self._channel)
 
     def say_goodbye(self) -> None:
         """Let RabbitMQ answer connection.close, and what comes before."""
@@ -241,32 +230,22 @@ class RealHand(Hand):
 def shortest_ways(part: held.Part, settings: held.Settings, rows: set[int]) -> Iterator[tuple[Graph, list[Leg]]]:
     """Yield the shortest ways that together use each row that a client with these settings can use."""
     graph = held.explored(part)
-    numbers = {world: number for number, world in enumerate(graph.worlds)}
-
-    def siblings(world: World, edge: Any) -> Iterator[Any]:
-        for each in graph.edges[numbers[world]]:
-            if each.step.event is edge.step.event and each.step.assumed == edge.step.assumed:
-                yield each
-
-    allows = settings.allows(siblings)
 
     def is_real(world: World, edge: Any) -> bool:
         # A node that is there is reached: see the test below.
         reached = edge.step.event.words != "the node is not reached" and ("retries_node", True) not in edge.step.assumed
-        return reached and allows(world, edge)
+        return reached and settings.allow(world, edge)
 
     ways = Map(graph, is_real)
-    start = next(
-        n for n, world in enumerate(graph.worlds) if graph.parents[n] is None and world.given is settings.given
-    )
+    start = held.begins(graph)[settings.given]
 
-    def places(number: int) -> list[tuple[Leg, set[Any], int]]:
+    def places(number: int) -> list[Way[int]]:
         return [(leg, {id(row) for step in leg.steps for _, row in step.rows}, leg.dest) for leg in ways.legs(number)]
 
     while rows:
         left = len(rows)
         way = []
-        for leg in walk(start, cast("set[Hashable]", rows), places):
+        for leg in held.walk(start, cast("set[Hashable]", rows), places):
             way.append(leg)
             if len(way) > LONGEST:
                 break

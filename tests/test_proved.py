@@ -38,7 +38,7 @@ from sprockets_amqp.states import (
     State,
 )
 from sprockets_amqp.states import events as events_module
-from sprockets_amqp.states.effects import COUNTED, EFFECTS, FREE, GUARDS, TOUCHES
+from sprockets_amqp.states.effects import COUNTED, EFFECTS, FREE, GUARDS, REPUBLISHES, TOUCHES
 from sprockets_amqp.states.events import EVENTS
 from sprockets_amqp.states.world import World  # noqa: TC001
 from tools import defects, proved
@@ -63,7 +63,7 @@ def instead(machine: Machine) -> list[Machine]:
 
 def found(machine: Machine) -> Finding:
     """Return what the checker finds."""
-    finding = verify.first_finding(instead(machine))
+    finding = defects.first_finding(instead(machine))
     assert finding is not None
     return finding
 
@@ -214,7 +214,7 @@ WRONG: Final[dict[str, tuple[Machine, str]]] = {
             RENEWAL,
             rows=[row for row in RENEWAL.rows if (row.trigger, row.dest) != ("secret_accepted", Renewal.NONE)],
         ),
-        "renewal.secret_accepted may happen, and neither a row is used nor is it ignored.",
+        "renewal.secret_accepted may happen, but no row applies, and it is not declared as ignored.",
     ),
     "a limit that begins again whenever a connection comes or goes": (
         changed(
@@ -229,11 +229,11 @@ WRONG: Final[dict[str, tuple[Machine, str]]] = {
             RENEWAL,
             rows=[changed(row, unless="blocking") if row.trigger == "renewal_due" else row for row in RENEWAL.rows],
         ),
-        "renewal.renewal_due may happen, and neither a row is used nor is it ignored.",
+        "renewal.renewal_due may happen, but no row applies, and it is not declared as ignored.",
     ),
     "a missing row": (
         changed(CONNECTION, rows=without(CONNECTION.rows, "access_expired")),
-        "connection.access_expired may happen, and neither a row is used nor is it ignored.",
+        "connection.access_expired may happen, but no row applies, and it is not declared as ignored.",
     ),
     "an event that is ignored and never happens": (
         changed(CONNECTION, ignores=[*CONNECTION.ignores, Ignore(("drained",), (State.READY,), "no reason")]),
@@ -315,6 +315,7 @@ def test_every_guard_is_decided_by_the_world_or_is_free() -> None:
     """And not both."""
     guards = {guard for machine in MACHINES for row in machine.rows for guard in (row.conditions, row.unless) if guard}
     assert guards == GUARDS.keys() | FREE.keys()
+    assert not guards & REPUBLISHES.keys()
     assert not GUARDS.keys() & FREE.keys()
     assert FREE.keys() >= set(COUNTED)
     assert all(FREE.values())

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sprockets_amqp.connection.lifecycle import Lifecycle
 from sprockets_amqp.connection.outage import OutageModel
@@ -19,8 +18,10 @@ from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.model import Model  # noqa: TC001 - get_type_hints() of a NamedTuple needs it
 from sprockets_amqp.outbox.ledger import Ledger
 from sprockets_amqp.outbox.model import OutboxModel
+from sprockets_amqp.proof.explore import Graph, explore
+from sprockets_amqp.proof.judge import Finding, found_at, found_at_last, not_reached_at_last, without_pause
 from sprockets_amqp.proof.ledger import found_in_ledger
-from sprockets_amqp.proof.verify import first_finding
+from sprockets_amqp.proof.reaction import Reactions
 from sprockets_amqp.states import (
     CONNECTION,
     LEDGER,
@@ -38,6 +39,13 @@ from sprockets_amqp.states import (
     Running,
     State,
 )
+from sprockets_amqp.states.properties import LEADS_TO, PACED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sprockets_amqp.states.events import Event
+    from sprockets_amqp.states.world import World
 
 #: What the checker found, by the defect; null: nothing.
 FOUND: Final = Path(__file__).parent.parent / "tests/data/defects.json"
@@ -210,6 +218,58 @@ DEFECTS: Final = [
     ),
     SWAPPED,
 ]
+
+
+def first_finding(machines: Iterable[Machine]) -> Finding | None:
+    """Return the first thing that does not hold of these machines; None if all does.
+
+    It looks where less can happen first: without an outbox, without checks, without credentials that expire.
+    """
+    machines = tuple(machines)
+    for given, allows in _PARTS:
+        reactions = Reactions(machines)
+        begins = [world for world in reactions.beginnings() if world.given is given]
+        finding, graph = _first(reactions, begins, allows)
+        if finding is not None:
+            return finding
+        claims = [each for claim in LEADS_TO for each in not_reached_at_last(graph, claim)]
+        claims += [each for claim in PACED for each in without_pause(graph, claim)]
+        # What nothing begins here may begin where more happens.
+        finding = next((each for each in claims if each.path or each.cycle), None)
+        if finding is not None:
+            return finding
+    reactions = Reactions(machines)
+    finding, graph = _first(reactions, reactions.beginnings(), lambda _: True)
+    return finding or next(found_at_last(graph), None)
+
+
+def _first(reactions: Reactions, begins: list[World], allows: Callable[[Event], bool]) -> tuple[Finding | None, Graph]:
+    found: list[Finding] = []
+
+    def visit(graph: Graph, number: int) -> bool:
+        found.extend(found_at(graph, number))
+        return not found
+
+    graph = explore(reactions, begins, allows, visit)
+    return next(iter(found), None), graph
+
+
+def lasts(event: Event) -> bool:
+    """Return whether no credentials expire because of an event."""
+    return callable(event.then) or not event.then.get("expires")
+
+
+def _checks_nothing(event: Event) -> bool:
+    return event.machine != "check"
+
+
+#: Whether there is an outbox, and what happens.
+_PARTS: Final[tuple[tuple[bool, Callable[[Event], bool]], ...]] = (
+    (False, lambda event: lasts(event) and _checks_nothing(event)),
+    (False, _checks_nothing),
+    (False, lasts),
+    (True, lambda event: lasts(event) and _checks_nothing(event)),
+)
 
 
 def found_by_the_checker(defect: Defect) -> str | None:

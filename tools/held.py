@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sprockets_amqp.proof import verify
 from sprockets_amqp.proof.explore import Graph, explore
-from sprockets_amqp.proof.paths import Leg, Map, Way, walk
+from sprockets_amqp.proof.paths import Leg, Map, Way, search
 from sprockets_amqp.proof.reaction import Reactions
 from sprockets_amqp.states import DOCUMENTED, MACHINES, Outbox
-from sprockets_amqp.states.world import Line, Publish, World
+from sprockets_amqp.states.world import Publish, World
 from tools import proved
+from tools.defects import lasts
 from tools.hand import PLACES, Hand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from sprockets_amqp.delivery.check import Answer
     from sprockets_amqp.proof.explore import Edge
@@ -64,21 +65,31 @@ class Settings(NamedTuple):
     given: bool
     republishes: bool
 
-    def allows(self, siblings: Callable[[World, Edge], Iterable[Edge]]) -> Callable[[World, Edge], bool]:
-        """Return which steps a client with these settings can take."""
+    def allow(self, world: World, edge: Edge) -> bool:
+        """Return whether a client with these settings can take a step."""
+        assumed = dict(edge.step.assumed)
+        return (
+            can_be_caused(world, edge)
+            and assumed.get("sets_up", self.sets_up) is self.sets_up
+            and assumed.get("republishes", self.republishes) is self.republishes
+        )
 
-        def allows(world: World, edge: Edge) -> bool:
-            after = edge.step.world
-            if dict(edge.step.assumed).get("sets_up", self.sets_up) is not self.sets_up:
-                return False
-            if not can_be_caused(world, edge):
-                return False
-            if world.publish is Publish.SENT and after.publish is not Publish.SENT and world.channel is Line.OPEN:
-                others = {each.step.world.publish for each in siblings(world, edge)}
-                return len(others) == 1 or (after.publish is Publish.WAITING) is self.republishes
-            return True
 
-        return allows
+def walk(start: Any, wanted: set[Hashable], ways: Callable[[Any], list[Way[Any]]]) -> Iterator[Leg]:
+    """Walk to whatever is wanted, always to what is nearest, for as long as something is reached; take it out then."""
+    here = start
+    while wanted:
+        found = next((([*back(), way]) for way, back in search(here, ways) if not wanted.isdisjoint(way[1])), None)
+        if found is None:
+            return
+        for leg, covers, here in found:  # noqa: B007 - where the last leads is where to go on
+            wanted.difference_update(covers)
+            yield leg
+
+
+def begins(graph: Graph) -> dict[bool, int]:
+    """Return where it begins, without an outbox and with one."""
+    return {world.given: number for number, world in enumerate(graph.worlds) if graph.parents[number] is None}
 
 
 class Held:
@@ -94,10 +105,9 @@ class Held:
 
     def __init__(self, graph: Graph, *, pairs: bool = False) -> None:
         self.graph = graph
-        self._numbers = {world: number for number, world in enumerate(graph.worlds)}
         self._pairs = pairs
         self._ways: dict[object, list[Way[Any]]] = {}
-        self._begins = {world.given: n for n, world in enumerate(graph.worlds) if graph.parents[n] is None}
+        self._begins = begins(graph)
         everything = self._ways_of(Map(graph, can_be_caused))
         #: What can be caused from outside.
         self.wanted = {
@@ -110,7 +120,7 @@ class Held:
 
     def walk(self, settings: Settings) -> None:
         """Walk everything that a client with these settings can reach, and has not been walked. Raises Mismatch."""
-        ways = self._ways_of(Map(self.graph, settings.allows(self._siblings)))
+        ways = self._ways_of(Map(self.graph, settings.allow))
         before = -1
         # From some states nothing leads back to others.
         while settings.given in self._begins and self.wanted and before != self.steps:
@@ -156,11 +166,6 @@ class Held:
             last = step
         return leg, pairs, (leg.dest, last)
 
-    def _siblings(self, world: World, edge: Edge) -> Iterator[Edge]:
-        for each in self.graph.edges[self._numbers[world]]:
-            if each.step.event is edge.step.event and each.step.assumed == edge.step.assumed:
-                yield each
-
     def _run(self, settings: Settings, legs: Iterator[Leg]) -> None:
         hand: Hand | None = None
         trail: list[str] = []
@@ -202,13 +207,13 @@ class Held:
             "waiting, unconfirmed": PLACES[after.publish],
             "left to send": _holds(after.holds or after.pends, after),
             "told": list(_changes(before, leg)),
-            "failures": sum(deed == ("outage", "tell_persistent_failure") for each in leg.steps for deed in each.deeds),
+            "failures": sum(act == ("outage", "tell_persistent_failure") for each in leg.steps for act in each.acts),
             # With an outbox it ends when the disk has answered.
             "the publish has ended": after.publish not in {Publish.WAITING, Publish.SENT} or after.given,
             "answers to checks": [
                 ANSWERS[name]
                 for each in leg.steps
-                for machine, name in each.deeds
+                for machine, name in each.acts
                 if machine == "check" and name in ANSWERS
             ],
             "escaped": [],
@@ -297,7 +302,7 @@ PARTS: Final = (
     Part(
         "with an outbox, without checks and renewals",
         lambda world: world.given,
-        lambda event: _lasts(event) and event.machine != "check",
+        lambda event: lasts(event) and event.machine != "check",
         _WITH_OUTBOX,
     ),
 )
@@ -308,7 +313,7 @@ PAIRS: Final = (
         "the connection of a client with an outbox",
         lambda world: world.given,
         lambda event: (
-            _lasts(event)
+            lasts(event)
             and event.machine != "check"
             and (event.machine != "outbox" or event.kind == "answer")
             and "hold messages" not in event.words
@@ -330,11 +335,6 @@ def explored(part: Part) -> Graph:
     """Explore a part."""
     reactions = Reactions()
     return explore(reactions, [world for world in reactions.beginnings() if part.begins(world)], part.allows)
-
-
-def _lasts(event: Event) -> bool:
-    """Return whether nothing expires because of an event."""
-    return callable(event.then) or not event.then.get("expires")
 
 
 def main() -> int:

@@ -47,12 +47,6 @@ class Graph:
             found.append(step)
         return found[::-1]
 
-    def beginning(self, number: int) -> World:
-        """Return where the shortest way to a world begins."""
-        while (parent := self.parents[number]) is not None:
-            number = parent[0]
-        return self.worlds[number]
-
 
 #: Called with each world, its number and its edges as they are found; returns whether to go on.
 Visit = Callable[[Graph, int], bool]

@@ -46,9 +46,8 @@ def found_at(graph: Graph, number: int) -> Iterator[Finding]:
         if step.wrong:
             yield _finding(graph, number, step.wrong, step)
         if step.unused and not _is_ignored(graph.reactions.machines[step.event.machine], world, step):
-            yield _finding(
-                graph, number, f"{step.event.learns} may happen, and neither a row is used nor is it ignored.", step
-            )
+            words = f"{step.event.learns} may happen, but no row applies, and it is not declared as ignored."
+            yield _finding(graph, number, words, step)
 
 
 def found_at_last(graph: Graph) -> Iterator[Finding]:
@@ -185,14 +184,14 @@ def _way(start: int, end: int, inner: Inner) -> tuple[Edge, ...]:
 
 def without_pause(graph: Graph, claim: Paced) -> Iterator[Finding]:
     """Yield a circle of answers and faults in which an action is done, with no delay and no request in it."""
-    deeds = set(claim.actions)
+    actions = set(claim.actions)
     at_once = [[edge for edge in its if edge.step.event.kind in {"answer", "fault", "soon"}] for its in graph.edges]
     for component in components(range(len(at_once)), lambda number: (edge.dest for edge in at_once[number])):
         members = set(component)
         inner = {number: [edge for edge in at_once[number] if edge.dest in members] for number in component}
         for number, edges in inner.items():
             for edge in edges:
-                if deeds.intersection(edge.step.deeds):
+                if actions.intersection(edge.step.acts):
                     back = () if edge.dest == number else _way(edge.dest, number, inner)
                     yield _finding(graph, number, claim.words, cycle=tuple(each.step for each in (edge, *back)))
                     return
@@ -208,7 +207,7 @@ def _never(graph: Graph) -> Iterator[Finding]:
         if event.words not in happened:
             yield Finding(f"It never happens that {event.words}.")
     used = _uses(graph)
-    deeds = {deed for step in _steps(graph) for deed in step.deeds}
+    done = {act for step in _steps(graph) for act in step.acts}
     for name, machine in graph.reactions.machines.items():
         reached = {getattr(world, name) for world in graph.worlds}
         yield from (Finding(f"The {name} is never {each.name}.") for each in machine.lasting if each not in reached)
@@ -218,7 +217,7 @@ def _never(graph: Graph) -> Iterator[Finding]:
                     words = f"row {row.trigger} to {row.dest.name} is never used from {source.name}"
                     yield Finding(f"The {name}'s {words}.")
         for action in sorted(_declared_actions(machine) | EFFECTS[name].keys()):
-            if (name, action) not in deeds:
+            if (name, action) not in done:
                 yield Finding(f"The {name}'s action {action} is never done.")
     yield from _never_ignored(graph)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sprockets_amqp.states import LEDGER, Machine
-from sprockets_amqp.states.properties import MAY, MOVED, MOVED_FROM, PLACED
+from sprockets_amqp.states.stored import MAY, MOVED, MOVED_FROM, PLACED
 
 from .judge import Finding
 

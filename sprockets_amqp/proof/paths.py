@@ -1,5 +1,6 @@
-"""Paths through everything that can happen, which cover all of it."""
+"""Paths through everything that can happen, the shortest first."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
@@ -29,6 +30,8 @@ class Leg(NamedTuple):
 Place = TypeVar("Place", bound=Hashable)
 #: A leg, what it covers, and where it leads.
 Way = tuple[Leg, Collection[Hashable], Place]
+#: Returns the shortest way to where a leg begins.
+Back = Callable[[], list[Way[Place]]]
 
 
 class Map:
@@ -74,41 +77,28 @@ class Map:
         return Leg(number, edge, (edge.step, *steps), dest)
 
 
-def walk(start: Place, wanted: set[Hashable], ways: Callable[[Place], Iterable[Way[Place]]]) -> Iterator[Leg]:
-    """Walk to whatever is wanted, always to what is nearest, for as long as something is reached.
+def search(start: Place, ways: Callable[[Place], Iterable[Way[Place]]]) -> Iterator[tuple[Way[Place], Back[Place]]]:
+    """Yield each way from each place that can be reached, the nearest first, with what returns how it is reached.
 
     Args:
         start: where to begin.
-        wanted: what is to be covered; what has been is taken out.
         ways: the ways from a place.
     """
-    here = start
-    while wanted:
-        found = _nearest(here, wanted, ways)
-        if found is None:
-            return
-        for leg, covers, here in found:  # noqa: B007 - where the last leads is where to go on
-            wanted.difference_update(covers)
-            yield leg
-
-
-def _nearest(
-    start: Place, wanted: set[Hashable], ways: Callable[[Place], Iterable[Way[Place]]]
-) -> list[Way[Place]] | None:
-    """Return the shortest way that covers something."""
     came: dict[Place, tuple[Place, Way[Place]] | None] = {start: None}
     todo = deque([start])
+
+    def back(place: Place) -> list[Way[Place]]:
+        found: list[Way[Place]] = []
+        while (parent := came[place]) is not None:
+            place, way = parent
+            found.append(way)
+        return found[::-1]
+
     while todo:
         place = todo.popleft()
         for way in ways(place):
-            _, covers, dest = way
-            if not wanted.isdisjoint(covers):
-                found = [way]
-                while (parent := came[place]) is not None:
-                    place, before = parent
-                    found.append(before)
-                return found[::-1]
+            yield way, functools.partial(back, place)
+            dest = way[2]
             if dest not in came:
                 came[dest] = place, way
                 todo.append(dest)
-    return None

@@ -1,7 +1,7 @@
 """How the declared machines react to an event, as `transitions` runs them: rows, actions and following.
 
-This is the meaning of the declaration, without a loop, a client or a broker. `tests/test_proved.py` holds the real
-client against it.
+This is the meaning of the declaration, without a loop, a client or a broker. `tests/test_proved.py` compares it with
+`transitions`, and `tests/test_held.py` with the client.
 """
 
 import enum
@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple
 from sprockets_amqp.states import MACHINES, Action, Delay, Machine, Row
 from sprockets_amqp.states.effects import COUNTED, EFFECTS, GUARDS, TOUCHES, Effect
 from sprockets_amqp.states.events import EVENTS, Event, Kind
-from sprockets_amqp.states.world import PULLS, Changes, Facts, World
+from sprockets_amqp.states.world import ASSUMES, PULLS, Changes, Facts, World
 
 #: A timer: the machine, and the state whose time it limits.
 Timer = tuple[str, enum.Enum]
-#: An action: the machine, and the action's name.
-Deed = tuple[str, str]
+#: An action: its machine, and its name.
+Act = tuple[str, str]
 
 
 class Step(NamedTuple):
@@ -28,10 +28,9 @@ class Step(NamedTuple):
         world: the world afterwards.
         assumed: what guards answered that may answer either way.
         rows: the rows that applied, with their machines, in order.
-        deeds: the actions, in order.
+        acts: the actions, in order.
         left: the timers that it stopped.
-        ignored: whether the event's machine has no row for it.
-        unused: whether none was used: there is none, or guards forbid it.
+        unused: whether no row of the event's machine was used: there is none, or guards forbid it.
         wrong: what must not happen, and did; empty: nothing.
     """
 
@@ -39,9 +38,8 @@ class Step(NamedTuple):
     world: World
     assumed: tuple[tuple[str, bool], ...] = ()
     rows: tuple[tuple[str, Row], ...] = ()
-    deeds: tuple[Deed, ...] = ()
+    acts: tuple[Act, ...] = ()
     left: frozenset[Timer] = frozenset()
-    ignored: bool = False
     unused: bool = False
     wrong: str = ""
 
@@ -50,8 +48,8 @@ class _Move(NamedTuple):
     """What a row does from one state: its actions, and the timers that it stops."""
 
     row: Row
-    before: tuple[tuple[Deed, Effect], ...]
-    after: tuple[tuple[Deed, Effect], ...]
+    before: tuple[tuple[Act, Effect], ...]
+    after: tuple[tuple[Act, Effect], ...]
     left: frozenset[Timer]
 
 
@@ -61,7 +59,7 @@ class _Path(NamedTuple):
     world: World
     assumed: Mapping[str, bool]
     rows: tuple[tuple[str, Row], ...] = ()
-    deeds: tuple[Deed, ...] = ()
+    acts: tuple[Act, ...] = ()
     left: frozenset[Timer] = frozenset()
     wrong: str = ""
 
@@ -142,10 +140,7 @@ class Reactions:
         if not event.trigger:
             return [_step(event, each) for each in begun]
         if not self.moves(event.machine, getattr(world, event.machine), event.trigger):
-            return [
-                Step(event, world if event.kind == "request" else each.world, ignored=True, unused=True)
-                for each in begun
-            ]
+            return [Step(event, world if event.kind == "request" else each.world, unused=True) for each in begun]
         return [_step(event, done) for each in begun for done in self._pull(each, event.machine, event.trigger)]
 
     def moves(self, name: str, state: enum.Enum, trigger: str) -> tuple[_Move, ...]:
@@ -167,8 +162,8 @@ class Reactions:
         exits = [action for each in leaves for action in declared[each].on_exit]
         return _Move(
             row,
-            _deeds(name, [*([row.before] if row.before else []), *exits]),
-            _deeds(name, [action for each in enters for action in declared[each].on_enter]),
+            _acts(name, [*([row.before] if row.before else []), *exits]),
+            _acts(name, [action for each in enters for action in declared[each].on_enter]),
             frozenset((name, each) for each in leaves if declared[each].timeout),
         )
 
@@ -210,35 +205,35 @@ class Reactions:
             yield GUARDS[guard](path.world) is wanted, path
         else:
             for answer in (True, False):
-                asked = _Path(path.world, {**path.assumed, guard: answer}, path.rows, path.deeds, path.left, path.wrong)
+                asked = _Path(path.world, {**path.assumed, guard: answer}, path.rows, path.acts, path.left, path.wrong)
                 yield answer is wanted, asked
 
     def _do(self, path: _Path, name: str, state: enum.Enum, move: _Move) -> Iterator[_Path]:
         paths = [path]
-        for deed, effect in move.before:
-            paths = [done for each in paths for done in self._effected(each, deed, effect)]
+        for act, effect in move.before:
+            paths = [done for each in paths for done in self._effected(each, act, effect)]
         paths = [
             _Path(
                 each.world._replace(**{name: move.row.dest}),  # type: ignore[arg-type]
                 each.assumed,
                 (*each.rows, (name, move.row)),
-                each.deeds,
+                each.acts,
                 each.left | move.left,
                 each.wrong,
             )
             for each in paths
         ]
-        for deed, effect in move.after:
-            paths = [done for each in paths for done in self._effected(each, deed, effect)]
+        for act, effect in move.after:
+            paths = [done for each in paths for done in self._effected(each, act, effect)]
         if name == self._leader:
             paths = [done for each in paths for done in self._lead(each, state, move.row.dest)]
         yield from paths
 
-    def _effected(self, path: _Path, deed: Deed, effect: Effect) -> Iterator[_Path]:
+    def _effected(self, path: _Path, act: Act, effect: Effect) -> Iterator[_Path]:
         wrong, then = path.wrong, effect.then(path.world)
         if effect.needs is not None and not effect.needs(path.world):
-            wrong = wrong or f"{deed[1]}: {effect.wrong}"
-        path = _Path(path.world, path.assumed, path.rows, (*path.deeds, deed), path.left, wrong)
+            wrong = wrong or f"{act[1]}: {effect.wrong}"
+        path = _Path(path.world, path.assumed, path.rows, (*path.acts, act), path.left, wrong)
         for changes in then if isinstance(then, tuple) else (then,):
             yield from self._changed(path, changes)
 
@@ -247,8 +242,8 @@ class Reactions:
             yield path
             return
         parts: Any = dict(changes)
-        pulls = parts.pop(PULLS, None)
-        path = path._replace(world=path.world._replace(**parts))
+        pulls, assumes = parts.pop(PULLS, None), parts.pop(ASSUMES, {})
+        path = path._replace(world=path.world._replace(**parts), assumed={**path.assumed, **assumes})
         if pulls is not None and pulls[0] in self.machines:
             yield from self._pull(path, *pulls)
         else:
@@ -272,14 +267,14 @@ def _step(event: Event, path: _Path) -> Step:
     unused = bool(event.trigger) and all(
         (name, row.trigger) != (event.machine, event.trigger) for name, row in path.rows
     )
-    return Step(event, path.world, _sorted(path.assumed), path.rows, path.deeds, path.left, False, unused, path.wrong)
+    return Step(event, path.world, _sorted(path.assumed), path.rows, path.acts, path.left, unused, path.wrong)
 
 
 def _sorted(assumed: Mapping[str, bool]) -> tuple[tuple[str, bool], ...]:
     return tuple(sorted(assumed.items())) if assumed else ()
 
 
-def _deeds(name: str, actions: Iterable[Action]) -> tuple[tuple[Deed, Effect], ...]:
+def _acts(name: str, actions: Iterable[Action]) -> tuple[tuple[Act, Effect], ...]:
     effects = EFFECTS[name]
     return tuple(((name, action.name), effects.get(action.name, NOTHING)) for action in actions)
 

@@ -1,16 +1,15 @@
 """All of it: explore what the declaration allows, and judge it."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from sprockets_amqp.states import LEDGER, MACHINES, Machine
-from sprockets_amqp.states.events import Event
-from sprockets_amqp.states.properties import ALWAYS, LEADS_TO, PACED, PLACED, Always, LeadsTo, Paced, Placed
-from sprockets_amqp.states.world import World
+from sprockets_amqp.states.properties import ALWAYS, LEADS_TO, PACED, Always, LeadsTo, Paced
+from sprockets_amqp.states.stored import PLACED, Placed
 
 from .explore import Graph, explore
-from .judge import Finding, found_at, found_at_last, not_reached_at_last, without_pause
+from .judge import Finding, found_at, found_at_last
 from .ledger import found_in_ledger
 from .reaction import Reactions
 
@@ -67,55 +66,3 @@ def prove(machines: Iterable[Machine] = MACHINES, ledger: Machine = LEDGER) -> P
     for finding in (*found_at_last(graph), *found_in_ledger(ledger)):
         findings.setdefault(finding.words, finding)
     return Proof(graph, list(findings.values()), time.perf_counter() - begun)
-
-
-def first_finding(machines: Iterable[Machine]) -> Finding | None:
-    """Return the first thing that does not hold of these machines; None if all does.
-
-    It looks where less can happen first: without an outbox, without checks, without credentials that expire.
-    """
-    machines = tuple(machines)
-    for given, allows in _PARTS:
-        reactions = Reactions(machines)
-        begins = [world for world in reactions.beginnings() if world.given is given]
-        finding, graph = _first(reactions, begins, allows)
-        if finding is not None:
-            return finding
-        claims = [each for claim in LEADS_TO for each in not_reached_at_last(graph, claim)]
-        claims += [each for claim in PACED for each in without_pause(graph, claim)]
-        # What nothing begins here may begin where more happens.
-        finding = next((each for each in claims if each.path or each.cycle), None)
-        if finding is not None:
-            return finding
-    reactions = Reactions(machines)
-    finding, graph = _first(reactions, reactions.beginnings(), lambda _: True)
-    return finding or next(found_at_last(graph), None)
-
-
-def _first(reactions: Reactions, begins: list[World], allows: Callable[[Event], bool]) -> tuple[Finding | None, Graph]:
-    found: list[Finding] = []
-
-    def visit(graph: Graph, number: int) -> bool:
-        found.extend(found_at(graph, number))
-        return not found
-
-    graph = explore(reactions, begins, allows, visit)
-    return next(iter(found), None), graph
-
-
-def _lasts(event: Event) -> bool:
-    """Return whether nothing expires because of an event."""
-    return callable(event.then) or not event.then.get("expires")
-
-
-def _checks_nothing(event: Event) -> bool:
-    return event.machine != "check"
-
-
-#: Whether there is an outbox, and what happens.
-_PARTS: Final[tuple[tuple[bool, Callable[[Event], bool]], ...]] = (
-    (False, lambda event: _lasts(event) and _checks_nothing(event)),
-    (False, _checks_nothing),
-    (False, _lasts),
-    (True, lambda event: _lasts(event) and _checks_nothing(event)),
-)

@@ -1,12 +1,13 @@
 """The ways that a connection can go, for tests: each is generated from the declaration, and followed on the broker."""
 
-from collections import deque
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from sprockets_amqp.client import Client
+from sprockets_amqp.errors import ConnectionStateError
 from sprockets_amqp.proof.explore import Edge, Graph, explore
-from sprockets_amqp.proof.paths import Leg, Map
+from sprockets_amqp.proof.paths import Leg, Map, search
 from sprockets_amqp.proof.reaction import Reactions
 from sprockets_amqp.states import Connecting, State, Substate
 from sprockets_amqp.states.world import World
@@ -101,7 +102,8 @@ class Path(NamedTuple):
             _become_ready(broker, client)
             yield client.state
             for turn in self.turns:
-                if turn.words not in {"the application connects", "the application closes"} or _may(client, turn):
+                # A request that came between may have left the application nothing to close or to connect.
+                with contextlib.suppress(ConnectionStateError):
                     DOES.get(turn.words, _nothing)(broker, client)
                 _wait(broker, lambda dest=turn.dest: client.substate in _LASTS.get(dest, (dest,)))  # type: ignore[misc]
                 yield client.state
@@ -133,11 +135,6 @@ def _nothing(_broker: Broker, _client: Client) -> None:
     """The clock does what remains."""
 
 
-def _may(client: Client, turn: Turn) -> bool:
-    """Return whether the application may ask for it in the client's present state."""
-    return client.closable if turn.words == "the application closes" else client.idle or client.closed
-
-
 def _wait(broker: Broker, reached: Callable[[], bool]) -> None:
     """Let time pass until something is reached; or for as long as it may take, if requests have changed the way."""
     clock = broker.clock
@@ -148,29 +145,25 @@ def _wait(broker: Broker, reached: Callable[[], bool]) -> None:
 
 
 def paths() -> list[Path]:
-    """Return the ways that the connection of a client can go that has nothing on the wire: together they take every
-    step that RabbitMQ and the network can cause, and closing and connecting again.
+    """Return every way that a connection can go while nothing is on the wire.
+
+    Together they take each step that RabbitMQ and the network can cause, and closing and connecting again.
 
     >>> @pytest.mark.parametrize("path", paths(), ids=str)
     ... def test_no_event_is_lost(amqp_broker, application, path):
     ...     for state in path.follow(amqp_broker):
     ...         ...
-    """  # noqa: D205 - one sentence
+    """
     graph = _explored()
-    ways = Map(graph, _is_plain)
+    legs = Map(graph, _is_plain).legs
     ready = next(number for number, world in enumerate(graph.worlds) if world.connection is State.READY)
-    came = _came(ways, ready)
     found: list[tuple[Turn, ...]] = []
-    for number in came:
-        for leg in ways.legs(number):
-            turns = tuple(_turn(graph, each) for each in (*_back(came, number), leg))
-            # One that goes on is the way here, too.
-            found = [each for each in found if turns[: len(each)] != each]
-            found.append(turns)
-    longest = [
-        each for each in found if not any(len(other) > len(each) and other[: len(each)] == each for other in found)
-    ]
-    return [Path(turns) for turns in longest]
+    for way, back in search(ready, lambda number: [(leg, (), leg.dest) for leg in legs(number)]):
+        turns = tuple(_turn(graph, leg) for leg, _, _ in (*back(), way))
+        # The way here need not be gone by itself.
+        found = [each for each in found if turns[: len(each)] != each]
+        found.append(turns)
+    return [Path(turns) for turns in found]
 
 
 def _explored() -> Graph:
@@ -191,25 +184,6 @@ def _is_plain(world: World, edge: Edge) -> bool:
     # RabbitMQ reads nothing on a connection that it blocks with an alarm.
     is_read = not world.blocks or edge.step.event.words != "RabbitMQ opens the channel"
     return is_read and edge.step.world != world and not answers & {"calls", "sets_up", "retries_node"}
-
-
-def _came(ways: Map, start: int) -> dict[int, Leg | None]:
-    came: dict[int, Leg | None] = {start: None}
-    todo = deque([start])
-    while todo:
-        for leg in ways.legs(todo.popleft()):
-            if leg.dest not in came:
-                came[leg.dest] = leg
-                todo.append(leg.dest)
-    return came
-
-
-def _back(came: dict[int, Leg | None], number: int) -> list[Leg]:
-    way: list[Leg] = []
-    while (leg := came[number]) is not None:
-        way.append(leg)
-        number = leg.source
-    return way[::-1]
 
 
 def _turn(graph: Graph, leg: Leg) -> Turn:

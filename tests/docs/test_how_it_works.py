@@ -33,7 +33,7 @@ def test_the_machines_have_the_states_that_are_declared() -> None:
     files = {path.stem for path in (ROOT / "states").glob("*.py")} - {
         *("__init__", "ledger", "vocabulary"),
         # What is around the machines.
-        *("world", "effects", "events", "properties"),
+        *("world", "effects", "events", "properties", "stored"),
     }
     assert told.keys() == {f"states/{name}.py" for name in files}
 
