@@ -1,7 +1,5 @@
 """What a client says about itself: its settings, its state, and its counters."""
 
-import dataclasses
-
 import pika
 from pika.channel import Channel
 
@@ -199,11 +197,4 @@ class ClientState(Bound):
     @property
     def counters(self) -> Counters:
         """A copy of the message counters."""
-        return dataclasses.replace(
-            self._runtime.publisher.counters,
-            reconnects=max(0, self._runtime.link.opened - 1),
-            unconfirmed=self.unconfirmed,
-            waiting=self.waiting,
-            stored=self._runtime.outbox.stored,
-            set_aside=self._runtime.outbox.set_aside,
-        )
+        return self._runtime.counters

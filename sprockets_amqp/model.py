@@ -64,7 +64,7 @@ class Model:
         self._followers: list[tuple[frozenset[enum.Enum], Model, Follow]] = []
         self._known = {row.trigger: _inner(machine, row.trigger) for row in machine.rows}
         kind = _Hierarchy if any(each.substates for each in machine.states) else transitions.Machine
-        kind(
+        self._machinery = kind(
             model=self,
             states=[self._state(each) for each in machine.states],
             transitions=[_transition(row) for row in machine.rows],
@@ -86,7 +86,7 @@ class Model:
 
     def knows(self, trigger: str) -> bool:
         """Return whether the present state has a row for the trigger."""
-        return self.state in self._known[trigger]
+        return self.state in self._known.get(trigger, ())
 
     def feed(
         self, trigger: Trigger, reason: str | Callable[[], Exception] = "", cause: BaseException | None = None
@@ -115,6 +115,15 @@ class Model:
         for follower in followers:
             for follow in follower.machine.follows:
                 self._followers.append((frozenset(self.machine.marked(follow.mark)), follower, follow))
+
+    def watch(self, on_begin: Callable[[EventData], None], on_end: Callable[[EventData], None]) -> None:
+        """Call these with each trigger that is pulled: before its rows are tried, and when all that it does is done.
+
+        The first is not called where the state has no row for the trigger; it may be called once more for each state
+        around the present one.
+        """
+        self._machinery.prepare_event.append(on_begin)
+        self._machinery.finalize_event.append(on_end)
 
     def call_all_off(self) -> None:
         """Cancel everything that was scheduled."""

@@ -1,12 +1,13 @@
 """What belongs to one event loop in one process: a client has one at a time, and a forked child abandons it."""
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tornado.ioloop import IOLoop
 
@@ -20,6 +21,7 @@ from .connection.outage import OutageModel
 from .connection.renewal import RenewalModel
 from .connection.topology import Setup, SetupFunction
 from .delivery.check import CheckModel
+from .delivery.counters import Counters
 from .delivery.exchanges import Exchanges
 from .delivery.publisher import Publisher
 from .hooks import Hooks
@@ -29,6 +31,10 @@ from .observers import Observers
 from .outbox.model import OutboxModel
 from .settings import Settings
 from .wire.forks import after_fork, forget_current_loop, part_from_parent
+
+if TYPE_CHECKING:
+    from .recording.recorder import Put, Recorder
+    from .recording.ring import Ring
 
 LOGGER = logging.getLogger("sprockets_amqp.bound")
 
@@ -51,7 +57,10 @@ class Runtime:
         renewal: renews credentials.
         lifecycle: the connection's life.
         in_flight: the requests that handlers with `PublishingMixin` are answering.
+        machines: the models of all machines.
     """
+
+    _recorder: "Recorder | None" = None
 
     def __init__(
         self,
@@ -102,6 +111,30 @@ class Runtime:
         gate.watch(lifecycle, outage, outbox)
         lifecycle.lead(outage, outbox, renewal, check)
         self.in_flight = InFlight()
+        self.machines = (lifecycle, outage, renewal, outbox, check)
+        #: What is written; None: nothing.
+        self._ring = _ring_in(settings, name)
+        if self._ring is not None:
+            self.record(self._ring.put)
+
+    def record(self, put: "Put", interval: float | None = None) -> None:
+        """Have each trigger put there from now on, and at intervals of so many seconds the counters; 0: at the end."""
+        from .recording.recorder import INTERVAL, Recorder  # noqa: PLC0415 - loaded only if it is needed
+
+        self._recorder = Recorder(put, lambda: self.counters, self.loop, INTERVAL if interval is None else interval)
+        self._recorder.watch(*self.machines)
+
+    @property
+    def counters(self) -> Counters:
+        """A copy of the message counters."""
+        return dataclasses.replace(
+            self.publisher.counters,
+            reconnects=max(0, self.link.opened - 1),
+            unconfirmed=self.publisher.unconfirmed,
+            waiting=self.publisher.waiting,
+            stored=self.outbox.stored,
+            set_aside=self.outbox.set_aside,
+        )
 
     def start(self) -> None:
         """Connect at once, or when the loop starts; until then the client is idle."""
@@ -114,10 +147,22 @@ class Runtime:
         self.lifecycle.call_all_off()
         has_parted = part_from_parent(self.loop)
         self.outbox.abandon()
+        if self._recorder is not None:
+            self._recorder.stop()
+        if self._ring is not None:
+            self._ring.abandon()
         self.link.abandon(self.loop if has_parted else None)
 
     def _note_run(self) -> None:
         self.ran = True
+
+
+def _ring_in(settings: Settings, name: str) -> "Ring | None":
+    if settings.recorder is None:
+        return None
+    from .recording.ring import Ring  # noqa: PLC0415 - it locks files, which not every system can
+
+    return Ring(settings.recorder, name, settings.recorder_size, settings.recorder_files)
 
 
 class Bound:

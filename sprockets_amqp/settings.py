@@ -56,6 +56,9 @@ class MoreSettings(TypedDict, total=False):
     max_message_size: int | None
     outbox: str | os.PathLike[str] | None
     outbox_limit: int
+    recorder: str | os.PathLike[str] | None
+    recorder_size: int
+    recorder_files: int
     tls_ca: str | os.PathLike[str] | None
     tls_certificate: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
@@ -100,15 +103,35 @@ def _folder(value: object) -> str | None:
     path = _path(value)
     if path is None:
         return None
+    if not _is_there(path):
+        raise ValueError("must be an existing folder")
+    return _writable(path)
+
+
+def _new_folder(value: object) -> str | None:
+    path = _path(value)
+    if path is None:
+        return None
+    if not _is_there(path):
+        parent = str(Path(path).absolute().parent)
+        if os.path.lexists(path) or not _is_there(parent):
+            raise ValueError("must be a folder, or a new one in an existing folder")
+        _writable(parent)
+        return str(Path(path).absolute())
+    return _writable(path)
+
+
+def _is_there(path: str) -> bool:
     if importlib.util.find_spec("fcntl") is None:
         raise ValueError("needs a system with POSIX file locks")
     try:
-        exists = Path(path).is_dir()
+        return Path(path).is_dir()
     except OSError as error:
         # For example, the path is too long.
         raise ValueError(f"must be an existing folder ({error.strerror})") from None
-    if not exists:
-        raise ValueError("must be an existing folder")
+
+
+def _writable(path: str) -> str:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError("must be a folder that this process can write to")
     return str(Path(path).absolute())
@@ -228,6 +251,11 @@ class Settings:
     outbox: str | None = _setting(None, "OUTBOX", _folder)
     #: The most octets of all stored messages; their files may take up to twice as much.
     outbox_limit: int = _setting(1024**3, "OUTBOX_LIMIT", _count)
+    #: A folder for the recorder: every trigger of every machine is written there, and once a second the counters.
+    recorder: str | None = _setting(None, "RECORDER", _new_folder)
+    #: The octets up to which each of its files grows, and the most files of a process.
+    recorder_size: int = _setting(8 * 1024**2, "RECORDER_SIZE", _count)
+    recorder_files: int = _setting(8, "RECORDER_FILES", _count)
     #: A PEM file with the certificates of trusted authorities; all PEM files are read at each attempt to connect.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)
     #: A PEM file with the client's certificate.

@@ -277,6 +277,7 @@ CONNECTION: Final = Machine(
         Ignore(("connect",), (_S.CONNECTING, _S.READY, _S.BLOCKED, _S.CLOSING), "the caller gets ConnectionStateError"),
         Ignore(("close",), (_S.IDLE, _S.CONNECTING, _S.CLOSING, _S.CLOSED), "the caller gets ConnectionStateError"),
         Ignore(("stop",), (_S.CLOSING, Closed.STOPPED), "it is closing already, or closed"),
+        Ignore(("close_expired",), (_S.IDLE, _S.CONNECTING, _S.READY, _S.BLOCKED, _S.CLOSED), "it was closed in time"),
         Ignore(
             ("connection_blocked", "connection_unblocked"),
             (_S.CONNECTING, Closing.CONFIRMING, Closing.CLOSING_CONNECTION),

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from .check import Check, Running
-from .connection import Closing, Connecting, State
+from .connection import Connecting, State
 from .effects import ends_waiting, stores, waits_no_longer
 from .outbox import Outbox
 from .renewal import Renewal
@@ -111,6 +111,14 @@ def _opens_files(now: World) -> bool:
     return now.files is Files.OPEN and now.outbox in {Outbox.OPENING, Outbox.FULL, Outbox.FAILING}
 
 
+def _reopens_files(now: World) -> bool:
+    return now.files is Files.REOPENING and now.outbox in {Outbox.OPENING, Outbox.FULL, Outbox.FAILING}
+
+
+def _has_closed_files(now: World) -> bool:
+    return now.given and now.files is Files.NONE
+
+
 def _looks_again(now: World) -> bool:
     return now.files is not Files.NONE and now.outbox not in {Outbox.OPENING, Outbox.FULL, Outbox.FAILING}
 
@@ -170,7 +178,7 @@ _APPLICATION: Final = (
         "request",
         "shutting down may take no longer",
         "connection.close_expired",
-        lambda now: now.connection in Closing,
+        _always,
     ),
     Event("request", "a message is published", "", _publishes, lambda now: {"publish": _PUBLISHED[now.outcome]}),
     Event(
@@ -295,6 +303,13 @@ _RABBITMQ: Final = (
         lambda now: now.secret and _is_up(now),
         {"secret": False},
     ),
+    Event(
+        "answer",
+        "RabbitMQ accepts the new password before it closes the connection",
+        "renewal.secret_accepted",
+        lambda now: now.secret and now.link is Line.CLOSING,
+        {"secret": False},
+    ),
 )
 
 #: The disk, and what is stored on it.
@@ -313,6 +328,20 @@ _DISK: Final = (
         _opens_files,
         # What was kept meanwhile is written.
         lambda now: {"holds": now.pends, "pends": False},
+    ),
+    Event(
+        "answer",
+        "the files had not been closed yet, and hold messages",
+        "outbox.files_opened",
+        _reopens_files,
+        {"files": Files.OPEN, "holds": True, "pends": False},
+    ),
+    Event(
+        "answer",
+        "the files had not been closed yet, and hold none",
+        "outbox.files_opened",
+        _reopens_files,
+        lambda now: {"files": Files.OPEN, "holds": now.pends, "pends": False},
     ),
     Event("answer", "the files were looked at again", "outbox.files_opened", _looks_again),
     Event(
@@ -336,6 +365,19 @@ _DISK: Final = (
         lambda now: now.files in {Files.CLOSING, Files.REOPENING} or now.pends,
         # What was to be written is given up.
         {"pends": False},
+    ),
+    Event(
+        "fault",
+        "the disk failed to write what was stored last",
+        "outbox.disk_failed",
+        lambda now: now.files is Files.REOPENING and now.holds,
+        {"holds": False, "pends": False},
+    ),
+    Event(
+        "fault",
+        "what is to be written has no room",
+        "outbox.disk_failed",
+        lambda now: now.files is Files.REOPENING and now.pends,
     ),
     Event(
         "fault",
@@ -368,6 +410,24 @@ _DISK: Final = (
         "outbox.files_closed",
         lambda now: now.files is Files.CLOSING,
         {"files": Files.NONE},
+    ),
+    Event(
+        "fault",
+        "the disk failed when the files were closed",
+        "outbox.disk_failed",
+        _has_closed_files,
+    ),
+    Event(
+        "request",
+        "the files were closed and opened, and closed again",
+        "outbox.files_closed",
+        _has_closed_files,
+    ),
+    Event(
+        "request",
+        "shutting down may wait for the disk no longer",
+        "outbox.files_closed",
+        lambda now: now.outbox is Outbox.FINISHING,
     ),
     Event(
         "answer",
@@ -436,6 +496,12 @@ _CHECKS: Final = (
         "check.old_channel_closed",
         lambda now: now.old,
         {"old": False},
+    ),
+    Event(
+        "fault",
+        "the earlier channel for checks was closed, and then the connection was lost",
+        "check.old_channel_closed",
+        lambda now: now.check is Check.NONE and not now.has("connected"),
     ),
     Event(
         "soon",

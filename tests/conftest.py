@@ -8,9 +8,13 @@ from contextlib import closing
 
 import hypothesis
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
 from tests.support import leaks
+from tests.support.browser import chromium
 from tests.support.consume import Queue, declare_queue
+from tools import recorded
 from tools.rabbitmq import Cluster, Host, Node
 
 # A shell ignores SIGINT for what it starts in the background; the programs that tests interrupt would inherit that.
@@ -65,6 +69,22 @@ def rabbitmq() -> None:
 @pytest.fixture(scope="session")
 def prometheus() -> None:
     """Asked for by what starts Prometheus or its tools; `make test-fast` leaves it out."""
+
+
+@pytest.fixture(autouse=True)
+def recordings(request: pytest.FixtureRequest) -> Iterator[recorded.Recordings]:
+    """Record every client that the test makes: whatever happens to it must be what is declared."""
+    with recorded.recording(interval=0) as made:
+        yield made
+    if request.node.get_closest_marker("planted") is None:
+        assert made.problems() == []
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium; `make test-fast` leaves it out."""
+    async with chromium() as started:
+        yield started
 
 
 @pytest.fixture

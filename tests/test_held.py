@@ -99,6 +99,7 @@ WRONG: dict[str, tuple[Any, str, Any, str]] = {
 }
 
 
+@pytest.mark.planted
 @pytest.mark.parametrize("what", WRONG)
 def test_a_client_that_does_something_else_is_caught(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """The shortest way to it is told, as it was walked."""

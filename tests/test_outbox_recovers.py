@@ -5,7 +5,7 @@ import pytest
 from sprockets_amqp import STORED, NotReadyError
 from sprockets_amqp.client import Client
 from sprockets_amqp.outbox import model
-from sprockets_amqp.states import Closing, Outbox
+from sprockets_amqp.states import Closed, Closing, Outbox
 from tests.support.memory import Broker, in_memory, outcome
 from tests.test_outbox import confirm, folder, publish, state
 from tools.hand import Disk
@@ -81,4 +81,22 @@ def test_a_silent_disk_refuses_nothing_that_nothing_stored_is_ahead_of(
         assert (state(client), outcome(late), broker.messages) == (Outbox.FAILING, NotReadyError, ["waits"])
         confirm(broker)
         assert waits.result() is None
+        disk.let_go()
+
+
+def test_a_shutdown_ends_when_the_client_is_started_again(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for a disk that is open again, nor does its limit close that disk later."""
+    disk = Disk()
+    monkeypatch.setattr(model, "store_in", lambda *_: disk)
+    with folder() as path:
+        client = broker.ready(outbox=path)
+        answer(broker, disk)
+        ending = broker.clock.loop.create_task(client.shutdown(30))
+        broker.clock.turn()
+        broker.peer.lose()
+        broker.clock.turn(5)
+        assert (client.substate, state(client), ending.done()) == (Closed.STOPPED, Outbox.FINISHING, False)
+        client.connect()
+        broker.clock.turn(5)
+        assert (state(client), ending.done()) == (Outbox.OPENING, True)
         disk.let_go()

@@ -192,12 +192,16 @@ def test_a_machine_without_a_layout_lays_itself_out(machine: Machine) -> None:
     """Each state and each arrow with its triggers is there; no label lies on another, on a state, or on a line."""
     drawn, laid = _parsed(diagrams.svg_file(machine)), layout_of(machine)
     groups = {group.get("id"): group for group in drawn.iter(f"{NAMESPACE}g")}
-    assert len([each for each in groups if each is not None and each.startswith("state-")]) == len(machine.declared)
+    assert len([each for each in groups if each is not None and each.startswith(f"{machine.name}-state-")]) == len(
+        machine.declared
+    )
     its_arrows = arrows(machine)
     for row in machine.rows:
         for source in row.source:
             [arrow] = [each for each in its_arrows if (each.source, each.dest) == (source, row.dest)]
-            said = " ".join("".join(text.itertext()) for text in groups[arrow.id].iter(f"{NAMESPACE}text"))
+            said = " ".join(
+                "".join(text.itertext()) for text in groups[f"{machine.name}-{arrow.id}"].iter(f"{NAMESPACE}text")
+            )
             assert row.trigger in said and (row.conditions or row.unless) in said
             points = laid.route(arrow).points
             assert _touches(points[0], laid.frame(source)) and _touches(points[-1], laid.frame(row.dest))

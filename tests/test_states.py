@@ -200,6 +200,7 @@ def test_a_behaviour_that_waits_for_ever_has_failed(monkeypatch: pytest.MonkeyPa
 
 
 # One worker learns from all of them what notices most.
+@pytest.mark.planted
 @pytest.mark.xdist_group("declaration")
 @pytest.mark.parametrize("defect", DEFECTS, ids=str)
 def test_a_defect_of_the_declaration_is_seen(monkeypatch: pytest.MonkeyPatch, defect: Defect) -> None:

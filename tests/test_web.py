@@ -10,8 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 from tornado.web import Application
 
 import sprockets_amqp as amqp
@@ -19,18 +18,13 @@ from sprockets_amqp import Client, State, StateChange, web
 from sprockets_amqp.hooks import HISTORY_LENGTH
 from sprockets_amqp.web import page as live_page
 from sprockets_amqp.web import status
+from tests.support.browser import COLOURS, opened, text
 from tests.support.http import fetch, served
 from tests.support.leaks import no_leaks
 from tools.rabbitmq import Node
 
 #: Nobody listens there.
 GONE = "amqp://guest:guest@127.0.0.1:1/"
-CHROMIUM = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-#: Milliseconds that a page may take to show what it is to show.
-PATIENCE = 60_000
 
 
 @asynccontextmanager
@@ -306,38 +300,6 @@ async def test_the_stream_ends_when_the_client_is_closed_for_good(broker: Node, 
 # In a browser
 
 
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """Chromium, without a window."""
-    expect.set_options(timeout=PATIENCE)
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM.split())
-        yield chromium
-        await chromium.close()
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
-    """A page that fails its test over any complaint of the browser's, and any request to elsewhere."""
-    complaints: list[str] = []
-    requested: list[str] = []
-    context = await browser.new_context(**options)
-    page = await context.new_page()
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requested.append(request.url))
-    await page.goto(url)
-    yield page
-    await context.close()
-    assert not complaints
-    assert requested and all(its_url.startswith(url) for its_url in requested)
-
-
-async def text(page: Page, css: str) -> str:
-    """What stands there, as it is seen."""
-    return " ".join((await page.locator(css).inner_text()).split())
-
-
 async def test_the_page_turns_when_the_broker_stops_and_comes_back_with_it(node: Node, browser: Browser) -> None:
     """Without being loaded again, and in RabbitMQ's words."""
     async with shown(node.url, timeout=1) as (base, client):
@@ -401,6 +363,19 @@ async def test_each_page_names_its_client_and_links_to_the_others(browser: Brows
             await expect(page).to_have_title(re.compile(rf" · {here} · RabbitMQ connection$"))
     for client in application.amqp_clients.values():  # type: ignore[attr-defined]
         await client.shutdown(1)
+
+
+async def test_the_page_has_a_time_line(browser: Browser, broker: Node) -> None:
+    """Of the state since the client was made, and of what was published since the page was opened."""
+    async with shown(broker.url) as (base, client), opened(browser, base) as page:
+        await client.publish("", "nobody", b"an event")
+        await expect(page.locator("#counter-published")).to_have_text("1")
+        colours = await page.evaluate(COLOURS)
+        assert {"ready"} <= set(colours) <= {"ready", "published"}
+        await client.publish("", "nobody", b"another")
+        await expect(page.locator("#counter-published")).to_have_text("2")
+        while "published" not in await page.evaluate(COLOURS):
+            await page.evaluate("() => new Promise((go) => requestAnimationFrame(go))")
 
 
 async def test_the_page_follows_the_substate(browser: Browser) -> None:
@@ -577,7 +552,10 @@ async def test_the_policy_lets_nothing_inline_or_foreign_run(broker: Node, brows
         policy = response.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert b"<style" not in response.body and b" style=" not in response.body
-        assert re.findall(rb"<script[^>]*>", response.body) == [b'<script src="page.js" defer>']
+        assert re.findall(rb"<script[^>]*>", response.body) == [
+            b'<script src="timeline.js" defer>',
+            b'<script src="page.js" defer>',
+        ]
         assert not re.search(rb'(src|href)="(https?:)?//', response.body)
         page = await browser.new_page()
         await page.goto(base)
@@ -597,4 +575,14 @@ _INTRUDE = """() => {
 def test_the_package_offers_its_handlers_by_name() -> None:
     """`amqp.web` needs no import of its own, and its files are in the package."""
     assert amqp.web is web
-    assert {path.name for path in live_page.STATIC.iterdir()} == {"page.html", "page.css", "page.js", "icon.svg"}
+    assert {path.name for path in live_page.STATIC.iterdir()} == {
+        "page.html",
+        "page.css",
+        "page.js",
+        "timeline.css",
+        "timeline.js",
+        "replay.html",
+        "replay.css",
+        "replay.js",
+        "icon.svg",
+    }

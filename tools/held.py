@@ -33,8 +33,21 @@ if TYPE_CHECKING:
 NAMES: Final = tuple(machine.name for machine in MACHINES)
 
 
-#: What depends on what else the disk was given before.
-NOT_AT_WILL: Final = frozenset({"the disk fails, and with it what was to be written"})
+#: What depends on what else the disk was given before, or on what else comes in the same turn of the loop.
+NOT_AT_WILL: Final = frozenset(
+    {
+        "RabbitMQ accepts the new password before it closes the connection",
+        "the disk fails, and with it what was to be written",
+        "the disk failed to write what was stored last",
+        "what is to be written has no room",
+        "the disk failed when the files were closed",
+        "the earlier channel for checks was closed, and then the connection was lost",
+        "the files had not been closed yet, and hold messages",
+        "the files had not been closed yet, and hold none",
+        "the files were closed and opened, and closed again",
+        "shutting down may wait for the disk no longer",
+    }
+)
 
 
 class Mismatch(AssertionError):

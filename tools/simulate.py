@@ -28,7 +28,7 @@ from sprockets_amqp.delivery import publish
 from sprockets_amqp.outbox import model
 from sprockets_amqp.outbox.memory import MemoryStore
 from sprockets_amqp.outbox.store import Changes, unpack
-from tools import folders
+from tools import folders, recorded
 from tools.history import RETURNED
 from tools.memory import Broker, Disk
 from tools.oracle import Oracle, Violation, WatchedPeer
@@ -523,18 +523,19 @@ def _nothing(*_: object) -> None:
 
 
 def simulate(seed: int, tell: Callable[[str], object] | None = None) -> str:
-    """Run one seed; returns what did not hold, or nothing."""
-    world = World(seed, tell)
-    try:
-        world.run()
-    except Violation as violation:
-        return f"{world.oracle.step}: {violation}"
-    except Exception as error:
-        return f"{world.oracle.step}: {error!r} was raised"
-    finally:
-        with contextlib.suppress(Exception):
-            world.close()
-    return ""
+    """Run one seed; returns what did not hold, or nothing: what was recorded of it must be what is declared."""
+    with recorded.recording() as recordings:
+        world = World(seed, tell)
+        try:
+            world.run()
+        except Violation as violation:
+            return f"{world.oracle.step}: {violation}"
+        except Exception as error:
+            return f"{world.oracle.step}: {error!r} was raised"
+        finally:
+            with contextlib.suppress(Exception):
+                world.close()
+        return "".join(recordings.problems()[:1])
 
 
 def _some(seeds: range) -> list[tuple[int, str]]:

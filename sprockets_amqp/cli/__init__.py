@@ -1,4 +1,4 @@
-"""The command line: diagram, verify, outbox, check, publish, watch."""
+"""The command line: diagram, verify, replay, outbox, check, publish, watch."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sprockets_amqp.errors import AMQPException
 
-from . import check, diagram, outbox, publish, verify, watch
+from . import check, diagram, outbox, publish, replay, verify, watch
 from .command import FAILED, INTERRUPTED, SETTINGS_HELP, USAGE, UsageError, complain
 
 LEVELS: Final = (logging.CRITICAL, logging.WARNING, logging.INFO, logging.DEBUG)
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("sprockets_amqp"))
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (diagram, verify, outbox):
+    for command in (diagram, verify, replay, outbox):
         _add_command(commands, command, "")
     for command in (check, publish, watch):
         _add_command(commands, command, f" {SETTINGS_HELP}")

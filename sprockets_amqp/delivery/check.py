@@ -150,7 +150,7 @@ class CheckModel(Model):
             else:
                 self._old = channel
         if self._old is None:
-            self._loop.call_soon(self.feed, self.old_channel_closed)
+            self.schedule(self.state, 0, self.old_channel_closed)
 
     def tell_accepted(self, _event: EventData) -> None:
         """Report that RabbitMQ accepts the message."""
@@ -207,10 +207,11 @@ class CheckModel(Model):
             self._loop.call_soon(self.feed, self.old_channel_closed)
         elif channel is self._channel:
             self._channel = None
-            denied = {NOT_ALLOWED: self.channels_denied, NOT_IMPLEMENTED: self.transactions_denied}
-            trigger = denied.get(reply(error)[0])
-            is_denied = trigger is not None and self.feed(trigger, cause=error)
-            if not is_denied and channel.connection.is_open:
+            denied = {NOT_ALLOWED: "channels_denied", NOT_IMPLEMENTED: "transactions_denied"}
+            name = denied.get(reply(error)[0], "")
+            if self.knows(name):
+                self.feed(getattr(self, name), cause=error)
+            elif channel.connection.is_open:
                 self.feed(self.channel_closed, cause=error)
 
     def _feed(self, channel: Channel, trigger: Trigger) -> None:

@@ -19,6 +19,7 @@ class Counters:
         waiting: in line now.
         stored: in the outbox now, waiting to be sent or confirmed.
         set_aside: in the outbox now, and no longer sent, because RabbitMQ refuses them.
+        not_ready: of those that failed, the ones that were not sent: the client was not ready, or had no room.
     """
 
     published: int = 0
@@ -32,3 +33,4 @@ class Counters:
     waiting: int = 0
     stored: int = 0
     set_aside: int = 0
+    not_ready: int = 0

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sprockets_amqp.errors import AMQPException, OutcomeUnknown
+from sprockets_amqp.errors import AMQPException, NotReadyError, OutcomeUnknown
 from sprockets_amqp.observers import Watch
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.wire.replies import describe
@@ -394,5 +394,6 @@ class Publisher:
             publish.future.set_result(result)
         else:
             self.counters.failed += 1
+            self.counters.not_ready += isinstance(error, NotReadyError)
             message = publish.message
             publish.future.set_exception(error.about(message.message_id, message.exchange, message.routing_key))

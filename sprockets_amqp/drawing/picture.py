@@ -38,6 +38,7 @@ STYLE: Final = """\
 .lifecycle .halo { fill: none; stroke: none; stroke-width: 5; }
 .lifecycle .substate > .halo { stroke-width: 4; }
 .lifecycle .present > .halo { stroke: #0969da; }
+.lifecycle .taken .line { stroke: #0969da; stroke-width: 4; }
 .lifecycle .box.mixed { fill: #ffffff; stroke: #6e7781; }
 .lifecycle .box.goes-out { fill: #d2f5da; stroke: #1a7f37; }
 .lifecycle .box.waits { fill: #fff3b8; stroke: #9a6700; }
@@ -53,6 +54,7 @@ STYLE: Final = """\
   .lifecycle .guard { fill: #a9b1ba; }
   .lifecycle .timer { fill: #79b8ff; }
   .lifecycle .present > .halo { stroke: #58a6ff; }
+  .lifecycle .taken .line { stroke: #58a6ff; }
   .lifecycle .box.mixed { fill: #0d1117; stroke: #9198a1; }
   .lifecycle .box.goes-out { fill: #12432a; stroke: #3fb950; }
   .lifecycle .box.waits { fill: #463809; stroke: #d29922; }
@@ -70,7 +72,8 @@ def svg(present: Substate | None = None, publish: PublishOutcome | None = None, 
 
     Each state is a group with an id (``state-closed``), as is each substate (``state-closed-retrying``) and each arrow
     (``arrow-ready-blocked``): to highlight another, move the class ``present``. A group's ``data-publish`` is what
-    usually becomes of a publish there. A document can hold the picture only once, or the ids are no longer unique.
+    usually becomes of a publish there. In pictures of other machines, ids begin with the machine: ``check-state-idle``.
+    A document can hold a picture only once, or the ids are no longer unique.
     """
     lit: Lit = {present: publish, DOCUMENTED[present]: publish} if present else {}
     return _Picture(machine, lit).document("", "")
@@ -148,22 +151,25 @@ class _Picture:
         self.layout = layout_of(machine)
         self._machine = machine
         self._lit = lit
+        #: What its ids begin with: a document may hold a picture of each machine.
+        self._ids = "" if machine.name == CONNECTION.name else f"{machine.name}-"
 
     def document(self, size: str, style: str) -> str:
         """Draw the document."""
-        machine, layout = self._machine, self.layout
+        machine, layout, ids = self._machine, self.layout, self._ids
         is_connection = machine.name == CONNECTION.name
         title = "The life of the connection to RabbitMQ" if is_connection else f"The {machine.name}"
         width, height = layout.width, layout.height
         echoes = [
             (machine.declared[state], edges) for state, edges in layout.echoes.items() if state in machine.declared
         ]
+        heads = _head(f"{ids}lifecycle-head", "head", 9) + _head(f"{ids}lifecycle-happy-head", "happy-head", 14)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="lifecycle" viewBox="0 0 {width:g} {height:g}"{size}',
-            '  role="img" aria-labelledby="lifecycle-title lifecycle-description">',
-            f'<title id="lifecycle-title">{title}</title>',
-            f'<desc id="lifecycle-description">{escape(describe(machine))}</desc>',
-            f"{style}<defs>{_head('head', 9)}{_head('happy-head', 14)}</defs>",
+            f'  role="img" aria-labelledby="{ids}lifecycle-title {ids}lifecycle-description">',
+            f'<title id="{ids}lifecycle-title">{title}</title>',
+            f'<desc id="{ids}lifecycle-description">{escape(describe(machine))}</desc>',
+            f"{style}<defs>{heads}</defs>",
             f'<rect class="paper" x="0.5" y="0.5" width="{width - 1:g}" height="{height - 1:g}" rx="12"/>',
             *(self._state(each) for each in machine.states),
             *(self._echo(declared, edges) for declared, edges in echoes),
@@ -210,7 +216,7 @@ class _Picture:
         kind += " present" if state in self._lit else ""
         usual = f' data-publish="{said}"' if said else ""
         meaning = escape(declared.meaning)
-        return f'<g id="state-{slug(state)}" class="{kind}"{usual}><title>{meaning}</title>{content}</g>'
+        return f'<g id="{self._ids}state-{slug(state)}" class="{kind}"{usual}><title>{meaning}</title>{content}</g>'
 
     def _box(self, state: enum.Enum, edges: Frame, kind: str = "") -> str:
         return _rectangle(f"box {self._colour(state, self._lit.get(state))}{kind}", edges, CORNER)
@@ -234,14 +240,14 @@ class _Picture:
         )
         head = "happy-head" if happy else "head"
         return (
-            f'<g id="{arrow.id}" class="arrow{" happy" if happy else ""}">'
-            f'<path class="line" d="{_path(way.points)}" marker-end="url(#lifecycle-{head})"/>{lines}</g>'
+            f'<g id="{self._ids}{arrow.id}" class="arrow{" happy" if happy else ""}">'
+            f'<path class="line" d="{_path(way.points)}" marker-end="url(#{self._ids}lifecycle-{head})"/>{lines}</g>'
         )
 
 
-def _head(kind: str, size: int) -> str:
+def _head(its_id: str, kind: str, size: int) -> str:
     return (
-        f'<marker id="lifecycle-{kind}" viewBox="0 0 10 10" refX="9" refY="5" orient="auto"'
+        f'<marker id="{its_id}" viewBox="0 0 10 10" refX="9" refY="5" orient="auto"'
         f' markerUnits="userSpaceOnUse" markerWidth="{size}" markerHeight="{size}">'
         f'<path class="{kind}" d="M0 0 10 5 0 10z"/></marker>'
     )

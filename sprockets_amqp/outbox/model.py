@@ -131,12 +131,12 @@ class OutboxModel(Model):
         return await future
 
     async def closed(self, timeout: float) -> None:
-        """Return when the client has stopped and everything is written, or when that is given up after ``timeout``."""
+        """Return when everything is written, when that is given up after ``timeout``, or when it is started again."""
         if "finishing" in self.declared.marks:
             future = self._loop.create_future()
             self._when_closed.append(future)
-            await asyncio.wait([future], timeout=max(0.0, timeout))
-            self.feed(self.files_closed)
+            if not (await asyncio.wait([future], timeout=max(0.0, timeout)))[0]:
+                self.feed(self.files_closed)
 
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent process."""
@@ -246,6 +246,8 @@ class OutboxModel(Model):
     def open_files(self, _event: EventData) -> None:
         """Open the files, and count the messages in them."""
         self._writer.next.close = False
+        # Who waits for it to be closed waits no longer: it was started again.
+        self._end_closings()
         self._left = 0
         self._stop_looking()
         self._look()
@@ -290,11 +292,14 @@ class OutboxModel(Model):
         self._stock.give_back_all()
         self._left = self.stored
         self._stock.clear()
+        self._end_closings()
+        self._end_waits(self._left)
+
+    def _end_closings(self) -> None:
         for future in self._when_closed:
             if not future.done():
                 future.set_result(None)
         self._when_closed.clear()
-        self._end_waits(self._left)
 
 
 def store_in(folder: str | None, name: str) -> Store:

@@ -45,7 +45,7 @@ def found_at(graph: Graph, number: int) -> Iterator[Finding]:
     for step, _dest, _timer in graph.edges[number]:
         if step.wrong:
             yield _finding(graph, number, step.wrong, step)
-        if step.unused and not _is_ignored(graph.reactions.machines[step.event.machine], world, step):
+        if step.unused and not is_ignored(graph.reactions.machines[step.event.machine], world, step):
             words = f"{step.event.learns} may happen, but no row applies, and it is not declared as ignored."
             yield _finding(graph, number, words, step)
 
@@ -59,7 +59,8 @@ def found_at_last(graph: Graph) -> Iterator[Finding]:
     yield from _never(graph)
 
 
-def _is_ignored(machine: Machine, world: World, step: Step) -> bool:
+def is_ignored(machine: Machine, world: World, step: Step) -> bool:
+    """Return whether it is declared that the event of a step changes nothing in a world."""
     state = getattr(world, machine.name)
     around = {state, machine.outer[state]}
     return any(step.event.trigger in each.triggers and around & set(each.source) for each in machine.ignores)

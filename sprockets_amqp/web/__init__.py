@@ -37,6 +37,6 @@ def routes(prefix: str = "/amqp") -> list[Any]:
         URLSpec(rf"{named}/live", Live),
         URLSpec(rf"{named}/events", Events),
         URLSpec(rf"{named}/lifecycle\.css", Style),
-        URLSpec(rf"{start}(?:/{_NAME})?/(page\.css|page\.js|icon\.svg)", Static, {"path": str(STATIC)}),
+        URLSpec(rf"{start}(?:/{_NAME})?/((?:page|timeline)\.(?:css|js)|icon\.svg)", Static, {"path": str(STATIC)}),
         URLSpec(rf"{named}/?", Page),
     ]

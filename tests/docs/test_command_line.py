@@ -19,7 +19,8 @@ import pytest
 import sprockets_amqp as amqp
 from examples.demo import on_broker
 from sprockets_amqp import cli
-from sprockets_amqp.cli import check, diagram, lines, outbox, publish, verify, watch
+from sprockets_amqp.cli import check, diagram, lines, outbox, publish, replay, verify, watch
+from sprockets_amqp.recording.trace import Line, initial_states, written
 from tests.support.command import COMMAND, Result
 from tests.support.documents import SECONDS, Document
 from tools.documents import ROOT
@@ -28,7 +29,7 @@ from tools.rabbitmq import Node, free_port
 PAGE: Final = Document("docs/command-line.md")
 
 TESTED: Final = {
-    *((heading, "sh") for heading in ("check", "publish", "watch", "outbox", "diagram", "verify")),
+    *((heading, "sh") for heading in ("check", "publish", "watch", "outbox", "diagram", "verify", "replay")),
     ("watch", "json"),
 }
 
@@ -39,6 +40,7 @@ COMMANDS: Final[dict[str, ModuleType]] = {
     "outbox": outbox,
     "diagram": diagram,
     "verify": verify,
+    "replay": replay,
 }
 
 
@@ -83,13 +85,20 @@ def folder(tmp_path: Path) -> Path:
     """A folder with the files that the page names."""
     setup = "async def declare(topology):\n    await topology.queue_declare('events')\n"
     (tmp_path / "application.py").write_text(setup)
+    (tmp_path / "trace").mkdir()
+    start = Line(1.0, states=initial_states(), client="amqp", process=1, run="amqp-1", part=1)
+    (tmp_path / "trace" / "amqp-1.jsonl").write_bytes(written(start))
     (tmp_path / "events.jsonl").write_text('{"user": 7}\n{"user": 8}\n')
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("command", "line"),
-    [(command, line) for command in ("check", "publish", "diagram", "verify") for line in PAGE.commands(command)],
+    [
+        (command, line)
+        for command in ("check", "publish", "diagram", "verify", "replay")
+        for line in PAGE.commands(command)
+    ],
 )
 async def test_a_command_does_what_the_page_says(command: str, line: str, url: str, folder: Path) -> None:
     """On a broker that runs, it succeeds."""
@@ -101,7 +110,8 @@ async def test_a_command_does_what_the_page_says(command: str, line: str, url: s
             "check": "^all is fine$",
             "publish": r"^confirmed: message [0-9a-f-]{36}$|^2 lines: 2 confirmed$",
             "diagram": r"^diagrams/\w+\.\w+$|^ +class |^</scxml>$",
-            "verify": r"properties hold; explored and proved in|^A message takes room exactly",
+            "verify": r"properties hold; explored and proved in|^A message takes room exactly|all that must hold along",
+            "replay": r"the end of what is recorded: the connection is idle$|^written: incident.html$",
         }[command],
         last,
     ), result.out

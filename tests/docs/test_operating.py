@@ -41,6 +41,7 @@ LOGGED: Final = (
     "What RabbitMQ says",
     "Requests, and your own code",
     "The outbox",
+    "The recorder",
     "At DEBUG",
 )
 

@@ -16,7 +16,7 @@ from tests.support.documents import Document
 SETTINGS: Final = Document("docs/settings.md")
 
 TESTED: Final = {("Settings", "python"), ("Settings", "sh")}
-GROUPS: Final = ("Connection", "Waiting", "Confirmations", "Messages", "Outbox", "TLS")
+GROUPS: Final = ("Connection", "Waiting", "Confirmations", "Messages", "Outbox", "Recorder", "TLS")
 
 
 def shown(default: object) -> str:
@@ -57,7 +57,8 @@ def test_times_and_sizes_are_given_in_larger_units_where_that_helps() -> None:
     sizes = {row[0]: re.search(r"\((\d+) ([MG])iB\)", row[3]) for heading in GROUPS for row in SETTINGS.rows(heading)}
     told = {name: int(size[1]) * 1024 ** {"M": 2, "G": 3}[size[2]] for name, size in sizes.items() if size}
     assert told == {
-        name: getattr(settings, name) for name in ("max_unconfirmed_size", "max_waiting_size", "outbox_limit")
+        name: getattr(settings, name)
+        for name in ("max_unconfirmed_size", "max_waiting_size", "outbox_limit", "recorder_size")
     }
 
 

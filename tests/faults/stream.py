@@ -2,17 +2,22 @@
 
 import asyncio
 import re
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pika
 
 from sprockets_amqp import Client, State, StateChange
+from sprockets_amqp.recording.ring import finish_all
+from sprockets_amqp.recording.trace import read
 from tests.support.leaks import no_leaks
 from tools.history import History, check, outcome_of
+from tools.recorded import problem_of
 
 #: Reconnecting is what is tested, not waiting for it; confirm_timeout keeps a frozen broker's test short. An unroutable
 #: message is confirmed and in no queue: only as a failure does it leave confirmed to mean stored.
@@ -114,8 +119,8 @@ async def streaming(
     """Offer a stream while the block causes its fault; after it the ledger holds, and nothing is left behind."""
     name = f"faults-{uuid4()}"
     await asyncio.to_thread(_declare, admin_url or url, name, arguments or {})
-    async with no_leaks():
-        client = Client(url, **{**QUICK, **settings})
+    async with no_leaks(), recorded() as folder:
+        client = Client(url, **{**QUICK, "recorder": folder, **settings})
         stream = Stream(client, admin_url or url, name)
         await client.wait_for(State.READY, 60)
         await stream.publish()
@@ -131,6 +136,21 @@ async def streaming(
                 offering.cancel()
             await client.shutdown(5)
             await asyncio.to_thread(_delete, stream.admin_url, stream.queue)
+
+
+@asynccontextmanager
+async def recorded() -> AsyncIterator[Path]:
+    """A folder for a recorder: at the end, what it holds is what is declared."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder
+        problems = await asyncio.to_thread(_judged, folder)
+        assert problems == []
+
+
+def _judged(folder: Path) -> list[str]:
+    finish_all()
+    return [problem for trace in read([folder]) if (problem := problem_of(trace))]
 
 
 def _first(url: str) -> str:

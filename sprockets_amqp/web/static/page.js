@@ -3,6 +3,9 @@
 // Follows the client: each event has the whole status, and the changes since the previous event.
 
 const KEPT = 100;
+// Seconds that the time line shows: at most, and at least.
+const SPAN = 600;
+const SHORTEST = 60;
 // The application sends something every 15 seconds.
 const SILENCE = 40000;
 const AGAIN = 3000;
@@ -20,6 +23,8 @@ let since = Date.parse(byId("since").dateTime);
 let next = NaN;
 // The server's clock minus this one's: durations must be right even if the two differ.
 let skew = 0;
+const line = new Timeline(byId("timeline"));
+byId("timeline-section").hidden = false;
 
 function show(id, text) {
   const element = byId(id);
@@ -44,6 +49,8 @@ function duration(seconds) {
 }
 
 function tick() {
+  const end = line.samples.at(-1)?.[0];
+  if (end) line.show(Math.max(end - SPAN, Math.min(end - SHORTEST, line.states[1]?.[0] ?? end)), end);
   // Without news from the application, the state may have ended.
   if (document.body.classList.contains("stale")) return;
   const now = Date.now() + skew;
@@ -142,9 +149,18 @@ function showStatus(status) {
   document.title = `${status.description} · ${status.client} · RabbitMQ connection`;
   light(status.state, status.substate, status.outcome);
   if (status.changes.length || fresh) addChanges(status.changes);
+  note(Date.parse(status.now) / 1000, status);
   fresh = false;
   live = status.live;
   tick();
+}
+
+// The counters are known since this page was opened, and the changes as far as they are kept.
+function note(now, status) {
+  line.samples.push([now, status.counters]);
+  while (line.samples.length > 1 && line.samples[1][0] < now - SPAN) line.samples.shift();
+  line.states = kept.map((change) => [Date.parse(change.at) / 1000, change.dest]);
+  line.states.unshift([0, kept[0]?.source ?? status.state]);
 }
 
 function follow() {

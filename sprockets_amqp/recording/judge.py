@@ -1,0 +1,263 @@
+"""Whether a trace is one that the declaration allows: each recorded step, and what must hold along it.
+
+A trace says which triggers were pulled, and not what is so around the machines. So all worlds are followed in which all
+that was recorded may have happened; when none is left, something happened that the declaration does not have.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from sprockets_amqp.drawing.declared import full_name
+from sprockets_amqp.proof.explore import explore
+from sprockets_amqp.proof.judge import is_ignored
+from sprockets_amqp.proof.reaction import Reactions
+from sprockets_amqp.states import MACHINES, Machine, Row
+from sprockets_amqp.states.events import EVENTS
+from sprockets_amqp.states.properties import ALWAYS
+from sprockets_amqp.states.world import Publish, World
+
+from .trace import Line as Recorded
+from .trace import Pull, Trace
+
+#: What was done: the machines, and their rows.
+Rows = tuple[tuple[str, Row], ...]
+#: The worlds that it may have got to.
+Worlds = frozenset[World]
+_REQUESTS: Final = frozenset((event.machine, event.trigger) for event in EVENTS if event.kind == "request")
+
+
+class Finding(NamedTuple):
+    """What is wrong with a trace.
+
+    Attributes:
+        number: the number of the line, from 0.
+        words: what is wrong.
+    """
+
+    number: int
+    words: str
+
+
+class _Steps(NamedTuple):
+    """What may happen next in a world, or in others that it may have become without anything to record.
+
+    Attributes:
+        worlds: these worlds.
+        done: for each machine and trigger that is pulled first with a row, where that may lead, and with which rows.
+        ignored: for each one that may be pulled without a row, the worlds afterwards.
+    """
+
+    worlds: Worlds
+    done: Mapping[tuple[str, str], frozenset[tuple[World, Rows]]]
+    ignored: Mapping[tuple[str, str], Worlds]
+
+
+class Judge:
+    """Judges traces of machines; the more it has judged, the faster it is.
+
+    Args:
+        machines: the first leads, the others follow it.
+    """
+
+    def __init__(self, machines: Iterable[Machine] = MACHINES) -> None:
+        self._reactions = Reactions(machines)
+        self._machines = self._reactions.machines
+        self._states = {
+            name: {full_name(state): state for state in machine.lasting} for name, machine in self._machines.items()
+        }
+        self._all: dict[tuple[str, ...], set[World]] = {}
+        self._steps: dict[World, _Steps] = {}
+        self._after: dict[tuple[Worlds, Pull], Worlds] = {}
+
+    def judge(self, recorded: Trace) -> Finding | None:
+        """Return the first line that the declaration does not allow, or None."""
+        worlds: Worlds = frozenset()
+        states: dict[str, str] = {}
+        for number, line in enumerate(recorded.lines):
+            if line.states and states:
+                if dict(line.states) != states:
+                    return Finding(number, f"the last file ended in other states: {_named(states)}")
+            elif line.states:
+                states = dict(line.states)
+                if (problem := self._unknown(states)) or not (worlds := self._begin(line)):
+                    return Finding(number, problem or f"these states cannot be reached together: {_named(states)}")
+            elif line.pull is not None:
+                pull = _bare(line.pull)
+                problem = self._misfit(pull, states) or self._follow(worlds, pull)
+                if problem:
+                    return Finding(number, problem)
+                worlds = self._after[worlds, pull]
+            elif problem := self._miscounted(worlds, line):
+                return Finding(number, problem)
+        return None
+
+    # The beginning
+
+    def _unknown(self, states: Mapping[str, str]) -> str:
+        if states.keys() != self._machines.keys():
+            return f"the declaration has the machines {', '.join(self._machines)}, and the trace {', '.join(states)}"
+        unknown = next((name for name, state in states.items() if state not in self._states[name]), "")
+        return f"the {unknown} has no state {states[unknown]!r}" if unknown else ""
+
+    def _begin(self, line: Recorded) -> Worlds:
+        """Return all worlds in which a trace may begin."""
+        if line.part == 1:
+            worlds = self._reactions.beginnings()
+        else:
+            # It may be anywhere.
+            if not self._all:
+                for world in explore(self._reactions).worlds:
+                    key = tuple(full_name(getattr(world, name)) for name in self._machines)
+                    self._all.setdefault(key, set()).add(world)
+            worlds = list(self._all.get(tuple(line.states[name] for name in self._machines), ()))
+        return frozenset(
+            world
+            for world in worlds
+            if all(full_name(getattr(world, name)) == state for name, state in line.states.items())
+        )
+
+    # A step
+
+    def _misfit(self, pull: Pull, states: dict[str, str]) -> str:
+        """Say what of a pull does not fit the states before it, or the rows; note the states after it."""
+        for each in pull.flat():
+            machine = self._machines.get(each.machine)
+            if machine is None:
+                return f"the declaration has no machine {each.machine!r}"
+            if not machine.sources(each.trigger):
+                return f"the {each.machine} has no trigger {each.trigger!r}"
+            for state in filter(None, (each.source, each.dest)):
+                if state not in self._states[each.machine]:
+                    return f"the {each.machine} has no state {state!r}"
+            if each.source != states[each.machine]:
+                return f"the {each.machine} was left in {states[each.machine]}, and is found in {each.source}"
+            if each.dest and not self._rows(each):
+                return f"no row of the {each.machine} leads from {each.source} to {each.dest} by {each.trigger}"
+            states[each.machine] = each.dest or each.source
+        return ""
+
+    def _rows(self, pull: Pull) -> list[Row]:
+        source = self._states[pull.machine][pull.source]
+        moves = self._reactions.moves(pull.machine, source, pull.trigger)
+        return [move.row for move in moves if full_name(move.row.dest) == pull.dest]
+
+    def _follow(self, worlds: Worlds, pull: Pull) -> str:
+        """Find where a pull may lead; say why it cannot have happened, if it leads nowhere."""
+        if (worlds, pull) in self._after:
+            return ""
+        reached: set[World] = set()
+        for pulls in _splits(pull):
+            now: Iterable[World] = worlds
+            for each in pulls:
+                now = set(self._lead(now, each))
+            reached.update(now)
+        good = frozenset(world for world in reached if not _broken(world))
+        if good:
+            self._after[worlds, pull] = good
+            return ""
+        if reached:
+            return f"this does not hold any more: {_broken(next(iter(reached)))}"
+        return self._why(worlds, pull)
+
+    def _lead(self, worlds: Iterable[World], pull: Pull) -> Iterator[World]:
+        rows = Counter((each.machine, each.trigger, each.dest) for each in pull.flat() if each.dest)
+        first = pull.machine, pull.trigger
+        # What an action pulls comes before the row that it belongs to, where it is done before the state is left.
+        begins = {first, *((each.machine, each.trigger) for each in pull.then)} if rows else set()
+        for steps in map(self._from, worlds):
+            if not rows:
+                yield from steps.ignored.get(first, ())
+            for begin in begins:
+                for after, done in steps.done.get(begin, ()):
+                    if Counter((name, row.trigger, full_name(row.dest)) for name, row in done) == rows:
+                        yield after
+
+    def _from(self, world: World) -> _Steps:
+        found = self._steps.get(world)
+        if found is None:
+            worlds, todo = {world}, [world]
+            done: dict[tuple[str, str], set[tuple[World, Rows]]] = {}
+            ignored: dict[tuple[str, str], set[World]] = {}
+            while todo:
+                now = todo.pop()
+                for event, _timer in self._reactions.events(now):
+                    for step in self._reactions.react(now, event):
+                        if step.rows:
+                            name, row = step.rows[0]
+                            done.setdefault((name, row.trigger), set()).add((step.world, step.rows))
+                        elif not event.trigger:
+                            if step.world not in worlds:
+                                worlds.add(step.world)
+                                todo.append(step.world)
+                        elif is_ignored(self._machines[event.machine], now, step):
+                            ignored.setdefault((event.machine, event.trigger), set()).add(step.world)
+            found = self._steps[world] = _Steps(
+                frozenset(worlds),
+                {key: frozenset(each) for key, each in done.items()},
+                {key: frozenset(each) for key, each in ignored.items()},
+            )
+        return found
+
+    def _why(self, worlds: Worlds, pull: Pull) -> str:
+        what = f"{pull.machine}.{pull.trigger}"
+        if not pull.dest and not pull.then:
+            return f"{what} changed nothing, where a row applies, or where it cannot happen"
+        key = pull.machine, pull.trigger
+        expected = {_told(done) for world in worlds for _after, done in self._from(world).done.get(key, ())}
+        if not expected:
+            return f"{what} cannot happen here"
+        return f"what {what} does here is: {', or: '.join(sorted(expected)[:4])}"
+
+    # The counters
+
+    def _miscounted(self, worlds: Worlds, line: Recorded) -> str:
+        around = {each for world in worlds for each in self._from(world).worlds}
+        counters = line.counters
+        if counters.get("waiting") and not any(map(_may_wait, around)):
+            return f"{counters['waiting']} messages wait, where nothing can wait"
+        if counters.get("unconfirmed") and not any(map(_may_be_unconfirmed, around)):
+            return f"{counters['unconfirmed']} messages are unconfirmed, where nothing can be"
+        if counters.get("stored") and not any(world.given for world in around):
+            return f"{counters['stored']} messages are stored, and there is no outbox"
+        return ""
+
+
+def _may_wait(world: World) -> bool:
+    # Where publishing is possible, they wait for room among the unconfirmed, or for the check of an exchange.
+    return world.sends or not _broken(world._replace(publish=Publish.WAITING))
+
+
+def _may_be_unconfirmed(world: World) -> bool:
+    return not _broken(world._replace(publish=Publish.SENT)) or not _broken(world._replace(publish=Publish.ANSWERED))
+
+
+def _bare(pull: Pull) -> Pull:
+    """Leave out what does not decide what is possible."""
+    return pull._replace(reason="", then=tuple(map(_bare, pull.then)))
+
+
+def _splits(pull: Pull) -> Iterator[tuple[Pull, ...]]:
+    """Yield the events that a pull may consist of, in order.
+
+    What the publisher asks for in the course of an action, the declaration has as an event of its own: a check, or
+    storing a message.
+    """
+    yield (pull,)
+    asked = tuple(each for each in pull.then if (each.machine, each.trigger) in _REQUESTS)
+    if asked:
+        rest = pull._replace(then=tuple(each for each in pull.then if each not in asked))
+        yield (rest, *asked)
+        yield (*asked, rest)
+
+
+def _broken(world: World) -> str:
+    return next((each.words for each in ALWAYS if not each.holds(world)), "")
+
+
+def _told(rows: Rows) -> str:
+    return ", then ".join(f"{name}.{row.trigger} to {full_name(row.dest)}" for name, row in rows)
+
+
+def _named(states: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {state}" for name, state in states.items())
