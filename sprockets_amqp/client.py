@@ -263,6 +263,7 @@ class Client(PikaEvents):
             await self.in_flight.finish(deadline - loop.time())
         finally:
             self._shutdowns -= 1
+            self._runtime.rest()
 
     async def _stop(self, deadline: float) -> None:
         runtime = self._runtime

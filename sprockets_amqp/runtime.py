@@ -60,8 +60,6 @@ class Runtime:
         machines: the models of all machines.
     """
 
-    _recorder: "Recorder | None" = None
-
     def __init__(
         self,
         settings: Settings,
@@ -109,9 +107,10 @@ class Runtime:
             name,
         )
         gate.watch(lifecycle, outage, outbox)
-        lifecycle.lead(outage, outbox, renewal, check)
+        lifecycle.lead(outage, renewal, outbox, check)
         self.in_flight = InFlight()
         self.machines = (lifecycle, outage, renewal, outbox, check)
+        self._recorders: list[Recorder] = []
         #: What is written; None: nothing.
         self._ring = _ring_in(settings, name)
         if self._ring is not None:
@@ -121,8 +120,9 @@ class Runtime:
         """Have each trigger put there from now on, and at intervals of so many seconds the counters; 0: at the end."""
         from .recording.recorder import INTERVAL, Recorder  # noqa: PLC0415 - loaded only if it is needed
 
-        self._recorder = Recorder(put, lambda: self.counters, self.loop, INTERVAL if interval is None else interval)
-        self._recorder.watch(*self.machines)
+        recorder = Recorder(put, lambda: self.counters, self.loop, INTERVAL if interval is None else interval)
+        recorder.watch(*self.machines)
+        self._recorders.append(recorder)
 
     @property
     def counters(self) -> Counters:
@@ -140,15 +140,22 @@ class Runtime:
         """Connect at once, or when the loop starts; until then the client is idle."""
         # The loop may run in another thread than this one.
         self.loop.call_soon_threadsafe(self._note_run)
+        for recorder in self._recorders:
+            recorder.start()
         self.lifecycle.start()
+
+    def rest(self) -> None:
+        """The client was shut down: nothing is left behind."""
+        for recorder in self._recorders:
+            recorder.rest()
 
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent process: this object no longer does anything."""
         self.lifecycle.call_all_off()
         has_parted = part_from_parent(self.loop)
         self.outbox.abandon()
-        if self._recorder is not None:
-            self._recorder.stop()
+        for recorder in self._recorders:
+            recorder.stop()
         if self._ring is not None:
             self._ring.abandon()
         self.link.abandon(self.loop if has_parted else None)

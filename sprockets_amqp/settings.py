@@ -24,6 +24,8 @@ PREFIXES: Final = ("AMQP_", "RABBITMQ_")
 DEFAULT_URL: Final = "amqp://guest:guest@localhost:5672/%2f"
 DEFAULT_RECONNECT_DELAY: Final = 5
 DEFAULT_CONNECTION_ATTEMPTS: Final = 3
+#: A recorder's file holds some minutes, at least.
+SMALLEST_FILE: Final = 64 * 1024
 
 if TYPE_CHECKING:
     from .access import Access
@@ -176,6 +178,13 @@ def _count(value: object) -> int:
     return int(number)
 
 
+def _file_size(value: object) -> int:
+    size = _count(value)
+    if size < SMALLEST_FILE:
+        raise ValueError(f"must be a number of bytes, {SMALLEST_FILE} or more")
+    return size
+
+
 def _optional_count(value: object) -> int | None:
     return None if value is None else _count(value)
 
@@ -254,7 +263,7 @@ class Settings:
     #: A folder for the recorder: every trigger of every machine is written there, and once a second the counters.
     recorder: str | None = _setting(None, "RECORDER", _new_folder)
     #: The octets up to which each of its files grows, and the most files of a process.
-    recorder_size: int = _setting(8 * 1024**2, "RECORDER_SIZE", _count)
+    recorder_size: int = _setting(8 * 1024**2, "RECORDER_SIZE", _file_size)
     recorder_files: int = _setting(8, "RECORDER_FILES", _count)
     #: A PEM file with the certificates of trusted authorities; all PEM files are read at each attempt to connect.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)

@@ -312,7 +312,11 @@ def test_a_line_that_was_cut_short_is_left_out_and_anything_else_is_no_trace(fol
         start + b"nonsense\n": "line 2: it is not a line of a recorder",
         start + b"[" * 100_000 + b"\n": "line 2: it is not a line of a recorder",
         start + b"\xff\xfe\n": "line 2: it is not a line of a recorder",
-        start + b'{"at":1}\n': "line 2: machine is missing, or is not what it must be",
+        start + b'{"at":1,"machine":7}\n': "line 2: machine is missing, or is not what it must be",
+        start + b'{"at":' + b"9" * 400 + b',"counters":{}}\n': "line 2: at is out of range",
+        start + b'{"at":1,"counters":{"a":' + b"9" * 400 + b"}}\n": "line 2: a is out of range",
+        start.replace(b'"format":1', b'"format":' + b"9" * 400): "line 1: format is out of range",
+        start + bytes(100) + b"\n": "line 2: it is not a line of a recorder",
         start + b'{"at":NaN,"counters":{}}\n': "line 2: at is out of range",
         start + b'{"at":true,"counters":{}}\n': "line 2: at is missing",
         start + b'{"at":1,"counters":{"a":"b"}}\n': "line 2: a is missing",
@@ -327,6 +331,125 @@ def test_a_line_that_was_cut_short_is_left_out_and_anything_else_is_no_trace(fol
             read([path])
         assert words in str(caught.value) and str(path) in str(caught.value)
         assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+def test_of_a_damaged_file_what_comes_before_is_read_where_somebody_is_told(folder: Path) -> None:
+    """And what a reader does not know, it leaves out."""
+    folder.mkdir()
+    path = folder / "amqp-20261130T031200.000000-1-000001.jsonl"
+    start = written(Line(1.0, states=initial_states(), client="amqp", process=1, run="amqp-1", part=1))
+    step = written(Line(2.0, Pull("connection", "connect", "idle", "")))
+    path.write_bytes(start + b'{"at":1.5,"note":"of later versions"}\n' + step + bytes(50) + b"\n" + step)
+    problems: list[str] = []
+    (trace,) = read([folder], problems.append)
+    assert [line.pull.trigger for line in trace.lines if line.pull] == ["connect"]
+    assert len(problems) == 1 and f"{path}, line 4: it is not a line of a recorder" in problems[0]
+
+
+def test_of_a_folder_only_the_files_of_recorders_are_read(folder: Path) -> None:
+    """Each once; and what is given by name must be a file."""
+    fill(ring_of(folder), 1)
+    (path,) = folder.iterdir()
+    (folder / "notes.jsonl").write_text("mine")
+    (folder / f"{path.stem[:-1]}9.jsonl").mkdir()
+    assert len(read([folder, path, folder])) == 1
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(NoTraceError, match="fifo: it is not a file"):
+        read([fifo])
+
+
+def test_the_order_of_files_is_that_of_their_numbers(folder: Path) -> None:
+    """The clock may have been set back between two of them."""
+    its = ring_of(folder, size=400)
+    for number in range(3):
+        its.put(Line(100.0 - number, Pull("connection", "connect", "idle", "", str(number))))
+    its.finish(10)
+    (trace,) = read([folder])
+    assert [line.pull.reason for line in trace.lines if line.pull] == ["0", "1", "2"]
+    times = [at for at, _ in trace.moments()]
+    assert times == sorted(times)
+
+
+def test_recorders_of_the_same_name_are_told_apart(folder: Path) -> None:
+    """There may be several clients of one name in a process."""
+    for _ in range(2):
+        fill(ring_of(folder), 1)
+    assert [trace.name for trace in read([folder])] == [f"amqp {os.getpid()} #1", f"amqp {os.getpid()} #2"]
+
+
+def test_a_file_that_is_removed_is_begun_anew(folder: Path) -> None:
+    """Within a second: what is recorded is to be found."""
+    its = ring_of(folder)
+    fill(its, 1)
+    (first,) = folder.iterdir()
+    its.put(Line(1.0, Pull("connection", "connect", "idle", "")))
+    its.put(Line(1.0, counters={"published": 1}))
+    until_there(folder, 1)
+    first.unlink()
+    folder.rmdir()
+    its.put(Line(2.0, counters={"published": 2}))
+    its.finish(10)
+    (second,) = folder.iterdir()
+    assert second != first and read([second])[0].lines[-1].counters == {"published": 2}
+
+
+def test_a_thread_that_cannot_be_started_stops_recording(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There may be no room for another one."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    its = ring_of(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        its.put(Line(1.0, counters={"published": 1}))
+    its.put(Line(1.0, counters={"published": 1}))
+    its.finish(1)
+    assert caplog.text.count("recording has stopped: RuntimeError: can't start new thread") == 1
+
+
+async def test_what_is_refused_while_a_client_is_closed_or_idle_is_counted(amqp_broker: Broker, folder: Path) -> None:
+    """Nothing is pulled then; the counters are recorded all the same, until the client is shut down."""
+    client = Client(URL, recorder=folder)
+    await client.wait_for(State.READY, 5)
+    client.close()
+    await client.wait_for(State.CLOSED, 5)
+    with pytest.raises(AMQPException):
+        await client.publish("", "key", b"an event")
+    await until(lambda: any(line.counters.get("not_ready") for trace in read([folder]) for line in trace.lines))
+    assert amqp_broker.connections == []
+    await client.shutdown()
+    assert recorded(folder).lines[-1].counters["not_ready"] == 1
+
+
+class Stubborn(Client):
+    """A client whose subclass does not connect."""
+
+    def connect(self) -> None:
+        """Raise."""
+        raise RuntimeError("not now")
+
+
+async def test_a_client_that_never_connects_is_recorded_as_well(folder: Path) -> None:
+    """What is asked of it fails."""
+    client = Stubborn(NOBODY, recorder=folder)
+    with pytest.raises(AMQPException):
+        await client.publish("", "key", b"an event", timeout=0)
+    await until(lambda: folder.exists() and any(folder.iterdir()))
+    await client.shutdown()
+    assert recorded(folder).lines[-1].counters["not_ready"] == 1
+
+
+async def test_the_password_in_what_an_application_raised_is_hidden(folder: Path) -> None:
+    """A reason quotes what `setup` raised."""
+    async with Client(NOBODY, recorder=folder) as client:
+        lifecycle = client._runtime.lifecycle
+        lifecycle.feed(lifecycle.connection_failed, f"cannot log in as amqp://user:{PASSWORD}@host/%2f")
+    (reason,) = [each.reason for each in pulls(recorded(folder)) if each.reason.startswith("cannot log in")]
+    assert reason == "cannot log in as amqp://user:***@host/%2f"
 
 
 KILLED = """
@@ -415,8 +538,7 @@ async def test_a_publish_pulls_no_trigger_and_hands_nothing_over(amqp_broker: Br
         its = client._runtime._ring
         assert its is not None
         put: list[Any] = []
-        recorder = client._runtime._recorder
-        assert recorder is not None
+        recorder = client._runtime._recorders[0]
         recorder._put = put.append
         amqp_broker.queue_declare("q")
         futures = [client.publish("", "q", b"an event") for _ in range(500)]

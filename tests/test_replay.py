@@ -69,14 +69,17 @@ def write(folder: Path, *traces: Trace) -> Path:
     """Write traces as a recorder does."""
     folder.mkdir(exist_ok=True)
     for trace in traces:
-        (folder / f"amqp-{trace.process}.jsonl").write_bytes(b"".join(map(written, trace.lines)))
+        (folder / f"amqp-20261130T031200.000000-{trace.process}-000001.jsonl").write_bytes(
+            b"".join(map(written, trace.lines))
+        )
     return folder
 
 
 # In the terminal
 
-TOLD: Final = """\
-03:12:00.000 client amqp begins in process 7
+DAY: Final = "-- 2026-11-30, UTC+0100\n"
+TOLD: Final = f"""\
+{DAY}03:12:00.000 client amqp begins in process 7
 03:12:00.000 idle -> connecting       connect
 03:12:00.200 connecting -> ready      channel_opened
 03:12:00.200   a publish now goes out
@@ -107,7 +110,7 @@ def test_every_trigger_is_told_on_demand(tmp_path: Path, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert f"\n03:12:05.200 connection.close: ignored while {CHANNEL}\n" in out
     assert f"\n03:12:00.000 connection.connect: idle -> {OPENING}\n03:12:00.000   outage.outage_began: calm ->" in out
-    assert out.splitlines()[0] == (
+    assert out.splitlines()[1] == (
         "03:12:00.000 file 1 of client amqp, process 7: connection idle, outage calm, renewal nothing to renew, "
         "outbox off, check no channel"
     )
@@ -117,17 +120,20 @@ def test_several_processes_are_told_side_by_side(tmp_path: Path, capsys: pytest.
     """In the order of time, each line with its process."""
     folder = write(tmp_path / "trace", incident(7), incident(1234, 0.25))
     assert cli.main(["replay", *map(str, folder.iterdir())]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    day, *lines = capsys.readouterr().out.splitlines()
+    assert f"{day}\n" == DAY
     assert sorted(lines, key=lambda line: line[:12]) == lines
     assert {line[13:22] for line in lines} == {"amqp 7   ", "amqp 1234"}
-    assert "".join(f"{line[:12]}{line[22:]}\n" for line in lines if "amqp 7 " in line) == TOLD
+    assert DAY + "".join(f"{line[:12]}{line[22:]}\n" for line in lines if "amqp 7 " in line) == TOLD
 
 
 @pytest.mark.parametrize(
     ("options", "first", "last"),
     [
         (["--from", "03:12:03"], "03:12:03.500", "03:12:06.300"),
-        (["--from", "3:12", "--to", "3:12:03"], "03:12:00.000", "03:12:01.500"),
+        # What publishes became up to its end is told, too.
+        (["--from", "3:12", "--to", "3:12:03"], "03:12:00.000", "03:12:02.200"),
+        (["--from", "03:12:03.500", "--to", "03:12:04.9"], "03:12:03.500", "03:12:04.200"),
         (["--to", "2026-11-30T03:12:03.6"], "03:12:00.000", "03:12:03.500"),
         (["--from", "2026-11-30T02:12:03+00:00"], "03:12:03.500", "03:12:06.300"),
         (["--around", "3:13"], "03:12:00.000", "03:12:06.300"),
@@ -138,7 +144,7 @@ def test_a_part_is_cut_out(
 ) -> None:
     """What publishes became before is not told."""
     assert cli.main(["replay", *options, str(write(tmp_path / "trace", incident()))]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[1:]
     assert (lines[0][:12], lines[-1][:12]) == (first, last)
     assert sum("published" in line for line in lines) <= (2 if first == "03:12:00.000" else 1)
 
@@ -159,6 +165,14 @@ def test_of_a_time_without_a_date_the_latest_that_is_recorded_is_meant(
         "sprockets-amqp: nothing is recorded then: what is recorded is from 2026-11-30 03:12:00+01:00 to "
         "2026-12-01 05:12:06+01:00\n"
     )
+
+
+def test_a_time_is_looked_for_around_each_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A client may not have run since then."""
+    first, second = incident(7), incident(8, 2 * 86_400 + 3000)
+    folder = str(write(tmp_path / "trace", first, second))
+    assert cli.main(["replay", "--around", "3:12", folder]) == 0
+    assert capsys.readouterr().out.startswith(DAY)
 
 
 @pytest.mark.parametrize(
@@ -259,11 +273,11 @@ async def test_the_page_replays_step_by_step(browser: Browser, html: str) -> Non
 
 async def test_the_page_goes_to_the_next_refusal(browser: Browser, html: str) -> None:
     """And says how many there were, and what became of a publish then."""
-    async with opened(browser, html) as page:
+    async with opened(browser, html, timezone_id="Etc/GMT-1") as page:
         await page.keyboard.press("n")
         assert await text(page, "#description") == "closed (retrying)"
         assert await text(page, "#publish") == "a publish is refused"
-        assert "failed 40" in await text(page, "#became")
+        assert await text(page, "#time") == "2026-11-30 03:12:03.500"
         await expect(page.locator("#outage-state-persistent")).to_have_class(re.compile(r"\bpresent\b"))
         await expect(page.locator("#refusal")).to_be_disabled()
         await page.keyboard.press("Home")

@@ -44,7 +44,7 @@ SETTINGS: dict[str, tuple[str, str, Any, Any]] = {
     "outbox": ("OUTBOX", FOLDER, FOLDER, None),
     "outbox_limit": ("OUTBOX_LIMIT", "4096", 4096, 1024**3),
     "recorder": ("RECORDER", FOLDER, FOLDER, None),
-    "recorder_size": ("RECORDER_SIZE", "5000", 5000, 8 * 1024**2),
+    "recorder_size": ("RECORDER_SIZE", "65536", 65536, 8 * 1024**2),
     "recorder_files": ("RECORDER_FILES", "2", 2, 8),
     "tls_ca": ("TLS_CA", "/ca.pem", "/ca.pem", None),
     "tls_certificate": ("TLS_CERTIFICATE", "/app.pem", "/app.pem", None),

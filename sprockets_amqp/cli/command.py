@@ -72,8 +72,9 @@ def read_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
             "url": DEFAULT_URL,
             "default_app_id": app_id,
             **from_environment(name=options.name),
-            # An application sends what it has stored itself.
+            # What an application has stored or recorded is its own.
             "outbox": None,
+            "recorder": None,
             **flags,
             **others,
         }

@@ -1,7 +1,11 @@
 """The command replay: tell what a recorder has written, in the terminal or as a page."""
 
 import argparse
+import bisect
+import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from datetime import time as clock
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    traces = load(options.files)
+    traces = load(options.files, lambda problem: print("sprockets-amqp:", problem, file=sys.stderr))
     since, until = _window(options, traces)
     if options.html is not None:
         options.html.write_text(page(traces, since, until), encoding="utf-8")
@@ -52,17 +56,17 @@ def _span(traces: list[Trace]) -> str:
     return f"what is recorded is from {first} to {last}"
 
 
-def _ends(traces: list[Trace]) -> tuple[float, float]:
-    times = [line.at for trace in traces for line in trace.lines]
-    return min(times), max(times)
-
-
-def load(files: list[Path]) -> list[Trace]:
-    """Read traces. Raises UsageError if there are none."""
+def load(files: list[Path], on_damage: Callable[[str], object] | None = None) -> list[Trace]:
+    """Read traces. Raises UsageError if there are none, or one is damaged and nobody is told of that."""
     try:
-        return read(files)
+        return read(files, on_damage)
     except NoTraceError as error:
         raise UsageError(str(error)) from None
+
+
+def _ends(traces: list[Trace]) -> tuple[float, float]:
+    times = [at for trace in traces for at, _ in trace.moments()]
+    return min(times), max(times)
 
 
 def _window(options: argparse.Namespace, traces: list[Trace]) -> tuple[float, float]:
@@ -70,28 +74,33 @@ def _window(options: argparse.Namespace, traces: list[Trace]) -> tuple[float, fl
     if options.around is not None:
         if options.since is not None or options.until is not None:
             raise UsageError("--around and --from or --to are both given: use one of them")
-        at = _time(options.around, first, last)
+        at = _time(options.around, traces)
         return at - AROUND, at + AROUND
-    since = first if options.since is None else _time(options.since, first, last)
-    until = last if options.until is None else _time(options.until, first, last)
+    since = first if options.since is None else _time(options.since, traces)
+    until = last if options.until is None else _time(options.until, traces)
     if since > until:
         raise UsageError("--from is after --to")
     return since, until
 
 
-def _time(text: str, first: float, last: float) -> float:
-    """Return the time in seconds since 1970; of a time without a date, the latest one that is recorded."""
+def _time(text: str, traces: list[Trace]) -> float:
+    """Return the time in seconds since 1970; of a time without a date, the latest one around which there is a line."""
     try:
-        return datetime.fromisoformat(text).timestamp() if "-" in text else _latest(text, first, last)
+        if "-" in text:
+            return datetime.fromisoformat(text).timestamp()
+        # 3:12 is 03:12.
+        time = clock.fromisoformat(text.zfill(len(text) + (text[1:2] == ":")))
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a time: give {_TIME}") from None
+    times = sorted(at for trace in traces for at, _ in trace.moments())
+    days = {datetime.fromtimestamp(at).date() + timedelta(days=more) for at in times for more in (0, 1)}  # noqa: DTZ006
+    given = sorted((datetime.combine(day, time).timestamp() for day in days), reverse=True)
+    near = (each for each in given if _nearest(times, each) <= AROUND)
+    # Between two lines it is meant as well.
+    return next(near, next((each for each in given if times[0] <= each <= times[-1]), given[-1]))
 
 
-def _latest(text: str, first: float, last: float) -> float:
-    time = datetime.strptime(text, "%H:%M:%S" if text.count(":") > 1 else "%H:%M").time()  # noqa: DTZ007 - local time
-    end = datetime.fromtimestamp(last)  # noqa: DTZ006 - local time
-    latest = datetime.combine(end.date(), time)
-    # The minute that was given may have begun before the first line.
-    while latest > end and (latest - timedelta(days=1)).timestamp() >= first - AROUND:
-        latest -= timedelta(days=1)
-    return latest.timestamp()
+def _nearest(times: list[float], at: float) -> float:
+    """Return how many seconds there are to the nearest of some times, which are sorted."""
+    index = bisect.bisect(times, at)
+    return min(abs(each - at) for each in times[max(0, index - 1) : index + 1])

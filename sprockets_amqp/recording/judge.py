@@ -13,18 +13,18 @@ from sprockets_amqp.proof.explore import explore
 from sprockets_amqp.proof.judge import is_ignored
 from sprockets_amqp.proof.reaction import Reactions
 from sprockets_amqp.states import MACHINES, Machine, Row
-from sprockets_amqp.states.events import EVENTS
 from sprockets_amqp.states.properties import ALWAYS
 from sprockets_amqp.states.world import Publish, World
 
+from .trace import GAUGES, Pull, Trace
 from .trace import Line as Recorded
-from .trace import Pull, Trace
 
 #: What was done: the machines, and their rows.
 Rows = tuple[tuple[str, Row], ...]
 #: The worlds that it may have got to.
 Worlds = frozenset[World]
-_REQUESTS: Final = frozenset((event.machine, event.trigger) for event in EVENTS if event.kind == "request")
+#: What the publisher asks for, also in the course of an action; the declaration has it as an event of its own.
+_ASKED: Final = frozenset({("check", "check_requested"), ("outbox", "backlog_began")})
 
 
 class Finding(NamedTuple):
@@ -66,6 +66,12 @@ class Judge:
         self._states = {
             name: {full_name(state): state for state in machine.lasting} for name, machine in self._machines.items()
         }
+        self._leader = next(iter(self._machines.values()))
+        self._follows = [
+            (name, self._leader.marked(follow.mark), follow)
+            for name, machine in self._machines.items()
+            for follow in machine.follows
+        ]
         self._all: dict[tuple[str, ...], set[World]] = {}
         self._steps: dict[World, _Steps] = {}
         self._after: dict[tuple[Worlds, Pull], Worlds] = {}
@@ -74,6 +80,7 @@ class Judge:
         """Return the first line that the declaration does not allow, or None."""
         worlds: Worlds = frozenset()
         states: dict[str, str] = {}
+        counted = _Counted()
         for number, line in enumerate(recorded.lines):
             if line.states and states:
                 if dict(line.states) != states:
@@ -82,13 +89,16 @@ class Judge:
                 states = dict(line.states)
                 if (problem := self._unknown(states)) or not (worlds := self._begin(line)):
                     return Finding(number, problem or f"these states cannot be reached together: {_named(states)}")
+                if recorded.is_whole:
+                    counted.begin()
             elif line.pull is not None:
                 pull = _bare(line.pull)
                 problem = self._misfit(pull, states) or self._follow(worlds, pull)
                 if problem:
                     return Finding(number, problem)
                 worlds = self._after[worlds, pull]
-            elif problem := self._miscounted(worlds, line):
+            counted.see(worlds)
+            if problem := counted.problem(line.counters) or self._miscounted(worlds, line):
                 return Finding(number, problem)
         return None
 
@@ -120,27 +130,52 @@ class Judge:
     # A step
 
     def _misfit(self, pull: Pull, states: dict[str, str]) -> str:
-        """Say what of a pull does not fit the states before it, or the rows; note the states after it."""
-        for each in pull.flat():
-            machine = self._machines.get(each.machine)
-            if machine is None:
-                return f"the declaration has no machine {each.machine!r}"
-            if not machine.sources(each.trigger):
-                return f"the {each.machine} has no trigger {each.trigger!r}"
-            for state in filter(None, (each.source, each.dest)):
-                if state not in self._states[each.machine]:
-                    return f"the {each.machine} has no state {state!r}"
-            if each.source != states[each.machine]:
-                return f"the {each.machine} was left in {states[each.machine]}, and is found in {each.source}"
-            if each.dest and not self._rows(each):
-                return f"no row of the {each.machine} leads from {each.source} to {each.dest} by {each.trigger}"
-            states[each.machine] = each.dest or each.source
-        return ""
+        """Say what of a pull does not fit the states before it, the rows, or the following; note the states after."""
+        if problem := self._unknown_in(pull):
+            return problem
+        if pull.source != states[pull.machine]:
+            return f"the {pull.machine} was left in {states[pull.machine]}, and is found in {pull.source}"
+        if pull.dest and not self._rows(pull):
+            return f"no row of the {pull.machine} leads from {pull.source} to {pull.dest} by {pull.trigger}"
+        states[pull.machine] = pull.dest or pull.source
+        return self._misled(pull) or next(filter(None, (self._misfit(each, states) for each in pull.then)), "")
+
+    def _unknown_in(self, pull: Pull) -> str:
+        """Say what of a pull the declaration does not know."""
+        machine = self._machines.get(pull.machine)
+        if machine is None:
+            return f"the declaration has no machine {pull.machine!r}"
+        if not machine.sources(pull.trigger):
+            return f"the {pull.machine} has no trigger {pull.trigger!r}"
+        known = self._states[pull.machine]
+        unknown = next((state for state in (pull.source, pull.dest) if state and state not in known), "")
+        return f"the {pull.machine} has no state {unknown!r}" if unknown else ""
 
     def _rows(self, pull: Pull) -> list[Row]:
         source = self._states[pull.machine][pull.source]
         moves = self._reactions.moves(pull.machine, source, pull.trigger)
         return [move.row for move in moves if full_name(move.row.dest) == pull.dest]
+
+    def _misled(self, pull: Pull) -> str:
+        """Say what is missing in the course of a pull, or does not belong there: what follows comes at its end."""
+        follows, what = self._following(pull), f"{pull.machine}.{pull.trigger}"
+        then = [(each.machine, each.trigger) for each in pull.then]
+        asked, followed = then[: len(then) - len(follows)], then[len(then) - len(follows) :]
+        if followed != follows:
+            return f"what follows {what} here is: {', '.join(map('.'.join, follows))}"
+        strange = next((each for each in asked if each not in _ASKED or not pull.dest), None)
+        return f"{'.'.join(strange)} is not pulled in the course of {what}" if strange is not None else ""
+
+    def _following(self, pull: Pull) -> list[tuple[str, str]]:
+        """Return what the other machines pull because of this, in order."""
+        if pull.machine != self._leader.name or not pull.dest:
+            return []
+        was, now = (self._states[pull.machine][name] for name in (pull.source, pull.dest))
+        return [
+            (name, trigger)
+            for name, marked, follow in self._follows
+            if (was in marked) is not (now in marked) and (trigger := follow.entered if now in marked else follow.left)
+        ]
 
     def _follow(self, worlds: Worlds, pull: Pull) -> str:
         """Find where a pull may lead; say why it cannot have happened, if it leads nowhere."""
@@ -163,10 +198,10 @@ class Judge:
     def _lead(self, worlds: Iterable[World], pull: Pull) -> Iterator[World]:
         rows = Counter((each.machine, each.trigger, each.dest) for each in pull.flat() if each.dest)
         first = pull.machine, pull.trigger
-        # What an action pulls comes before the row that it belongs to, where it is done before the state is left.
-        begins = {first, *((each.machine, each.trigger) for each in pull.then)} if rows else set()
+        # What is asked for comes before the row of the action, where that is done before the state is left.
+        begins = {first, *(_ASKED & {(each.machine, each.trigger) for each in pull.then})} if pull.dest else set()
         for steps in map(self._from, worlds):
-            if not rows:
+            if not pull.dest:
                 yield from steps.ignored.get(first, ())
             for begin in begins:
                 for after, done in steps.done.get(begin, ()):
@@ -218,8 +253,44 @@ class Judge:
             return f"{counters['waiting']} messages wait, where nothing can wait"
         if counters.get("unconfirmed") and not any(map(_may_be_unconfirmed, around)):
             return f"{counters['unconfirmed']} messages are unconfirmed, where nothing can be"
-        if counters.get("stored") and not any(world.given for world in around):
-            return f"{counters['stored']} messages are stored, and there is no outbox"
+        for name in ("stored", "set_aside"):
+            if counters.get(name) and not any(world.given for world in around):
+                return f"{name} is {counters[name]}, and there is no outbox"
+        return ""
+
+
+class _Counted:
+    """What the counters were, and what may have been counted since then."""
+
+    def __init__(self) -> None:
+        #: None: not known.
+        self._before: Mapping[str, int] | None = None
+        self._has_channel = self._had_channel = False
+
+    def begin(self) -> None:
+        """The client begins with counters that are 0."""
+        self._before = {}
+
+    def see(self, worlds: Worlds) -> None:
+        """Note what may happen now."""
+        self._has_channel = any(world.has("has_channel") for world in worlds)
+        self._had_channel = self._had_channel or self._has_channel
+
+    def problem(self, counters: Mapping[str, int]) -> str:
+        """Say what cannot have been counted, if anything; empty if there are no counters."""
+        if not counters:
+            return ""
+        before, self._before = self._before, counters
+        had_channel, self._had_channel = self._had_channel, self._has_channel
+        if counters.get("confirmed", 0) + counters.get("nacked", 0) > counters.get("published", 0):
+            return "more messages were confirmed or nacked than published"
+        if before is None:
+            return ""
+        fallen = next((name for name in before if name not in GAUGES and counters.get(name, 0) < before[name]), "")
+        if fallen:
+            return f"{fallen} fell from {before[fallen]} to {counters.get(fallen, 0)}"
+        if counters.get("published", 0) > before.get("published", 0) and not had_channel:
+            return "messages were published, and there was no channel"
         return ""
 
 
@@ -238,13 +309,9 @@ def _bare(pull: Pull) -> Pull:
 
 
 def _splits(pull: Pull) -> Iterator[tuple[Pull, ...]]:
-    """Yield the events that a pull may consist of, in order.
-
-    What the publisher asks for in the course of an action, the declaration has as an event of its own: a check, or
-    storing a message.
-    """
+    """Yield the events that a pull may consist of, in order: what is asked for may be one of its own."""
     yield (pull,)
-    asked = tuple(each for each in pull.then if (each.machine, each.trigger) in _REQUESTS)
+    asked = tuple(each for each in pull.then if (each.machine, each.trigger) in _ASKED)
     if asked:
         rest = pull._replace(then=tuple(each for each in pull.then if each not in asked))
         yield (rest, *asked)

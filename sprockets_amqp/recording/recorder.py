@@ -7,6 +7,7 @@ hands over is written elsewhere: see `ring`.
 import asyncio
 import dataclasses
 import functools
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -24,6 +25,9 @@ from .trace import Line, Pull
 #: Seconds between two lines with the counters.
 INTERVAL: Final = 1.0
 
+#: The password in a URL.
+_PASSWORD: Final = re.compile(r"(\w+://[^\s:/@]*:)[^\s@]*@")
+
 #: Receives each line; None: for now nothing more is to come.
 Put = Callable[[Line | None], object]
 
@@ -38,7 +42,7 @@ class _Begun:
 
 
 class Recorder:
-    """Records while the client is started, and until its last trigger is pulled after that.
+    """Records from the start until the client is shut down, and what happens even after that.
 
     Args:
         put: receives each line; None, when nothing more is to come for now.
@@ -60,14 +64,29 @@ class Recorder:
         self._interval = interval
         self._models: Sequence[Model] = ()
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether the client was shut down, and has not been started again.
+        self._rests = False
         #: What is being pulled, the outermost first.
         self._begun: list[_Begun] = []
 
     def watch(self, *models: Model) -> None:
-        """Record the triggers of these."""
+        """Record the triggers of these; the first leads the others."""
         self._models = models
         for model in models:
             model.watch(functools.partial(self._on_begin, model), functools.partial(self._on_end, model))
+
+    def start(self) -> None:
+        """Record the counters at intervals: publishes may fail before anything is pulled."""
+        if self._timer is None and self._interval:
+            self._timer = self._loop.call_later(self._interval, self._tick)
+
+    def rest(self) -> None:
+        """The client was shut down: record the counters for the last time, unless it has been started again."""
+        if "at_rest" in self._models[0].declared.marks:
+            self._rests = True
+            self._cancel()
+            self._tell_counters()
+            self._put(None)
 
     def stop(self) -> None:
         """Record nothing more."""
@@ -91,24 +110,18 @@ class Recorder:
             begun.source,
             # An action that raises does so when the state is another already.
             dest if event.result or dest != begun.source else "",
-            shown(_reason(event)),
+            _reason(event),
             tuple(begun.then),
         )
         if self._begun:
             self._begun[-1].then.append(pull)
             return
-        if self._timer is None and self._interval:
-            self._timer = self._loop.call_later(self._interval, self._tick)
         self._put(Line(time.time(), pull))
-        if self._rests:
-            self._tell_counters()
-            self._cancel()
-            self._put(None)
-
-    @property
-    def _rests(self) -> bool:
-        marks = {mark for model in self._models for mark in model.declared.marks}
-        return "at_rest" in marks and "finishing" not in marks
+        if "at_rest" not in self._models[0].declared.marks:
+            self._rests = False
+            self.start()
+        elif self._rests:
+            self.rest()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._interval, self._tick)
@@ -124,5 +137,7 @@ class Recorder:
 
 
 def _reason(event: EventData) -> str:
-    reason, cause = (event.kwargs.get(name) for name in ("reason", "cause"))
-    return str(reason) if reason or cause is None else describe(cause)
+    reason, cause = event.kwargs.get("reason"), event.kwargs.get("cause")
+    text = str(reason) if reason else describe(cause) if cause is not None else ""
+    # An exception of the application's may quote a URL.
+    return shown(_PASSWORD.sub(r"\1***@", text))

@@ -10,7 +10,6 @@ import fcntl
 import logging
 import os
 import queue
-import re
 import threading
 import time
 import weakref
@@ -21,7 +20,7 @@ from typing import Final
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.text import shown
 
-from .trace import ENDING, Line, initial_states, written
+from .trace import NAME, Line, initial_states, written
 
 LOGGER = logging.getLogger("sprockets_amqp.recorder")
 
@@ -29,9 +28,6 @@ LOGGER = logging.getLogger("sprockets_amqp.recorder")
 MOST_WAITING: Final = 10_000
 #: Seconds that the end of the process waits for the last lines to be written.
 EXIT_LIMIT: Final = 1.0
-
-#: The name of a file: the client, when its recorder was made, the process, and a number.
-_NAME: Final = re.compile(rf"(?P<run>(?P<client>\w+)-\d{{8}}T\d{{6}}\.\d{{6}}-\d+)-\d{{6}}{re.escape(ENDING)}")
 
 
 class Ring:
@@ -73,8 +69,12 @@ class Ring:
                 args=(self._last, self._lines, self._files, weakref.ref(self)),
                 daemon=True,
             )
-            self._thread.start()
             _rings.add(self)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                self._thread = None
+                self.fail(f"{type(error).__name__}: {error}")
 
     def fail(self, problem: str) -> None:
         """Write nothing more, and log why."""
@@ -139,6 +139,9 @@ class _Files:
     def write(self, line: Line) -> None:
         """Write a line, into another file if there is no room for it. Raises OSError."""
         octets = written(line)
+        if line.counters and self._descriptor >= 0 and not os.fstat(self._descriptor).st_nlink:
+            # Somebody has removed it.
+            self.close()
         if len(octets) > self._left or not self._is_open():
             self._begin(line.at)
         self._append(octets)
@@ -175,7 +178,7 @@ class _Files:
         before = self._descriptor
         self._folder.mkdir(exist_ok=True)
         self._part += 1
-        self._path = self._folder / f"{self._run}-{self._part:06}{ENDING}"
+        self._path = self._folder / f"{self._run}-{self._part:06}.jsonl"
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         # Before the last one is closed: a process of which no file is locked is gone.
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
@@ -190,7 +193,7 @@ class _Files:
         """Remove what is too much: of this process, and of all that are gone."""
         runs: dict[str, list[Path]] = {}
         for path in sorted(self._folder.iterdir()):
-            if (found := _NAME.fullmatch(path.name)) and found["client"] == self._name:
+            if (found := NAME.fullmatch(path.name)) and found["client"] == self._name:
                 runs.setdefault(found["run"], []).append(path)
         own = runs.pop(self._run, [])
         gone = [path for paths in runs.values() if not any(map(_is_locked, paths)) for path in paths]

@@ -10,10 +10,8 @@ from sprockets_amqp.states import CONNECTION, MACHINES, OUTAGE, OUTBOX
 from sprockets_amqp.text import shown
 
 from .recorder import INTERVAL
-from .trace import Line, Pull, Trace
+from .trace import GAUGES, Line, Pull, Trace
 
-#: Counters that say how many there are, rather than how many there were.
-GAUGES: Final = ("unconfirmed", "waiting", "stored", "set_aside")
 #: Seconds without the counters after which something is wrong: with the loop, or with the machine.
 SILENCE: Final = 4 * INTERVAL
 #: Seconds after which publishes that fail are told of again, while nothing else happens.
@@ -37,9 +35,10 @@ def told(traces: Iterable[Trace], since: float, until: float, *, everything: boo
     day = ""
     # Of the same time, the lines of one trace stay together, in their order.
     for at, number, text in heapq.merge(*map(_numbered, lines, range(len(lines))), key=lambda line: line[:2]):
-        today = f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d}"
-        if day and today != day:
-            yield f"-- {today}"
+        # In the hour that comes twice in autumn, times are told apart by this, too.
+        today = f"-- {datetime.fromtimestamp(at).astimezone():%Y-%m-%d, UTC%z}"
+        if today != day:
+            yield today
         day = today
         name = shown(traces[number].name)
         whose = f" {name:<{width}}" if width else ""
@@ -81,34 +80,33 @@ def _told(trace: Trace, since: float, until: float, everything: bool) -> Iterato
     counters: Mapping[str, int] = {}
     states = dict(trace.lines[0].states)
     last = noted = trace.lines[0].at
-    for line in trace.lines:
-        # The clock may have been set back.
-        at = max(line.at, last)
-        source, outcome = dict(states), outcome_in(states)
+    for at, line in trace.moments():
+        if at > until:
+            break
+        source = dict(states)
         states |= {pull.machine: pull.dest for pull in (line.pull.flat() if line.pull else ()) if pull.dest}
-        if since <= at <= until:
-            if at - last > SILENCE and source["connection"] not in _AT_REST and not line.states:
-                yield (at, f"nothing was recorded for {at - last:.1f} s: the loop was blocked, or the machine slept")
-            lines = list(_every_line(line) if everything else _changes(line, source, states))
+        lines: list[str] = []
+        if at >= since:
+            if at - last > SILENCE and source.get("connection") not in _AT_REST and not line.states:
+                lines.append(f"nothing was recorded for {at - last:.1f} s: the loop was blocked, or the machine slept")
+            lines += _every_line(line) if everything else _changes(line, source, states)
             now = outcome_in(states)
-            if now != outcome and lines:
+            if now != outcome_in(source):
                 lines.append(f"  a publish now {now}")
-            failing = line.counters.get("failed", 0) > before.get("failed", 0) and at - noted >= PACE
-            if failing:
-                counters = line.counters
-            if lines or failing:
-                if became := _became(before, counters):
-                    yield (at, f"  {became}")
-                before, noted = counters, at
-            yield from ((at, text) for text in lines)
+            # They fail while nothing else happens.
+            failed = line.counters.get("failed", 0) > before.get("failed", 0)
+            if lines or (failed and at - noted >= PACE):
+                became = _became(before, counters if lines else line.counters)
+                yield from ((at, text) for text in ([f"  {became}"] if became else []) + lines)
+                before, noted = (counters if lines else line.counters), at
         else:
             before = line.counters or before
-        last = at
-        counters = line.counters or counters
-    if since <= last <= until:
+        last, counters = at, line.counters or counters
+    if last >= since:
         if became := _became(before, counters):
             yield (last, f"  {became}")
-        yield (last, f"the end of what is recorded: the connection is {shown(states['connection'])}")
+        if at == last:
+            yield (last, f"the end of what is recorded: the connection is {shown(states.get('connection'))}")
 
 
 def _changes(line: Line, source: Mapping[str, str], dest: Mapping[str, str]) -> Iterator[str]:
@@ -120,7 +118,7 @@ def _changes(line: Line, source: Mapping[str, str], dest: Mapping[str, str]) -> 
     pull = line.pull
     if pull is None:
         return
-    was, now = (states["connection"].partition(" (")[0] for states in (source, dest))
+    was, now = (states.get("connection", "").partition(" (")[0] for states in (source, dest))
     if pull.machine == "connection" and was != now:
         yield shown(f"{f'{was} -> {now}':<24} {pull.trigger:<20} {pull.reason}".rstrip())
     elif outcome_in(source) != outcome_in(dest):

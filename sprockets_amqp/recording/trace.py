@@ -3,9 +3,10 @@
 Each line is a JSON object (https://jsonlines.org). docs/recorder.md documents them.
 """
 
+import itertools
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +17,10 @@ from sprockets_amqp.text import shown
 
 #: Incremented when lines change in a way that readers must know of.
 FORMAT: Final = 1
-#: How the names of a recorder's files end.
-ENDING: Final = ".jsonl"
+#: The name of a file: the client, when its recorder was made, the process, and a number.
+NAME: Final = re.compile(r"(?P<run>(?P<client>\w+)-\d{8}T\d{6}\.\d{6}-\d+)-\d{6}\.jsonl")
+#: Counters that say how many there are, rather than how many there were.
+GAUGES: Final = ("unconfirmed", "waiting", "stored", "set_aside")
 #: The longest line in octets; what a file has beyond that is not a trace.
 LONGEST: Final = 1024 * 1024
 
@@ -120,11 +123,13 @@ class Trace:
         client: the client's name.
         process: the process's id.
         lines: the lines, in the order in which they were written.
+        number: which of those with this client and process it is, from 1; 0: it is the only one.
     """
 
     client: str
     process: int
     lines: list[Line]
+    number: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -134,34 +139,51 @@ class Trace:
     @property
     def name(self) -> str:
         """The client and the process, for people."""
-        return f"{self.client} {self.process}"
+        return f"{self.client} {self.process}{f' #{self.number}' if self.number else ''}"
+
+    def moments(self) -> Iterator[tuple[float, Line]]:
+        """Yield the lines with their times. Where the clock was set back, time goes on from there."""
+        last, ahead = 0.0, 0.0
+        for line in self.lines:
+            ahead = max(ahead, last - line.at)
+            last = line.at + ahead
+            yield last, line
 
 
-def read(paths: Iterable[Path]) -> list[Trace]:
+def read(paths: Iterable[Path], on_damage: Callable[[str], object] | None = None) -> list[Trace]:
     """Read files, and all files of a recorder in folders; return the traces in the order of their beginnings.
 
     The files of one recorder are one trace, unless one between them is missing: then what follows is another.
+
+    Args:
+        paths: the files and folders.
+        on_damage: called with what is wrong where a file cannot be read further; what comes before it is read.
 
     Raises:
         NoTraceError: a file is not a trace, or there is none.
         OSError: a file cannot be read.
     """
+    paths = list(paths)
     # A file may have no lines yet.
-    files = [lines for path, is_given in _files(paths) if (lines := _read(path, is_given))]
-    files.sort(key=lambda lines: lines[0].at)
+    files = [lines for path, is_given in _files(paths) if (lines := _read(path, is_given, on_damage))]
+    # The clock may have been set back between two files.
+    files.sort(key=lambda lines: (lines[0].run, lines[0].part))
     found: list[Trace] = []
-    latest: dict[str, tuple[int, Trace]] = {}
+    before = Line(0.0)
     for lines in files:
         first = lines[0]
-        part, trace = latest.get(first.run, (0, None))
-        if trace is not None and first.part == part + 1:
-            trace.lines.extend(lines)
+        if first.run == before.run and first.part == before.part + 1:
+            found[-1].lines.extend(lines)
         else:
-            trace = Trace(first.client, first.process, lines)
-            found.append(trace)
-        latest[first.run] = first.part, trace
+            found.append(Trace(first.client, first.process, lines))
+        before = first
     if not found:
         raise NoTraceError(f"{_named(paths)}: nothing is recorded there")
+    found.sort(key=lambda trace: trace.lines[0].at)
+    for name in {trace.name for trace in found}:
+        same = [trace for trace in found if trace.name == name]
+        for number, trace in enumerate(same, 1):
+            trace.number = number if len(same) > 1 else 0
     return found
 
 
@@ -170,33 +192,43 @@ def _named(paths: Iterable[Path]) -> str:
 
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Yield files, and whether they were given by name."""
+    """Yield files, each once, and whether they were given by name."""
+    known: set[Path] = set()
     for path in paths:
-        if path.is_dir():
-            yield from ((each, False) for each in sorted(path.glob(f"*{ENDING}")))
-        else:
-            yield path, True
+        is_folder = path.is_dir()
+        for each in sorted(path.iterdir()) if is_folder else (path,):
+            is_wanted = not is_folder or (NAME.fullmatch(each.name) is not None and each.is_file())
+            if is_wanted and each.resolve() not in known:
+                known.add(each.resolve())
+                yield each, not is_folder
 
 
-def _read(path: Path, is_given: bool) -> list[Line]:
+def _read(path: Path, is_given: bool, on_damage: Callable[[str], object] | None) -> list[Line]:
+    if path.exists() and not path.is_file():
+        raise NoTraceError(f"{shown(path)}: it is not a file")
+    lines: list[Line] = []
     try:
-        return list(_lines(path))
+        lines.extend(_lines(path))
     except FileNotFoundError:
         if is_given:
             raise
         # Its process has removed it meanwhile.
-        return []
+    except NoTraceError as error:
+        if not lines or on_damage is None:
+            raise
+        on_damage(str(error))
+    return lines
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    number, counters = 0, Line(0.0).counters
+    counters: Mapping[str, int] = {}
     with path.open("rb") as file:
-        while octets := file.readline(LONGEST + 1):
-            number += 1
+        for number in itertools.count(1):
+            octets = file.readline(LONGEST + 1)
             if not octets.endswith(b"\n"):
                 if len(octets) > LONGEST:
                     raise NoTraceError(f"{shown(path)}, line {number}: it is longer than {LONGEST} octets")
-                # The process was killed while it wrote this line, or writes it now.
+                # It is the end; or the process was killed while it wrote this line, or writes it now.
                 return
             try:
                 line = _line(json.loads(octets))
@@ -204,9 +236,8 @@ def _lines(path: Path) -> Iterator[Line]:
                     raise NoTraceError("it is not the beginning of a recorder's file")
             except (ValueError, RecursionError) as error:
                 what = str(error) if isinstance(error, NoTraceError) else "it is not a line of a recorder"
-                raise NoTraceError(
-                    f"{shown(path)}, line {number}: {what}: {shown(octets.decode(errors='replace'), 80)}"
-                ) from None
+                text = shown(octets.decode(errors="replace"), 80)
+                raise NoTraceError(f"{shown(path)}, line {number}: {what}: {text}") from None
             if line.counters == counters:
                 # Most of them are, and there may be hundreds of thousands.
                 line = replace(line, counters=counters)
@@ -216,6 +247,10 @@ def _lines(path: Path) -> Iterator[Line]:
 
 def _line(document: object) -> Line:
     at = _number(document, "at")
+    counters = _get(document, "counters", dict) if _has(document, "counters") else {}
+    line = Line(at, counters={name: int(_number(counters, name)) for name in counters})
+    if _has(document, "machine"):
+        line = replace(line, pull=_pull(document))
     if _has(document, "format"):
         if (its := _number(document, "format")) != FORMAT:
             raise NoTraceError(f"it is of format {its:g}; this version reads {FORMAT}")
@@ -224,11 +259,8 @@ def _line(document: object) -> Line:
             raise NoTraceError("it has no states")
         client, run = _string(document, "client"), _string(document, "run")
         process, part = int(_number(document, "process")), int(_number(document, "part"))
-        return Line(at, states=states, client=client, process=process, run=run, part=part)
-    if _has(document, "counters"):
-        counters = _get(document, "counters", dict)
-        return Line(at, counters={name: int(_number(counters, name)) for name in counters})
-    return Line(at, _pull(document))
+        line = replace(line, states=states, client=client, process=process, run=run, part=part)
+    return line
 
 
 def _pull(document: object) -> Pull:
@@ -255,8 +287,8 @@ def _string(document: object, name: str) -> str:
 
 
 def _number(document: object, name: str) -> float:
-    # Larger than what Python makes a time of: it comes from nowhere.
     number: float = _get(document, name, int | float)  # type: ignore[arg-type]
-    if not math.isfinite(number) or not 0 <= number < 1e11:
+    # Not a number, or more than Python makes a time of.
+    if not 0 <= number < 1e11:
         raise NoTraceError(f"{name} is out of range")
     return number

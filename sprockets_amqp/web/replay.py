@@ -51,19 +51,19 @@ def _trace(trace: Trace, since: float, until: float) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     # A client begins with counters that are 0.
     samples: list[tuple[float, dict[str, int]]] = [(trace.lines[0].at, {})] if trace.is_whole else []
-    for line in trace.lines:
+    for at, line in trace.moments():
         pulls = list(line.pull.flat()) if line.pull is not None else []
         states |= {pull.machine: shown(pull.dest) for pull in pulls if pull.dest}
-        if line.at < since:
+        if at < since:
             before = dict(states)
-        if line.counters and line.at <= until:
+        if line.counters and at <= until:
             counts = {name: count for name, count in line.counters.items() if count}
             if len(samples) > 1 and samples[-1][1] == samples[-2][1] == counts:
                 # Where nothing changes, the first and the last will do.
                 samples.pop()
-            samples.append((line.at, counts))
-        if pulls and since <= line.at <= until:
-            steps.append({"at": line.at, "outcome": outcome_in(states), "pulls": [_pull(pull) for pull in pulls]})
+            samples.append((at, counts))
+        if pulls and since <= at <= until:
+            steps.append({"at": at, "outcome": outcome_in(states), "pulls": [_pull(pull) for pull in pulls]})
     return {
         "name": shown(trace.name),
         "begins": begins,

@@ -108,7 +108,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PAGE.text.split())
     assert f"{settings.recorder_size * settings.recorder_files // 1024**2} MiB for each process" in text
     assert f"{ring.MOST_WAITING:,} lines behind" in text
-    assert ring._NAME.fullmatch(re.search(r"`(amqp-[\w.-]+)`", text)[1])  # type: ignore[index]
+    assert trace.NAME.fullmatch(re.search(r"`(amqp-[\w.-]+)`", text)[1])  # type: ignore[index]
     assert f"`format` | `{trace.FORMAT}`" in text
     day = len(trace.written(Line(1.8e9, counters=dataclasses.asdict(amqp.Counters())))) * 86_400
     assert round(day / 1024**2, -1) == 20

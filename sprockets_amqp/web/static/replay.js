@@ -21,7 +21,15 @@ for (const each of recorded.traces) {
     for (const [machine, , , to] of step.pulls) if (to) states = { ...states, [machine]: to };
     each.after.push(states);
   }
-  each.refusals = each.samples.filter(([, now], index) => index && (now.failed ?? 0) > (each.samples[index - 1][1].failed ?? 0));
+  each.refusals = each.samples.flatMap(([at, now], index) => {
+    if (!index || (now.failed ?? 0) <= (each.samples[index - 1][1].failed ?? 0)) return [];
+    // They were counted since the sample before: where they began is where a publish was refused first.
+    const begin = Math.max(each.begins, each.samples[index - 1][0]);
+    const within = each.steps.filter((step) => step.at > begin && step.at <= at);
+    const last = count(each.steps, begin, (step) => step.at) - 1;
+    const refused = (last < 0 ? each.outcome : each.steps[last].outcome) === "is refused";
+    return [refused ? begin : within.find((step) => step.outcome === "is refused")?.at ?? at];
+  });
   const documented = [[each.begins, each.states.connection.split(" (")[0]]];
   each.steps.forEach((step, index) => {
     const state = each.after[index + 1].connection.split(" (")[0];
@@ -132,7 +140,7 @@ function draw() {
   byId("became").textContent = COUNTED.map((name) => `${name} ${(sample[name] ?? 0).toLocaleString("en")}`).join(", ");
   byId("back").disabled = cursor <= recorded.from;
   byId("step").disabled = byId("play").disabled = cursor >= recorded.to;
-  byId("refusal").disabled = !trace.refusals.some(([at]) => at > cursor);
+  byId("refusal").disabled = !trace.refusals.some((at) => at > cursor);
   if (reached === drawn) return;
   drawn = reached;
   const states = trace.after[reached];
@@ -191,11 +199,10 @@ function step(by) {
 }
 
 function refusal() {
-  const next = trace.refusals.find(([at]) => at > cursor);
-  if (next) {
-    play(false);
-    go(next[0]);
-  }
+  const next = trace.refusals.find((at) => at > cursor);
+  if (next === undefined) return;
+  play(false);
+  go(next);
 }
 
 function hasten(by) {
@@ -231,6 +238,7 @@ byId("speed").append(...SPEEDS.map((each) => element("option", `${each}×`)));
 byId("speed").addEventListener("change", (event) => {
   speed = SPEEDS[event.target.selectedIndex];
 });
-byId("range").textContent = `from ${clock(recorded.from)} to ${clock(recorded.to)}`;
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+byId("range").textContent = `from ${clock(recorded.from)} to ${clock(recorded.to)}, ${zone}`;
 hasten(1);
 select(recorded.traces[0]);

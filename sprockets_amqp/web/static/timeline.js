@@ -20,6 +20,7 @@ class Timeline {
     this.canvas = canvas;
     this.samples = samples;
     this.states = states;
+    this.known = new Map();
     this.from = this.to = 0;
     this.cursor = null;
     canvas.style.height = `${BAND + GAP + AREAS.length * (LANE + GAP)}px`;
@@ -41,8 +42,17 @@ class Timeline {
     return this.from + Math.min(1, Math.max(0, share)) * (this.to - this.from);
   }
 
-  // How many, or how many a second, in each of `count` spans of time.
+  // How many, or how many a second, in each of `count` spans of time: the same until something else is shown.
   spans(area, count) {
+    const key = [this.from, this.to, count, this.samples.length, this.samples.at(-1)?.[0]].join();
+    const known = this.known.get(area);
+    if (known?.key === key) return known.found;
+    const found = this.counted(area, count);
+    this.known.set(area, { key, found });
+    return found;
+  }
+
+  counted(area, count) {
     const found = new Array(count).fill(0);
     const width = (this.to - this.from) / count;
     let before = null;
