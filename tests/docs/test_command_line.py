@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "application.py").write_text(setup)
     (tmp_path / "trace").mkdir()
     start = Line(1.0, states=initial_states(), client="amqp", process=1, run="amqp-1", part=1)
-    (tmp_path / "trace" / "amqp-1.jsonl").write_bytes(written(start))
+    (tmp_path / "trace" / "amqp-20261130T031200.000000-1-000001.jsonl").write_bytes(written(start))
     (tmp_path / "events.jsonl").write_text('{"user": 7}\n{"user": 8}\n')
     return tmp_path
 
