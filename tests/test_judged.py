@@ -56,10 +56,10 @@ def trace(*steps: Pull | dict[str, int], part: int = 1, states: dict[str, str] |
     return Trace("amqp", 1, [start, *lines])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def judge() -> Judge:
-    """One for all: the more it has judged, the faster it is."""
-    return Judge()
+    """One for all tests: the more it has judged, the faster it is."""
+    return recorded.judge()
 
 
 # What is declared

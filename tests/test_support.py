@@ -404,3 +404,10 @@ def test_each_worker_collects_the_same_tests_in_the_same_order() -> None:
     first, second = ([line for line in worker.communicate()[0].splitlines() if "::" in line] for worker in workers)
     assert len(first) > 2000
     assert first == second
+
+
+@pytest.mark.xdist_group("kept together")
+def test_groups_are_kept_together(request: pytest.FixtureRequest) -> None:
+    """What is dear to start or to explore, one worker starts or explores for all tests of its group."""
+    if os.environ.get("PYTEST_XDIST_WORKER") and request.config.getvalue("loadgroup"):
+        assert request.node.nodeid.endswith("@kept together")

@@ -40,17 +40,17 @@ class Finding(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """What may happen next in a world, or in others that it may have become without anything to record.
+    """What may happen next in a world.
 
     Attributes:
-        worlds: these worlds.
+        silent: the worlds that it may become without anything to record.
         done: for each machine and trigger that is pulled first with a row, where that may lead, and with which rows.
         ignored: for each one that may be pulled without a row, the worlds afterwards.
     """
 
-    worlds: Worlds
-    done: Mapping[tuple[str, str], frozenset[tuple[World, Rows]]]
-    ignored: Mapping[tuple[str, str], Worlds]
+    silent: set[World]
+    done: dict[tuple[str, str], set[tuple[World, Rows]]]
+    ignored: dict[tuple[str, str], set[World]]
 
 
 class Judge:
@@ -74,6 +74,7 @@ class Judge:
         ]
         self._all: dict[tuple[str, ...], set[World]] = {}
         self._steps: dict[World, _Steps] = {}
+        self._reach: dict[Worlds, Worlds] = {}
         self._after: dict[tuple[Worlds, Pull], Worlds] = {}
 
     def judge(self, recorded: Trace) -> Finding | None:
@@ -183,10 +184,10 @@ class Judge:
             return ""
         reached: set[World] = set()
         for pulls in _splits(pull):
-            now: Iterable[World] = worlds
+            now = worlds
             for each in pulls:
-                now = set(self._lead(now, each))
-            reached.update(now)
+                now = frozenset(self._lead(now, each))
+            reached |= now
         good = frozenset(world for world in reached if not _broken(world))
         if good:
             self._after[worlds, pull] = good
@@ -195,12 +196,12 @@ class Judge:
             return f"this does not hold any more: {_broken(next(iter(reached)))}"
         return self._why(worlds, pull)
 
-    def _lead(self, worlds: Iterable[World], pull: Pull) -> Iterator[World]:
+    def _lead(self, worlds: Worlds, pull: Pull) -> Iterator[World]:
         rows = Counter((each.machine, each.trigger, each.dest) for each in pull.flat() if each.dest)
         first = pull.machine, pull.trigger
         # What is asked for comes before the row of the action, where that is done before the state is left.
         begins = {first, *(_ASKED & {(each.machine, each.trigger) for each in pull.then})} if pull.dest else set()
-        for steps in map(self._from, worlds):
+        for steps in map(self._next, self._around(worlds)):
             if not pull.dest:
                 yield from steps.ignored.get(first, ())
             for begin in begins:
@@ -208,38 +209,39 @@ class Judge:
                     if Counter((name, row.trigger, full_name(row.dest)) for name, row in done) == rows:
                         yield after
 
-    def _from(self, world: World) -> _Steps:
-        found = self._steps.get(world)
+    def _around(self, worlds: Worlds) -> Worlds:
+        """Return the worlds that these may have become without anything to record, and these."""
+        found = self._reach.get(worlds)
         if found is None:
-            worlds, todo = {world}, [world]
-            done: dict[tuple[str, str], set[tuple[World, Rows]]] = {}
-            ignored: dict[tuple[str, str], set[World]] = {}
+            around, todo = set(worlds), list(worlds)
             while todo:
-                now = todo.pop()
-                for event, _timer in self._reactions.events(now):
-                    for step in self._reactions.react(now, event):
-                        if step.rows:
-                            name, row = step.rows[0]
-                            done.setdefault((name, row.trigger), set()).add((step.world, step.rows))
-                        elif not event.trigger:
-                            if step.world not in worlds:
-                                worlds.add(step.world)
-                                todo.append(step.world)
-                        elif is_ignored(self._machines[event.machine], now, step):
-                            ignored.setdefault((event.machine, event.trigger), set()).add(step.world)
-            found = self._steps[world] = _Steps(
-                frozenset(worlds),
-                {key: frozenset(each) for key, each in done.items()},
-                {key: frozenset(each) for key, each in ignored.items()},
-            )
+                fresh = self._next(todo.pop()).silent - around
+                around |= fresh
+                todo.extend(fresh)
+            found = self._reach[worlds] = frozenset(around)
         return found
+
+    def _next(self, world: World) -> _Steps:
+        steps = self._steps.get(world)
+        if steps is None:
+            steps = self._steps[world] = _Steps(set(), {}, {})
+            for event, _timer in self._reactions.events(world):
+                for step in self._reactions.react(world, event):
+                    if step.rows:
+                        name, row = step.rows[0]
+                        steps.done.setdefault((name, row.trigger), set()).add((step.world, step.rows))
+                    elif not event.trigger:
+                        steps.silent.add(step.world)
+                    elif is_ignored(self._machines[event.machine], world, step):
+                        steps.ignored.setdefault((event.machine, event.trigger), set()).add(step.world)
+        return steps
 
     def _why(self, worlds: Worlds, pull: Pull) -> str:
         what = f"{pull.machine}.{pull.trigger}"
         if not pull.dest and not pull.then:
             return f"{what} changed nothing, where a row applies, or where it cannot happen"
         key = pull.machine, pull.trigger
-        expected = {_told(done) for world in worlds for _after, done in self._from(world).done.get(key, ())}
+        expected = {_told(done) for world in self._around(worlds) for _, done in self._next(world).done.get(key, ())}
         if not expected:
             return f"{what} cannot happen here"
         return f"what {what} does here is: {', or: '.join(sorted(expected)[:4])}"
@@ -247,8 +249,8 @@ class Judge:
     # The counters
 
     def _miscounted(self, worlds: Worlds, line: Recorded) -> str:
-        around = {each for world in worlds for each in self._from(world).worlds}
         counters = line.counters
+        around = self._around(worlds) if counters else ()
         if counters.get("waiting") and not any(map(_may_wait, around)):
             return f"{counters['waiting']} messages wait, where nothing can wait"
         if counters.get("unconfirmed") and not any(map(_may_be_unconfirmed, around)):
