@@ -1,5 +1,6 @@
 """The recorder: what a client writes down of itself, and what that costs it and others."""
 
+import argparse
 import asyncio
 import errno
 import gc
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from sprockets_amqp import AMQPException, Client, State, StateChange
+from sprockets_amqp.cli.command import read_settings
 from sprockets_amqp.recording import ring
 from sprockets_amqp.recording.ring import Ring
 from sprockets_amqp.recording.trace import Line, NoTraceError, Pull, Trace, initial_states, read, written
@@ -582,3 +584,15 @@ def test_the_process_is_named(folder: Path) -> None:
     (trace,) = read([path])
     assert re.fullmatch(rf"amqp-\d{{8}}T\d{{6}}\.\d{{6}}-{os.getpid()}-000001\.jsonl", path.name)
     assert trace.process == os.getpid() and trace.name == f"amqp {os.getpid()}"
+
+
+def test_a_command_does_not_write_into_an_applications_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its few steps would take the place of what the application has recorded."""
+    monkeypatch.setenv("AMQP_RECORDER", str(folder))
+    assert read_settings(argparse.Namespace(name="amqp"))["recorder"] is None
+
+
+def test_a_file_is_not_so_small_that_it_holds_nothing() -> None:
+    """A ring of such files would."""
+    with pytest.raises(ValueError, match=r"recorder_size .* must be a number of bytes, 65536 or more, not 1"):
+        Client(NOBODY, recorder_size=1)
