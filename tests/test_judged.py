@@ -204,7 +204,7 @@ def recorded_as(judge: Judge, rows: tuple[tuple[str, Any], ...], states: dict[st
     """The rows of a step as a recorder has them: with what is asked for, and what follows and changes nothing."""
     pulls = {name: Pull(name, row.trigger, states[name], full_name(row.dest)) for name, row in rows}
     first = pulls.pop("connection" if "connection" in pulls else rows[0][0])
-    follows = judge._following(first)
+    follows = judge._follows(first)
     after = dict(states)
     then = [each for each in pulls.values() if (each.machine, each.trigger) not in follows]
     after |= {each.machine: each.dest for each in then}

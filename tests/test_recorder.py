@@ -456,13 +456,22 @@ async def test_a_client_that_never_connects_is_recorded_as_well(folder: Path) ->
     assert recorded(folder).lines[-1].counters["not_ready"] == 1
 
 
-async def test_the_password_in_what_an_application_raised_is_hidden(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "hidden"),
+    [
+        (f"amqp://user:{PASSWORD}@host/%2f", "amqp://user:***@host/%2f"),
+        (f"amqp://user:{PASSWORD}@@host/%2f", "amqp://user:***@@host/%2f"),
+        (f"amqp://one,amqp://user:{PASSWORD}@two", "amqp://one,amqp://user:***@two"),
+        (f"postgresql://user:{PASSWORD}@host/events", "postgresql://user:***@host/events"),
+    ],
+)
+async def test_the_password_in_what_an_application_raised_is_hidden(folder: Path, url: str, hidden: str) -> None:
     """A reason quotes what `setup` raised."""
     async with Client(NOBODY, recorder=folder) as client:
         lifecycle = client._runtime.lifecycle
-        lifecycle.feed(lifecycle.connection_failed, f"cannot log in as amqp://user:{PASSWORD}@host/%2f")
+        lifecycle.feed(lifecycle.connection_failed, f"cannot log in as {url} today")
     (reason,) = [each.reason for each in pulls(recorded(folder)) if each.reason.startswith("cannot log in")]
-    assert reason == "cannot log in as amqp://user:***@host/%2f"
+    assert reason == f"cannot log in as {hidden} today"
 
 
 KILLED = """

@@ -84,12 +84,14 @@ class Reactions:
     Attributes:
         machines: the machines, by their names.
         facts: what they declare about states.
+        leader: the name of the machine that the others follow.
     """
 
     def __init__(self, machines: Iterable[Machine] = MACHINES) -> None:
         self.machines: dict[str, Machine] = {machine.name: machine for machine in machines}
         self.facts = Facts(self.machines)
-        self._leader = next(iter(self.machines))
+        self.leader = next(iter(self.machines))
+        self._led: dict[tuple[enum.Enum, enum.Enum], tuple[tuple[str, str], ...]] = {}
         self._moves: dict[tuple[str, enum.Enum, str], tuple[_Move, ...]] = {}
         #: A guard that is not declared there may ask about anything.
         self._touched = {
@@ -100,7 +102,7 @@ class Reactions:
         self._known: dict[tuple[Event, tuple[Any, ...]], list[tuple[Step, Changes]]] = {}
         self._clocks: dict[tuple[str, enum.Enum], tuple[tuple[Event, Timer], ...]] = {}
         self._follows = tuple(
-            (name, frozenset(self.machines[self._leader].marked(follow.mark)), follow)
+            (name, frozenset(self.machines[self.leader].marked(follow.mark)), follow)
             for name, machine in self.machines.items()
             for follow in machine.follows
         )
@@ -167,6 +169,19 @@ class Reactions:
             frozenset((name, each) for each in leaves if declared[each].timeout),
         )
 
+    def follows(self, source: enum.Enum, dest: enum.Enum) -> tuple[tuple[str, str], ...]:
+        """Return what the machines that follow pull when the leader goes from one state to another, in order."""
+        key = source, dest
+        found = self._led.get(key)
+        if found is None:
+            found = self._led[key] = tuple(
+                (name, trigger)
+                for name, states, follow in self._follows
+                if (source in states) is not (dest in states)
+                and (trigger := follow.entered if dest in states else follow.left)
+            )
+        return found
+
     def _expiring(self, name: str, state: enum.Enum) -> tuple[tuple[Event, Timer], ...]:
         key = name, state
         found = self._clocks.get(key)
@@ -225,7 +240,7 @@ class Reactions:
         ]
         for act, effect in move.after:
             paths = [done for each in paths for done in self._effected(each, act, effect)]
-        if name == self._leader:
+        if name == self.leader:
             paths = [done for each in paths for done in self._lead(each, state, move.row.dest)]
         yield from paths
 
@@ -251,11 +266,8 @@ class Reactions:
 
     def _lead(self, path: _Path, source: enum.Enum, dest: enum.Enum) -> Iterator[_Path]:
         paths = [path]
-        for name, states, follow in self._follows:
-            is_marked = dest in states
-            trigger = follow.entered if is_marked else follow.left
-            if is_marked is not (source in states) and trigger:
-                paths = [done for each in paths for done in self._pull(each, name, trigger)]
+        for name, trigger in self.follows(source, dest):
+            paths = [done for each in paths for done in self._pull(each, name, trigger)]
         yield from paths
 
 

@@ -5,18 +5,18 @@ that was recorded may have happened; when none is left, something happened that 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from sprockets_amqp.drawing.declared import full_name
 from sprockets_amqp.proof.explore import explore
 from sprockets_amqp.proof.judge import is_ignored
 from sprockets_amqp.proof.reaction import Reactions
-from sprockets_amqp.states import MACHINES, Machine, Row
+from sprockets_amqp.states import Row
 from sprockets_amqp.states.properties import ALWAYS
 from sprockets_amqp.states.world import Publish, World
 
-from .trace import GAUGES, Pull, Trace
+from .trace import GAUGES, STATES, Pull, Trace
 from .trace import Line as Recorded
 
 #: What was done: the machines, and their rows.
@@ -54,24 +54,11 @@ class _Steps(NamedTuple):
 
 
 class Judge:
-    """Judges traces of machines; the more it has judged, the faster it is.
+    """Judges traces; the more it has judged, the faster it is."""
 
-    Args:
-        machines: the first leads, the others follow it.
-    """
-
-    def __init__(self, machines: Iterable[Machine] = MACHINES) -> None:
-        self._reactions = Reactions(machines)
+    def __init__(self) -> None:
+        self._reactions = Reactions()
         self._machines = self._reactions.machines
-        self._states = {
-            name: {full_name(state): state for state in machine.lasting} for name, machine in self._machines.items()
-        }
-        self._leader = next(iter(self._machines.values()))
-        self._follows = [
-            (name, self._leader.marked(follow.mark), follow)
-            for name, machine in self._machines.items()
-            for follow in machine.follows
-        ]
         self._all: dict[tuple[str, ...], set[World]] = {}
         self._steps: dict[World, _Steps] = {}
         self._reach: dict[Worlds, Worlds] = {}
@@ -108,7 +95,7 @@ class Judge:
     def _unknown(self, states: Mapping[str, str]) -> str:
         if states.keys() != self._machines.keys():
             return f"the declaration has the machines {', '.join(self._machines)}, and the trace {', '.join(states)}"
-        unknown = next((name for name, state in states.items() if state not in self._states[name]), "")
+        unknown = next((name for name, state in states.items() if state not in STATES[name]), "")
         return f"the {unknown} has no state {states[unknown]!r}" if unknown else ""
 
     def _begin(self, line: Recorded) -> Worlds:
@@ -136,7 +123,7 @@ class Judge:
             return problem
         if pull.source != states[pull.machine]:
             return f"the {pull.machine} was left in {states[pull.machine]}, and is found in {pull.source}"
-        if pull.dest and not self._rows(pull):
+        if pull.dest and not self._has_row(pull):
             return f"no row of the {pull.machine} leads from {pull.source} to {pull.dest} by {pull.trigger}"
         states[pull.machine] = pull.dest or pull.source
         return self._misled(pull) or next(filter(None, (self._misfit(each, states) for each in pull.then)), "")
@@ -148,18 +135,18 @@ class Judge:
             return f"the declaration has no machine {pull.machine!r}"
         if not machine.sources(pull.trigger):
             return f"the {pull.machine} has no trigger {pull.trigger!r}"
-        known = self._states[pull.machine]
+        known = STATES[pull.machine]
         unknown = next((state for state in (pull.source, pull.dest) if state and state not in known), "")
         return f"the {pull.machine} has no state {unknown!r}" if unknown else ""
 
-    def _rows(self, pull: Pull) -> list[Row]:
-        source = self._states[pull.machine][pull.source]
-        moves = self._reactions.moves(pull.machine, source, pull.trigger)
-        return [move.row for move in moves if full_name(move.row.dest) == pull.dest]
+    def _has_row(self, pull: Pull) -> bool:
+        moves = self._reactions.moves(pull.machine, STATES[pull.machine][pull.source], pull.trigger)
+        return any(full_name(move.row.dest) == pull.dest for move in moves)
 
     def _misled(self, pull: Pull) -> str:
         """Say what is missing in the course of a pull, or does not belong there: what follows comes at its end."""
-        follows, what = self._following(pull), f"{pull.machine}.{pull.trigger}"
+        what = f"{pull.machine}.{pull.trigger}"
+        follows = self._follows(pull)
         then = [(each.machine, each.trigger) for each in pull.then]
         asked, followed = then[: len(then) - len(follows)], then[len(then) - len(follows) :]
         if followed != follows:
@@ -167,16 +154,12 @@ class Judge:
         strange = next((each for each in asked if each not in _ASKED or not pull.dest), None)
         return f"{'.'.join(strange)} is not pulled in the course of {what}" if strange is not None else ""
 
-    def _following(self, pull: Pull) -> list[tuple[str, str]]:
+    def _follows(self, pull: Pull) -> list[tuple[str, str]]:
         """Return what the other machines pull because of this, in order."""
-        if pull.machine != self._leader.name or not pull.dest:
+        if pull.machine != self._reactions.leader or not pull.dest:
             return []
-        was, now = (self._states[pull.machine][name] for name in (pull.source, pull.dest))
-        return [
-            (name, trigger)
-            for name, marked, follow in self._follows
-            if (was in marked) is not (now in marked) and (trigger := follow.entered if now in marked else follow.left)
-        ]
+        states = STATES[pull.machine]
+        return list(self._reactions.follows(states[pull.source], states[pull.dest]))
 
     def _follow(self, worlds: Worlds, pull: Pull) -> str:
         """Find where a pull may lead; say why it cannot have happened, if it leads nowhere."""

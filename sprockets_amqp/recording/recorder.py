@@ -18,6 +18,7 @@ from sprockets_amqp.delivery.counters import Counters
 from sprockets_amqp.drawing.declared import full_name
 from sprockets_amqp.model import Model
 from sprockets_amqp.text import shown
+from sprockets_amqp.urls import hide_password
 from sprockets_amqp.wire.replies import describe
 
 from .trace import Line, Pull
@@ -25,8 +26,7 @@ from .trace import Line, Pull
 #: Seconds between two lines with the counters.
 INTERVAL: Final = 1.0
 
-#: The password in a URL.
-_PASSWORD: Final = re.compile(r"(\w+://[^\s:/@]*:)[^\s@]*@")
+_URL: Final = re.compile(r"\w+://\S+")
 
 #: Receives each line; None: for now nothing more is to come.
 Put = Callable[[Line | None], object]
@@ -140,4 +140,4 @@ def _reason(event: EventData) -> str:
     reason, cause = event.kwargs.get("reason"), event.kwargs.get("cause")
     text = str(reason) if reason else describe(cause) if cause is not None else ""
     # An exception of the application's may quote a URL.
-    return shown(_PASSWORD.sub(r"\1***@", text))
+    return shown(_URL.sub(lambda url: hide_password(url[0]), text))

@@ -6,18 +6,19 @@ from datetime import datetime
 from typing import Final
 
 from sprockets_amqp.drawing.declared import full_name
-from sprockets_amqp.states import CONNECTION, MACHINES, OUTAGE, OUTBOX
+from sprockets_amqp.states import CONNECTION, MACHINES
+from sprockets_amqp.states.world import Facts
 from sprockets_amqp.text import shown
 
 from .recorder import INTERVAL
-from .trace import GAUGES, Line, Pull, Trace
+from .trace import GAUGES, STATES, Line, Pull, Trace
 
 #: Seconds without the counters after which something is wrong: with the loop, or with the machine.
 SILENCE: Final = 4 * INTERVAL
 #: Seconds after which publishes that fail are told of again, while nothing else happens.
 PACE: Final = 10.0
-_STATES: Final = {machine.name: {full_name(state): state for state in machine.lasting} for machine in MACHINES}
-_AT_REST: Final = frozenset({"idle", "closed (stopped)"})
+_AT_REST: Final = frozenset(map(full_name, CONNECTION.marked("at_rest")))
+_FACTS: Final = Facts({machine.name: machine for machine in MACHINES})
 
 
 def told(traces: Iterable[Trace], since: float, until: float, *, everything: bool = False) -> Iterator[str]:
@@ -66,13 +67,8 @@ def _clock(at: float) -> str:
 
 def outcome_in(states: Mapping[str, str]) -> str:
     """Say what became of a publish in these states; empty if one of them is not known here."""
-    connection, outage, outbox = (
-        _STATES[name].get(states.get(name, "")) for name in ("connection", "outage", "outbox")
-    )
-    usual = CONNECTION.declared[connection].publish if connection is not None else None
-    if usual is None or outage is None or outbox is None:
-        return ""
-    return OUTBOX.made(outbox, OUTAGE.made(outage, usual))
+    found = [STATES[name].get(states.get(name, "")) for name in ("connection", "outage", "outbox")]
+    return _FACTS.outcome(*found) if None not in found else ""
 
 
 def _told(trace: Trace, since: float, until: float, everything: bool) -> Iterator[tuple[float, str]]:

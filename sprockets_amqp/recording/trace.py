@@ -19,6 +19,8 @@ from sprockets_amqp.text import shown
 FORMAT: Final = 1
 #: The name of a file: the client, when its recorder was made, the process, and a number.
 NAME: Final = re.compile(r"(?P<run>(?P<client>\w+)-\d{8}T\d{6}\.\d{6}-\d+)-\d{6}\.jsonl")
+#: The states of each machine, by their full names.
+STATES: Final = {machine.name: {full_name(state): state for state in machine.lasting} for machine in MACHINES}
 #: Counters that say how many there are, rather than how many there were.
 GAUGES: Final = ("unconfirmed", "waiting", "stored", "set_aside")
 #: The longest line in octets; what a file has beyond that is not a trace.
