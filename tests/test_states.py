@@ -10,6 +10,7 @@ import functools
 import gc
 import inspect
 import signal
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -98,8 +99,12 @@ LONGEST: Final = 5.0
 def _limited() -> Iterator[None]:
     """Raise where a behaviour waits for ever for what a defect prevents: after seconds of this process's time."""
 
-    def interrupt(*_: object) -> None:
-        raise TimeoutError("what the behaviour waits for never happens")
+    def interrupt(_number: int, frame: types.FrameType | None) -> None:
+        while frame is not None and frame.f_code.co_name not in {"_run_once", "run_forever"}:
+            frame = frame.f_back
+        # Where asyncio begins or ends to run a loop, it would take it for running ever after.
+        if frame is None or frame.f_code.co_name == "_run_once":
+            raise TimeoutError("what the behaviour waits for never happens")
 
     before = signal.signal(signal.SIGVTALRM, interrupt)
     # Again and again: a loop's callbacks may catch the first.
