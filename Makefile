@@ -11,8 +11,8 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo "make demo      publish an event from a small application, and read it from a queue"
-	@echo "make test      run the tests, on RabbitMQ nodes that they start themselves"
-	@echo "make test-fast run, within a minute, those that need no RabbitMQ, Prometheus, browser or package index"
+	@echo "make test      run the tests, on RabbitMQ nodes and PostgreSQL servers that they start themselves"
+	@echo "make test-fast run, within a minute, those that need no RabbitMQ, PostgreSQL, Prometheus, browser or package index"
 	@echo "make matrix    run demo and tests on other systems, created empty, as root: SYSTEMS=\"debian-13 ...\""
 	@echo "               PIKA=path, a checkout of pika, for debian-13-pika-next"
 	@echo "make simulate  run random schedules of faults in memory: SEEDS=5000; or replay one: SEED=..."
@@ -57,13 +57,13 @@ demo: $(VENV)/.run
 # with T run alone: make test T=tests/test_client.py
 WORKERS := $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 test: $(VENV)/.dev
-	@.ci/setup broker diagrams browser terminal prometheus git curl
+	@.ci/setup broker postgres diagrams browser terminal prometheus git curl
 	@$(PY) -m pytest $(or $(T),--numprocesses $(WORKERS) --dist loadgroup)
 
 # The markers come from the fixtures that a test uses; see tests/conftest.py.
 test-fast: $(VENV)/.dev
 	@.ci/setup diagrams
-	@$(PY) -m pytest --hypothesis-profile fast --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not browser and not package and not prometheus' $(T)
+	@$(PY) -m pytest --hypothesis-profile fast --numprocesses auto --maxprocesses 4 --dist loadgroup -m 'not rabbitmq and not postgres and not browser and not package and not prometheus' $(T)
 
 # All systems together take about an hour.
 matrix: $(VENV)/.dev

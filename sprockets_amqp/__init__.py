@@ -41,6 +41,7 @@ from .handlers.install import client_of, install
 from .handlers.mixin import PublishingMixin
 from .hooks import Changes, StateChange, Subscription
 from .observers import Delivery, Observation, Observer, Outcome, Publish, PublishEnd
+from .outbox.insert import OutboxInsert, outbox_insert
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ __all__ = [
     "NotReadyError",
     "Observation",
     "Observer",
+    "OutboxInsert",
     "Outcome",
     "OutcomeUnknown",
     "Properties",
@@ -89,5 +91,6 @@ __all__ = [
     "__version__",
     "client_of",
     "install",
+    "outbox_insert",
     "web",
 ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 from .names import DEFAULT_NAME, check_name
 from .secret import all_hidden, all_revealed, hidden, reveal
 from .text import SHORT_STRING_LIMIT, function_name, plain, shown
-from .urls import hide_password, is_utf8, node_parameters
+from .urls import check_database, hide_password, is_database, is_utf8, node_parameters
 from .wire.tls import TLS
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
@@ -108,6 +108,13 @@ def _folder(value: object) -> str | None:
     if not _is_there(path):
         raise ValueError("must be an existing folder")
     return _writable(path)
+
+
+def _outbox(value: object) -> str | None:
+    if isinstance(value, str) and is_database(value):
+        check_database(value)
+        return value
+    return _folder(value)
 
 
 def _new_folder(value: object) -> str | None:
@@ -256,9 +263,10 @@ class Settings:
     max_message_size: int | None = _setting(None, "MAX_MESSAGE_SIZE", _optional_count)
     #: The app_id of messages that are published without one.
     default_app_id: str | None = _setting(None, "APP_ID", _text)
-    #: A folder for messages that cannot be sent: a publish ends with `STORED` once its message is on disk there.
-    outbox: str | None = _setting(None, "OUTBOX", _folder)
-    #: The most octets of all stored messages; their files may take up to twice as much.
+    #: A folder, or the URL of a database in PostgreSQL, for messages that cannot be sent: a publish ends with `STORED`
+    #: once its message is on disk there.
+    outbox: str | None = _setting(None, "OUTBOX", _outbox)
+    #: The most octets of all messages that a client stores; on the disk they may take up to twice as much.
     outbox_limit: int = _setting(1024**3, "OUTBOX_LIMIT", _count)
     #: A folder for the recorder: every trigger of every machine is written there, and once a second the counters.
     recorder: str | None = _setting(None, "RECORDER", _new_folder)
@@ -287,10 +295,8 @@ class Settings:
             raise ValueError(problem)
 
     def __repr__(self) -> str:
-        others = ", ".join(
-            f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self) if field.name != "url"
-        )
-        return f"Settings(url={self.shown_url!r}, {others})"
+        shown_values = {**vars(self), "url": self.shown_url, "outbox": self.shown_outbox}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown_values.items())})"
 
     @property
     def tls(self) -> TLS:
@@ -301,6 +307,11 @@ class Settings:
     def shown_url(self) -> str:
         """The URL without passwords, or the name of the function that returns it."""
         return hide_password(self.url) if isinstance(self.url, str) else f"{function_name(self.url)}()"
+
+    @property
+    def shown_outbox(self) -> str | None:
+        """The outbox, if it is a URL without passwords."""
+        return hide_password(self.outbox) if self.outbox is not None and is_database(self.outbox) else self.outbox
 
     def _outbox_problem(self) -> str:
         if self.outbox is None:
@@ -362,5 +373,6 @@ def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> A
     try:
         return field.metadata["convert"](value)
     except ValueError as error:
-        given = "" if field.name == "url" else f", not {shown(repr(value), 80)}"
+        is_secret = field.name == "url" or (isinstance(value, str) and is_database(value))
+        given = "" if is_secret else f", not {shown(repr(value), 80)}"
         return ValueError(f"{field.name} ({origin}) {error}{given}")

@@ -223,6 +223,30 @@ def _tls_trouble(value: str, error: Exception) -> str:
     return unreadable(options) or type(error).__name__
 
 
+def is_database(text: str) -> bool:
+    """Return whether it is the URL of a database in PostgreSQL, or meant as one."""
+    return text.startswith(("postgresql://", "postgres://"))
+
+
+def check_database(url: str) -> None:
+    """Raise ValueError unless psycopg can use the URL of a database; the error does not show it."""
+    try:
+        from psycopg import ProgrammingError  # noqa: PLC0415 - few need it
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(f"in PostgreSQL needs psycopg ({error}): pip install 'sprockets_amqp[postgres]'") from None
+    try:
+        conninfo_to_dict(url)
+        return
+    except (ProgrammingError, UnicodeError):
+        # Its words may quote the password.
+        pass
+    raise ValueError(
+        "is not a URL of PostgreSQL: write postgresql://user:password@host:5432/database, percent-encode the "
+        "characters /?#@:,% in user and password, and give libpq's options after ?"
+    )
+
+
 def hide_password(url: str) -> str:
     """Return the URL with every password replaced by ``***``, for logs and people; ssl_options may hold one."""
     parts = re.split(r",(?=amqps?://)", url, flags=re.IGNORECASE)

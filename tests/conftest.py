@@ -15,6 +15,7 @@ from tests.support import leaks
 from tests.support.browser import chromium
 from tests.support.consume import Queue, declare_queue
 from tools import recorded
+from tools.postgres import Server
 from tools.rabbitmq import Cluster, Host, Node
 
 # A shell ignores SIGINT for what it starts in the background; the programs that tests interrupt would inherit that.
@@ -28,13 +29,14 @@ hypothesis.settings.load_profile("project")
 
 
 #: The fixtures after which tests are marked.
-_NEEDS = {"rabbitmq", "prometheus", "browser", "package"}
+_NEEDS = {"rabbitmq", "postgres", "prometheus", "browser", "package"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with what it needs, and keep those of the cluster in one worker: it is the dearest to start."""
     for item in items:
-        needs = _NEEDS & set(getattr(item, "fixturenames", ()))
+        names = set(getattr(item, "fixturenames", ()))
+        needs = _NEEDS & (names | ({"postgres"} if "server" in names else set()))
         for name in needs:
             item.add_marker(name)
         if "cluster" in getattr(item, "fixturenames", ()):
@@ -144,6 +146,34 @@ async def cluster(_breakable_cluster: Cluster) -> AsyncIterator[Cluster]:
     """Three nodes in a cluster, which a test may break; it is mended after the test."""
     yield _breakable_cluster
     await _breakable_cluster.repair()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server that every test shares and none breaks; each has a database of its own."""
+    with closing(Server()) as shared:
+        asyncio.run(shared.start())
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def _breakable_server() -> Iterator[Server]:
+    with closing(Server()) as private:
+        asyncio.run(private.start())
+        yield private
+
+
+@pytest.fixture
+async def server(_breakable_server: Server) -> AsyncIterator[Server]:
+    """A PostgreSQL server that a test may stop, kill, freeze and configure; it is mended after the test."""
+    yield _breakable_server
+    await _breakable_server.repair()
+
+
+@pytest.fixture
+async def database(postgres: Server) -> str:
+    """The URL of a database with an outbox."""
+    return await postgres.outbox()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from sprockets_amqp.cli import main
 from sprockets_amqp.delivery.message import Message, encode
 from sprockets_amqp.delivery.options import defaults
 from sprockets_amqp.outbox.memory import MemoryStore
+from sprockets_amqp.outbox.postgres.store import PostgresStore
 from sprockets_amqp.outbox.sqlite.file import OutboxFile
 from sprockets_amqp.outbox.sqlite.store import SQLiteStore
 from sprockets_amqp.outbox.store import EACH, OWN, Changes, Record, Store, checksum, unpack
@@ -41,9 +42,12 @@ def putting(*names: str, start: int = 1) -> Changes:
     return Changes({number: (message(name), 0) for number, name in enumerate(names, start)})
 
 
-@pytest.fixture(params=["SQLite", "memory"])
+@pytest.fixture(params=["SQLite", "memory", pytest.param("PostgreSQL", marks=pytest.mark.postgres)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """What opens a store: each time by an owner that begins, after the one before is gone."""
+    if request.param == "PostgreSQL":
+        url = asyncio.run(request.getfixturevalue("postgres").outbox())
+        return lambda: PostgresStore(url, "amqp")
     if request.param == "SQLite":
         return lambda: SQLiteStore(str(tmp_path), "amqp")
     only = MemoryStore()

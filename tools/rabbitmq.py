@@ -48,7 +48,7 @@ _ERLANG_FLAGS = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 
 #: Kills everything in the process group $1 and removes the folder $2 once its standard input is closed: on request, and
 #: also when this process was killed.
-_GUARD = 'while read -r _; do :; done; kill -s KILL -- "-$1"; sleep 0.1; rm -rf -- "$2"'
+GUARD = 'while read -r _; do :; done; kill -s KILL -- "-$1"; sleep 0.1; rm -rf -- "$2"'
 
 #: Undoes what a test may have done to a running node; the limits are those in the node's configuration.
 #: Works for RabbitMQ 3.10 to 4.3.
@@ -136,7 +136,7 @@ class Host:
         self.group = 0
         self.group = self.spawn("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1", environment={}).pid
         self._guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(self.group), str(self.folder)],
+            ["sh", "-c", GUARD, "guard", str(self.group), str(self.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

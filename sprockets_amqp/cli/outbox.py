@@ -1,4 +1,4 @@
-"""The command outbox: list or show what is stored in a folder, send again what was set aside, drop or downgrade it."""
+"""The command outbox: list, show or drop what is stored, send what was set aside, make a table, downgrade a folder."""
 
 import argparse
 import asyncio
@@ -13,27 +13,30 @@ from pathlib import Path
 from typing import Final
 
 from sprockets_amqp.names import PATTERN
+from sprockets_amqp.outbox.postgres.table import MIGRATIONS, TABLE, VERSION
 from sprockets_amqp.outbox.sqlite.file import SUFFIX
 from sprockets_amqp.outbox.sqlite.store import SQLiteStore
-from sprockets_amqp.outbox.store import SPOILT, Record, unpack
+from sprockets_amqp.outbox.store import SPOILT, Record, Store, unpack
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
+from sprockets_amqp.urls import check_database, hide_password, is_database
 from sprockets_amqp.web.status import iso
 
 from .command import FAILED, OK, UsageError, add_name
 
-SUMMARY: Final = "list, show, retry or drop what is stored in an outbox, or write it for version 1.1"
+SUMMARY: Final = "list, show, retry or drop what is stored in an outbox, make its table, or write it for 1.1"
 STATUS: Final = (
-    "Exit status: 0 done, 1 there is no such message or a file cannot be read, 2 bad usage. A running client sends "
-    "what you retry within a minute. Drop only what was set aside: a client may be sending the rest."
+    "Exit status: 0 done, 1 there is no such message, or the outbox cannot be read, 2 bad usage. A running client "
+    "sends what you retry within a minute. Drop only what was set aside: a client may be sending the rest. Other users "
+    "of the machine can see a URL in the command, and none in the environment."
 )
-ACTIONS: Final = ("list", "show", "retry", "drop", "downgrade")
+ACTIONS: Final = ("list", "show", "retry", "drop", "migrate", "downgrade")
 #: How many messages are read at once.
 AT_ONCE: Final = 16
 #: Characters of a body to show.
 BODY_LIMIT: Final = 200
-#: A message's name: its file, and its number, a signed integer of 64 bits.
-MESSAGE: Final = re.compile(rf"({PATTERN}\.\d+{re.escape(SUFFIX)}):(\d{{1,18}})")
+#: A message's name: its file or box, and its number, a signed integer of 64 bits.
+MESSAGE: Final = re.compile(rf"({PATTERN}\.\d{{1,18}}(?:{re.escape(SUFFIX)})?):(\d{{1,18}})")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,32 +44,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_name(parser)
     parser.add_argument("action", choices=ACTIONS, help="what to do")
     parser.add_argument(
-        "folder",
+        "outbox",
         nargs="?",
-        help="the folder given as the setting outbox; default: AMQP_OUTBOX, with --name AUDIT_OUTBOX",
+        help="the folder or URL given as the setting outbox; default: AMQP_OUTBOX, with --name AUDIT_OUTBOX",
     )
     parser.add_argument(
-        "message", nargs="*", help="FILE:NUMBER, as list shows it (amqp.1.outbox:42); default: all that were set aside"
+        "message",
+        nargs="*",
+        help="as list shows it (amqp.1.outbox:42, or amqp.0:42 in PostgreSQL); default: all that were set aside",
     )
+    parser.add_argument("--sql", action="store_true", help="print the SQL of migrate rather than executing it")
     parser.add_argument("-y", "--yes", action="store_true", help="drop all that were set aside without asking")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    folder, names = _folder(options)
-    if options.action == "downgrade" and names:
-        raise UsageError("downgrade takes a folder, and no messages: it writes all that is stored")
-    store = SQLiteStore(str(folder), options.name or "")
+    if options.sql:
+        return _print_script(options)
+    place, names = _place(options)
+    if options.action in {"migrate", "downgrade"} and names:
+        raise UsageError(f"{options.action} takes an outbox, and no messages: it is for all that is stored")
+    if options.action == "migrate":
+        return _migrate(place)
+    store = _store(place, options.name or "")
     if options.action == "drop" and not names and not options.yes:
         _ask_before_dropping(asyncio.run(_count_set_aside(store)))
-    return asyncio.run(_run(store, folder, options.action, names))
+    return asyncio.run(_run(store, hide_password(place), options.action, names))
 
 
-async def _run(store: SQLiteStore, folder: Path, action: str, names: list[str]) -> int:
-    chosen = _chosen(names) if names else {box: [] for box in await store.names()}
-    if not chosen:
-        print(f"sprockets-amqp: there is no outbox in {shown(folder)}: nothing is stored there", file=sys.stderr)
+def _store(place: str, name: str) -> Store:
+    if is_database(place):
+        from sprockets_amqp.outbox.postgres.store import PostgresStore  # noqa: PLC0415 - few have psycopg
+
+        return PostgresStore(place, name)
+    return SQLiteStore(place, name)
+
+
+def _print_script(options: argparse.Namespace) -> int:
+    if options.action != "migrate" or options.outbox or options.message:
+        raise UsageError("--sql goes with migrate alone: sprockets-amqp outbox migrate --sql")
+    print(MIGRATIONS[VERSION], end="")
+    return OK
+
+
+def _migrate(place: str) -> int:
+    if not is_database(place):
+        raise UsageError("migrate is for an outbox in PostgreSQL: a folder needs nothing")
+    from sprockets_amqp.outbox.postgres.migrate import migrate  # noqa: PLC0415 - few have psycopg
+
+    try:
+        found = migrate(place)
+    except (OSError, ValueError) as error:
+        print(f"sprockets-amqp: {hide_password(place)}: {shown(error)}", file=sys.stderr)
+        return FAILED
+    was = "was made" if not found else "is" if found == VERSION else f"was of version {found}, and is"
+    print(f"{TABLE} {was}{' with' if not found else ' of'} version {VERSION}")
+    return OK
+
+
+async def _run(store: Store, place: str, action: str, names: list[str]) -> int:
     status = OK
+    try:
+        chosen = _chosen(names) if names else {box: [] for box in await store.names()}
+    except (OSError, ValueError) as error:
+        print(f"sprockets-amqp: {place}: {shown(error)}", file=sys.stderr)
+        await store.close({})
+        return FAILED
+    if not chosen:
+        print(f"sprockets-amqp: there is no outbox in {shown(place)}: nothing is stored there", file=sys.stderr)
     for box, numbers in chosen.items():
         try:
             lines, its_status = await _on_box(store, action, box, numbers)
@@ -74,10 +119,10 @@ async def _run(store: SQLiteStore, folder: Path, action: str, names: list[str]) 
             # Without numbers, a client has sent all of it in the meantime.
             lines, its_status = [], OK
             if numbers:
-                print(f"{box}: there is no such file, or a client has sent all of it", file=sys.stderr)
+                print(f"{box}: there is no such file or box, or a client has sent all of it", file=sys.stderr)
                 its_status = FAILED
         except (sqlite3.Error, ValueError, OSError) as error:
-            print(f"sprockets-amqp: {folder / box}: {shown(error)}", file=sys.stderr)
+            print(f"sprockets-amqp: {place}: {box}: {shown(error)}", file=sys.stderr)
             lines, its_status = [], FAILED
         for line in lines:
             print(line)
@@ -86,22 +131,25 @@ async def _run(store: SQLiteStore, folder: Path, action: str, names: list[str]) 
     return status
 
 
-def _folder(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    """Return the folder and the names of messages: without a folder, it is that of the environment."""
-    given: list[str] = [each for each in (options.folder, *options.message) if each is not None]
+def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return the outbox and the names of messages: without an outbox, it is that of the environment."""
+    given: list[str] = [each for each in (options.outbox, *options.message) if each is not None]
     variables = [f"{prefix}OUTBOX" for prefix in prefixes(options.name)]
     if not given or MESSAGE.fullmatch(given[0]):
         found = next((os.environ[each] for each in variables if os.environ.get(each)), None)
         if found is None:
-            raise UsageError(f"give the folder of the setting outbox, or set {variables[0]}")
+            raise UsageError(f"give the folder or URL of the setting outbox, or set {variables[0]}")
         given.insert(0, found)
+    place = given[0]
     try:
-        is_folder = Path(given[0]).is_dir()
+        if is_database(place):
+            check_database(place)
+        elif not Path(place).is_dir():
+            raise UsageError(f"{shown(place, 80)} is not a folder: give the folder or URL of the setting outbox")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{shown(given[0], 80)} is not a folder: {error.args[-1]}") from None
-    if not is_folder:
-        raise UsageError(f"{shown(given[0], 80)} is not a folder: give the folder of the setting outbox")
-    return Path(given[0]), given[1:]
+        what = "the outbox" if is_database(place) else f"{shown(place, 80)} is not a folder:"
+        raise UsageError(f"{what} {error.args[-1]}") from None
+    return place, given[1:]
 
 
 def _chosen(names: list[str]) -> dict[str, list[int]]:
@@ -110,12 +158,14 @@ def _chosen(names: list[str]) -> dict[str, list[int]]:
     for name in names:
         match = MESSAGE.fullmatch(name)
         if match is None:
-            raise UsageError(f"{shown(name, 80)!r} is not a message: write FILE:NUMBER, as list shows it")
+            raise UsageError(
+                f"{shown(name, 80)!r} is not a message: write it as list shows it, such as amqp.1.outbox:42"
+            )
         found.setdefault(match[1], []).append(int(match[2]))
     return found
 
 
-async def _count_set_aside(store: SQLiteStore) -> int:
+async def _count_set_aside(store: Store) -> int:
     count = 0
     for box in await store.names():
         # What cannot be read is named when its turn comes.
@@ -134,10 +184,12 @@ def _ask_before_dropping(count: int) -> None:
         raise UsageError("nothing was dropped")
 
 
-async def _on_box(store: SQLiteStore, action: str, box: str, numbers: list[int]) -> tuple[list[str], int]:
+async def _on_box(store: Store, action: str, box: str, numbers: list[int]) -> tuple[list[str], int]:
     if action == "list":
         return await _list(store, box), OK
     if action == "downgrade":
+        if not isinstance(store, SQLiteStore):
+            raise ValueError("version 1.1 knows folders alone: nothing is done")
         count = await store.downgrade(box)
         return [f"{box}: {'is' if count is None else f'{count} messages are'} in the format of version 1.1 now"], OK
     if not numbers:
@@ -153,7 +205,7 @@ async def _on_box(store: SQLiteStore, action: str, box: str, numbers: list[int])
     return lines, OK if shown_lines.keys() >= set(numbers) else FAILED
 
 
-async def _list(store: SQLiteStore, box: str) -> list[str]:
+async def _list(store: Store, box: str) -> list[str]:
     totals, aside, in_use = await store.look(box)
     oldest = "" if totals.oldest is None else f", the oldest stored {_age(totals.oldest)} ago"
     counted = f"{totals.messages} to send, {totals.set_aside} set aside, {totals.size} octets{oldest}"
@@ -161,7 +213,7 @@ async def _list(store: SQLiteStore, box: str) -> list[str]:
     return lines + [f"  {_name(box, row)} set aside: {shown(row.set_aside)}" async for row in _rows(store, box, aside)]
 
 
-async def _rows(store: SQLiteStore, box: str, numbers: list[int]) -> AsyncIterator[Record]:
+async def _rows(store: Store, box: str, numbers: list[int]) -> AsyncIterator[Record]:
     """Read messages, a few at a time: each may be large."""
     for start in range(0, len(numbers), AT_ONCE):
         for row in await store.find(box, numbers[start : start + AT_ONCE]):

@@ -1,6 +1,6 @@
 """A store in memory: what it holds is lost with the process. For tests, and for a client without an outbox."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from .ledger import Key
 from .store import OWN, Changes, Record, Totals, values_of
@@ -13,8 +13,13 @@ class MemoryStore:
         boxes: the records of each box, by number.
     """
 
+    medium = "memory"
+
     def __init__(self) -> None:
         self.boxes: dict[int, dict[int, Record]] = {}
+
+    def watch(self, on_news: Callable[[], object], on_loss: Callable[[], object]) -> None:
+        """Nobody else stores anything."""
 
     async def open(self) -> None:
         """Own a box."""

@@ -19,6 +19,7 @@ from sprockets_amqp.observers import Observers
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.states import OUTBOX, Outbox, Place
 from sprockets_amqp.text import shown
+from sprockets_amqp.urls import is_database
 
 from .memory import MemoryStore
 from .stock import SILENT, Stock
@@ -64,10 +65,12 @@ class OutboxModel(Model):
         super().__init__(loop, name)
         self._gate = gate
         self._publisher = publisher
-        self._folder = settings.outbox
+        self._place = settings.shown_outbox
         self._logger = named(LOGGER, name)
         self._log = BoundedLog(self._logger, loop.time)
-        self._writer = Writer(store_in(settings.outbox, name), loop, self._on_done, self._on_silence)
+        store = store_in(settings, name)
+        store.watch(self._on_news, self._on_loss)
+        self._writer = Writer(store, loop, self._on_done, self._on_silence)
         self._stock = Stock(self, gate, publisher, observers, settings, loop, self._writer, self._log)
         if self.given:
             publisher.keeper = self._stock
@@ -85,7 +88,7 @@ class OutboxModel(Model):
     @property
     def given(self) -> bool:
         """Whether there is an outbox."""
-        return self._folder is not None
+        return self._place is not None
 
     @property
     def holds(self) -> bool:
@@ -163,7 +166,7 @@ class OutboxModel(Model):
         self._trouble = reason
         if kind not in self._told:
             self._told.add(kind)
-            self._logger.error("outbox %s: nothing can be stored: %s", self._folder, shown(reason))
+            self._logger.error("outbox %s: nothing can be stored: %s", self._place, shown(reason))
         # A change of state must not come within another, nor be called off by one that comes first.
         self._loop.call_soon(self.feed, self.disk_failed, reason)
         return f"{SILENT}: {shown(reason)}"
@@ -177,7 +180,7 @@ class OutboxModel(Model):
             self._log.log(
                 logging.WARNING,
                 "outbox %s: all %d stored messages were delivered, after %.1f s",
-                self._folder,
+                self._place,
                 stock.delivered,
                 now - stock.since,
             )
@@ -205,7 +208,8 @@ class OutboxModel(Model):
     def _on_done(self, batch: Batch, done: Done) -> None:
         if done.problem is not None:
             problem = f"{type(done.problem).__name__}: {done.problem}"
-            self.fail(problem, problem)
+            # What is said of a server that is away changes while it comes back.
+            self.fail("away" if isinstance(done.problem, ConnectionError) else problem, problem)
         elif batch.own.puts:
             self._note_recovery(self._told & {"outbox_limit"})
         self._stock.note_done(batch, done)
@@ -214,6 +218,9 @@ class OutboxModel(Model):
             self.feed(self.files_closed)
         elif batch.look and done.problem is None:
             self.feed(self.files_opened)
+        if done.rows:
+            # What can go out at once makes no backlog.
+            self._publisher.send_waiting()
         # Another client may have left messages, or the command line asked for a retry.
         self.note_stock()
         if self._is_empty:
@@ -225,10 +232,19 @@ class OutboxModel(Model):
             # Otherwise nothing can be read either, until the disk is tried again.
             self._stock.load_more()
 
+    # Called by the store
+
+    def _on_news(self) -> None:
+        self._stock.note_news()
+
+    def _on_loss(self) -> None:
+        self._writer.next.look = True
+        self._writer.submit()
+
     def _note_recovery(self, left: set[str]) -> None:
         """Forget the troubles that are over, and log it if none is left."""
         if self._told and not left:
-            self._logger.warning("outbox %s: messages can be stored again", self._folder)
+            self._logger.warning("outbox %s: messages can be stored again", self._place)
         self._told = left
 
     def _look(self) -> None:
@@ -256,7 +272,7 @@ class OutboxModel(Model):
         """Log what an earlier process has left, if it left anything."""
         found = self._stock.ledger.at(Place.ON_DISK)
         if found:
-            self._logger.warning("outbox %s: %d messages to send, stored before the start", self._folder, found)
+            self._logger.warning("outbox %s: %d messages to send, stored before the start", self._place, found)
 
     def send_waiting(self, _event: EventData) -> None:
         """Send waiting messages, in order."""
@@ -302,11 +318,15 @@ class OutboxModel(Model):
         self._when_closed.clear()
 
 
-def store_in(folder: str | None, name: str) -> Store:
-    """Return what keeps the messages of a client of this name; without a folder, memory, which is never used."""
-    if folder is None:
+def store_in(settings: Settings, name: str) -> Store:
+    """Return what keeps the messages of a client of this name; without an outbox, memory, which is never used."""
+    # Each is loaded only if it is needed.
+    if settings.outbox is None:
         return MemoryStore()
-    # SQLite is loaded only if it is needed.
+    if is_database(settings.outbox):
+        from .postgres.store import PostgresStore  # noqa: PLC0415
+
+        return PostgresStore(settings.outbox, name)
     from .sqlite.store import SQLiteStore  # noqa: PLC0415
 
-    return SQLiteStore(folder, name)
+    return SQLiteStore(settings.outbox, name)

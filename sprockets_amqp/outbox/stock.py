@@ -23,7 +23,7 @@ from sprockets_amqp.wire.replies import describe
 
 from .entry import Entry
 from .ledger import Key, Ledger
-from .store import OVERHEAD, OWN, Changes, Record, unpack
+from .store import OVERHEAD, OWN, Changes, Record, Unsure, unpack
 from .writer import Batch, Done, Writer
 
 #: How many messages are read at once, and up to how many octets; as many in line are enough.
@@ -34,6 +34,8 @@ MAX_DEFERRED: Final = 1000
 MAX_DEFERRAL: Final = 60.0
 #: Comes before the reason in errors.
 SILENT: Final = "the outbox cannot store it"
+#: Comes after the reason, where nobody knows whether it was stored.
+LATER: Final = "it may be stored, and delivered later"
 #: Stands for a message that cannot be read.
 NOTHING: Final = Message("", "", None, None, (), b"", b"", b"")
 
@@ -87,6 +89,8 @@ class Stock(Keeper):
         #: Since when messages have been stored, in the loop's time, and how many of them were delivered since then.
         self.since = 0.0
         self.delivered = 0
+        #: Whether others may have stored messages since it was read: the ledger has not counted them.
+        self._has_news = False
 
     @property
     def in_line(self) -> int:
@@ -160,12 +164,19 @@ class Stock(Keeper):
     def load_more(self) -> None:
         """Read more messages, if they may be sent and too few are in line."""
         ledger = self.ledger
-        wanted = ledger.at(Place.ON_DISK) and ledger.at(Place.DEFERRED) < MAX_DEFERRED and self.in_line < LOAD
+        is_there = ledger.at(Place.ON_DISK) or self._has_news
+        wanted = is_there and ledger.at(Place.DEFERRED) < MAX_DEFERRED and self.in_line < LOAD
         if wanted and self._gate.sends_stored and not self._writer.loading:
             batch = self._writer.next
             loaded = [key for key, row in ledger.rows.items() if row.place is not Place.WRITING]
             batch.load, batch.loaded = (LOAD, LOAD_SIZE), frozenset(loaded)
+            self._has_news = False
             self._writer.submit()
+
+    def note_news(self) -> None:
+        """Read what others may have stored, when it may be sent."""
+        self._has_news = True
+        self.load_more()
 
     def _enter(self, entry: Entry, blamed: int) -> None:
         entry.copy = copy = Publish(entry.message, self._loop.create_future(), entry)
@@ -288,6 +299,8 @@ class Stock(Keeper):
         note = self._note_written if OWN in done.changed else self._give_back
         for number in batch.own.puts:
             if (entry := self.ledger.rows.get((OWN, number))) is not None:
+                if OWN not in done.changed and isinstance(done.problem, Unsure):
+                    entry.error = OutcomeUnknown(f"{shown(done.problem)}; {LATER}")
                 note(entry)
         for box, changes in done.changed.items():
             self._note_changed(box, changes)
@@ -295,7 +308,7 @@ class Stock(Keeper):
             self._note_first()
             self.ledger.recount(done.totals.messages, done.totals.set_aside, done.totals.size)
         if batch.load is not None:
-            if done.problem is None and not done.rows and done.totals is None:
+            if done.problem is None and not done.rows and done.totals is None and self.ledger.at(Place.ON_DISK):
                 # There were fewer messages than expected.
                 self._writer.next.look = True
             for key, record in done.rows:
@@ -324,9 +337,11 @@ class Stock(Keeper):
         if key in ledger.rows or not self._gate.sends_stored:
             return
         if not ledger.at(Place.ON_DISK):
-            # Somebody has asked for one that was set aside.
+            # Others have stored it, and perhaps more; or somebody has asked for one that was set aside.
+            self._note_first()
             ledger.find(record.size)
-            self._writer.next.look = True
+            self._has_news = True
+            self._writer.next.look |= bool(ledger.at(Place.ASIDE))
         try:
             _, message = unpack(record.message)
         except ValueError as error:
@@ -370,8 +385,7 @@ class Stock(Keeper):
         self._writer.next.own.puts.clear()
         for entry in [entry for entry in self.ledger.rows.values() if entry.caller is not None]:
             if entry.key[1] in given:
-                problem = "the disk did not answer in time; it may be stored, and delivered later"
-                entry.error = OutcomeUnknown(problem)
+                entry.error = OutcomeUnknown(f"{self._writer.medium} did not answer in time; {LATER}")
             self._give_back(entry)
 
     def stop_waiting(self) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import struct
 import time
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from sprockets_amqp.delivery.message import Message, restore
@@ -107,12 +107,25 @@ class Changes:
         return bool(self.puts or self.deletes or self.suspects or self.set_asides)
 
 
+class Unsure(ConnectionError):
+    """What has failed may have been done: nobody is left to ask."""
+
+
 class Store(Protocol):
     """Where a client keeps messages; it makes one call at a time.
 
-    Every call may raise `OSError`, `ValueError` or an error of the store's own: nothing of it is done then, and it may
-    be tried again. A call whose task is cancelled goes on to its end: who stops an application may cancel all tasks.
+    Every call may raise `OSError`, `ValueError` or an error of the store's own: nothing of it is done then, unless it
+    is `Unsure`, and it may be tried again. A call whose task is cancelled goes on to its end: who stops an application
+    may cancel all tasks.
+
+    Attributes:
+        medium: what it is, for people.
     """
+
+    medium: str
+
+    def watch(self, on_news: Callable[[], object], on_loss: Callable[[], object]) -> None:
+        """Have these called, on the loop: others may have stored messages for the client; it has to be opened again."""
 
     async def open(self) -> None:
         """Own a box, which is locked, and take over those of the client's name whose owners are gone."""

@@ -109,6 +109,8 @@ class Writer:
     ) -> None:
         self.next = Batch()
         self._store = store
+        #: What it writes to, for people.
+        self.medium = store.medium
         self._loop = loop
         self._on_done = on_done
         self._on_silence = on_silence
@@ -162,7 +164,7 @@ class Writer:
     def _tell_silence(self) -> None:
         # What is given to it meanwhile waits no longer either.
         self._limit = self._loop.call_later(DISK_LIMIT, self._tell_silence)
-        self._on_silence(f"the disk has not answered within {DISK_LIMIT:g} s")
+        self._on_silence(f"{self.medium} has not answered within {DISK_LIMIT:g} s")
 
     def _finish(self, task: "asyncio.Task[Done]") -> None:
         batch, self._running = self._running, None

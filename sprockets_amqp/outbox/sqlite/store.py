@@ -17,9 +17,14 @@ T = TypeVar("T")
 class SQLiteStore:
     """A `Store` in a folder."""
 
+    medium = "the disk"
+
     def __init__(self, path: str, name: str) -> None:
         self._folder = Folder(path, name)
         self._executor: Executor | None = None
+
+    def watch(self, on_news: Callable[[], object], on_loss: Callable[[], object]) -> None:
+        """Nobody else stores anything in the files of a client that runs."""
 
     async def open(self) -> None:
         """Own a file, and take over those whose owners are gone."""

@@ -1,0 +1,48 @@
+"""Make the table, or bring it up to this version: by one's own connection, or by printed SQL."""
+
+import psycopg
+
+from sprockets_amqp.secret import hidden, reveal
+
+from .session import words_of
+from .table import COMMENT, FIND, MIGRATIONS, RIGHTS, TABLE, VERSION
+
+#: Only one migrates at a time.
+LOCK = f"SELECT pg_advisory_xact_lock(hashtext('{TABLE}'))"
+
+
+def script(version: int = 0) -> str:
+    """Return the SQL that makes the table, or brings it up from a version."""
+    return "\n".join(MIGRATIONS[each] for each in range(version + 1, VERSION + 1))
+
+
+def migrate(url: str) -> int:
+    """Make the table, or bring it up to this version; return the version that was there, or 0.
+
+    Raises:
+        OSError: PostgreSQL cannot be reached, or does not allow it.
+        ValueError: what is there is something else, or of a later version.
+    """
+    url = hidden(url)
+    try:
+        with psycopg.connect(reveal(url), connect_timeout=10) as connection, connection.transaction():
+            connection.execute(LOCK)
+            version = _version(connection)
+            for each in range(version + 1, VERSION + 1):
+                connection.execute(MIGRATIONS[each])
+            return version
+    except psycopg.Error as error:
+        problem = words_of(error)
+    raise OSError(f"PostgreSQL: {problem}")
+
+
+def _version(connection: "psycopg.Connection[tuple[object, ...]]") -> int:
+    found = connection.execute(FIND, (list(RIGHTS),)).fetchone()
+    if found is None:
+        return 0
+    match = COMMENT.fullmatch(str(found[2] or ""))
+    if match is None:
+        raise ValueError(f"there is a {TABLE} that is no outbox: rename it, or comment it as `migrate --sql` prints it")
+    if int(match[1]) > VERSION:
+        raise ValueError(f"{TABLE} is of version {match[1]}, and this is {VERSION}: upgrade sprockets_amqp")
+    return int(match[1])

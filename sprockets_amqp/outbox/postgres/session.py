@@ -1,0 +1,268 @@
+"""The session with PostgreSQL: it is opened, checked, listened to, and given up when nothing answers.
+
+Everything is done to its end, whoever cancels tasks meanwhile. Errors say what the server says, and no more: psycopg's
+quote rows.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from sprockets_amqp.outbox.store import Unsure
+from sprockets_amqp.secret import Secret, hidden, reveal
+
+from .table import CHANNEL, COMMENT, FIND, RIGHTS, TABLE, VERSION
+
+#: The oldest version of PostgreSQL.
+OLDEST: Final = 14
+#: Seconds to connect to each host, unless the URL says otherwise.
+CONNECT_LIMIT: Final = 5
+#: Seconds that the server may take for one call before its session is given up.
+ANSWER_LIMIT: Final = 30.0
+#: Seconds after which either side knows that the other's machine is gone: four, and three times two.
+GONE: Final = 10
+#: How the client's side notices it (https://www.postgresql.org/docs/current/libpq-connect.html).
+OPTIONS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_LIMIT,
+    "keepalives": 1,
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * GONE,
+}
+#: How the server's side notices it, and what else the session needs, whatever its user or database has by default.
+SETTINGS: Final = {
+    "tcp_keepalives_idle": "4",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": str(1000 * GONE),
+    "idle_session_timeout": "0",
+    "statement_timeout": "0",
+    "lock_timeout": "5s",
+    "default_transaction_isolation": "read committed",
+}
+PREPARE: Final = f"""\
+SELECT pg_backend_pid(), {", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())},
+       CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END
+"""
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+#: A statement and its parameters.
+Statement = tuple[str, Sequence[object]]
+#: Connections of the parent process, in a forked child: they are never closed there.
+_PARENTS: Final[list[object]] = []
+
+
+class Session:
+    """A session, which there is until it ends; `open` makes a new one.
+
+    Args:
+        url: the URL of the database.
+        name: the client's.
+
+    Attributes:
+        on_news: called when PostgreSQL tells that something was stored elsewhere for this client.
+        on_loss: called when the session ends while nothing is done.
+        oid: which table it is.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = hidden(url)
+        self._name = name
+        self.on_news: Callable[[], object] = bool
+        self.on_loss: Callable[[], object] = bool
+        self._connection: Connection | None = None
+        #: What is read while nothing else is done, and why there is no session.
+        self._descriptor = -1
+        self._problem = "there is no session with PostgreSQL"
+        self.oid = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self._connection is not None and not self._connection.closed
+
+    async def open(self, *, to_write: bool) -> None:
+        """Begin a session. Raises an OSError or ValueError in words."""
+        await self._complete(self._connect, to_write)
+
+    async def _connect(self, to_write: bool) -> None:
+        self.end()
+        options = {"application_name": f"sprockets_amqp {self._name}".strip(), **OPTIONS}
+        if to_write:
+            options["target_session_attrs"] = "read-write"
+        given = conninfo_to_dict(reveal(self._url))
+        address = Secret(make_conninfo(reveal(self._url), **{k: v for k, v in options.items() if k not in given}))
+        del given
+        self._connection = await psycopg.AsyncConnection.connect(reveal(address), autocommit=True)
+        self._connection.add_notify_handler(self._on_notify)
+        await self._check(self._connection)
+        self._listen()
+
+    async def _check(self, connection: Connection) -> None:
+        version = connection.info.server_version
+        if version < 10000 * OLDEST:
+            raise ValueError(f"this is PostgreSQL {version // 10000}: the outbox needs {OLDEST} or newer")
+        ((process, *_),) = await (await connection.execute(PREPARE)).fetchall()
+        if process != connection.info.backend_pid:
+            raise ValueError(
+                "a connection pooler answers for PostgreSQL, and gives the session to others: name PostgreSQL itself "
+                "in the URL, for the session's locks say whose messages are whose"
+            )
+        found = await (await connection.execute(FIND, (list(RIGHTS),))).fetchone()
+        self.oid = checked_table(found)
+        await connection.execute(f"LISTEN {CHANNEL}")
+
+    async def run(self, *statements: Statement) -> list[tuple[Any, ...]]:
+        """Execute statements, all or none of them; return the rows of the last.
+
+        Raises:
+            Unsure: the session has ended, and they may have been done.
+            OSError: they were not.
+        """
+        return await self._complete(self._run, statements)
+
+    async def _run(self, statements: Sequence[Statement]) -> list[tuple[Any, ...]]:
+        connection = self._connection
+        if connection is None:
+            raise ConnectionError(self._problem)
+        if len(statements) == 1:
+            cursor = await connection.execute(*statements[0], binary=True)
+        else:
+            async with connection.pipeline(), connection.transaction():
+                cursors = [await connection.execute(*each, binary=True) for each in statements]
+            cursor = cursors[-1]
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _complete(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+        """Do it to its end: who stops an application may cancel all tasks, and this one is not among them."""
+        loop = asyncio.get_running_loop()
+        self._ignore()
+        task = loop.create_task(work(*arguments))
+        asyncio.tasks._unregister_task(task)  # noqa: SLF001 - https://docs.python.org/3/library/asyncio-extending.html
+        task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - a loop may be closed first
+        limit = loop.call_later(ANSWER_LIMIT, self._break)
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        limit.cancel()
+        problem = self._understood(task.exception())
+        if problem is not None:
+            raise problem
+        self._listen()
+        return task.result()
+
+    def _understood(self, error: BaseException | None) -> BaseException | None:
+        """Return what to raise; a session that is of no use any more ends."""
+        if not isinstance(error, psycopg.Error):
+            if error is not None:
+                self.end(str(error))
+            return error
+        words = f"PostgreSQL: {words_of(error)}"
+        was_open = self._connection is not None
+        is_gone = not self.is_open or (error.sqlstate or "").startswith("57P")
+        if is_gone or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            # Another node may be the primary one now.
+            self.end(words)
+        else:
+            self._listen()
+        if not is_gone:
+            return OSError(words)
+        return Unsure(words) if was_open else ConnectionError(words)
+
+    # News
+
+    def _listen(self) -> None:
+        """While nothing else is done, notice what PostgreSQL tells."""
+        if self._connection is not None:
+            self._descriptor = self._connection.fileno()
+            asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+
+    def _ignore(self) -> None:
+        if self._descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._descriptor = -1
+
+    def _on_readable(self) -> None:
+        assert self._connection is not None
+        libpq = self._connection.pgconn
+        has_news = False
+        try:
+            libpq.consume_input()
+            while (note := libpq.notifies()) is not None:
+                has_news |= note.extra == self._name.encode()
+        except psycopg.Error as error:
+            self.end(f"PostgreSQL: {words_of(error)}")
+            self.on_loss()
+            return
+        if has_news:
+            self.on_news()
+
+    def _on_notify(self, note: psycopg.Notify) -> None:
+        if note.payload == self._name:
+            self.on_news()
+
+    # The end
+
+    def end(self, problem: str = "the session has ended") -> None:
+        """End the session, and with it its locks; calling it twice is harmless."""
+        self._ignore()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._problem = problem
+            connection.pgconn.finish()
+
+    def _break(self) -> None:
+        """Have what waits for an answer fail."""
+        if self._connection is not None:
+            with (
+                contextlib.suppress(psycopg.Error, OSError),
+                socket.socket(fileno=os.dup(self._connection.fileno())) as copy,
+            ):
+                copy.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """In a forked child, close the copy of the socket, and tell the server nothing."""
+        connection, self._connection, self._descriptor = self._connection, None, -1
+        if connection is not None and not connection.closed:
+            _PARENTS.append(connection)
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            # Its number stays taken: whatever libpq may still do there harms no other file.
+            os.dup2(nothing, connection.fileno(), inheritable=False)
+            os.close(nothing)
+
+
+def checked_table(found: Any) -> int:
+    """Return which table it is, of what `FIND` has found. Raises ValueError or an OSError if it cannot be used."""
+    if found is None:
+        raise FileNotFoundError(
+            f"there is no table {TABLE} in this database, or its schema is not in the search_path: run sprockets-amqp "
+            "outbox migrate"
+        )
+    oid, kind, comment, database, user, missing = found
+    match = COMMENT.fullmatch(comment or "")
+    if kind not in {"r", "p"} or match is None:
+        raise ValueError(
+            f"{TABLE} in database {database} has no version: run sprockets-amqp outbox migrate, or rename what is there"
+        )
+    if int(match[1]) != VERSION:
+        what = "run sprockets-amqp outbox migrate" if int(match[1]) < VERSION else "upgrade sprockets_amqp"
+        raise ValueError(f"{TABLE} in database {database} is of version {match[1]}, and this is {VERSION}: {what}")
+    if missing:
+        rights = ", ".join(missing)
+        raise PermissionError(f"user {user} needs more: GRANT {rights} ON {TABLE} TO {user}")
+    return int(oid)
+
+
+def words_of(error: Exception) -> str:
+    """Return what an error says, in one line, without the rows and statements that PostgreSQL quotes."""
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return f"{error.diag.message_primary} ({error.sqlstate})"
+    return " ".join(str(error).split()) or type(error).__name__
