@@ -20,6 +20,7 @@ from sprockets_amqp.outbox.sqlite.file import OutboxFile
 from sprockets_amqp.outbox.sqlite.store import SQLiteStore
 from sprockets_amqp.outbox.store import EACH, OWN, Changes, Record, Store, checksum, unpack
 from sprockets_amqp.settings import Settings
+from sprockets_amqp.testing.database import Database
 from tests.support.memory import in_memory
 from tools.memory import Broker
 
@@ -42,12 +43,15 @@ def putting(*names: str, start: int = 1) -> Changes:
     return Changes({number: (message(name), 0) for number, name in enumerate(names, start)})
 
 
-@pytest.fixture(params=["SQLite", "memory", pytest.param("PostgreSQL", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["SQLite", "memory", "kit", pytest.param("PostgreSQL", marks=pytest.mark.postgres)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """What opens a store: each time by an owner that begins, after the one before is gone."""
     if request.param == "PostgreSQL":
         url = asyncio.run(request.getfixturevalue("postgres").outbox())
         return lambda: PostgresStore(url, "amqp")
+    if request.param == "kit":
+        database = Database()
+        return lambda: database.store("", "amqp")
     if request.param == "SQLite":
         return lambda: SQLiteStore(str(tmp_path), "amqp")
     only = MemoryStore()
@@ -381,7 +385,7 @@ def test_what_a_killed_client_has_left_is_written_back_whole(
         f"m{number}" for number in range(1500)
     ]
     assert main(["outbox", "downgrade", str(folder), "amqp.9.outbox:1"]) == 2
-    assert "downgrade takes a folder" in capsys.readouterr().err
+    assert "downgrade takes an outbox, and no messages" in capsys.readouterr().err
 
 
 def test_numbers_begin_anew_with_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,8 @@ class MemoryStore:
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent."""
         found: list[tuple[Key, Record]] = []
-        for box, records in sorted(self.boxes.items(), key=_oldest_first):
-            for number, record in sorted(records.items()):
+        for box in sorted(self.boxes, key=self._turn):
+            for number, record in sorted(self.boxes[box].items()):
                 if len(found) == limit or size <= 0:
                     return found
                 if record.set_aside is None and (box, number) not in without:
@@ -65,7 +65,7 @@ class MemoryStore:
 
     def give_up(self) -> None:
         """Have no owner any more, as if the process were killed: the next one begins with an empty box."""
-        left = [box for _, box in sorted(self.boxes.items(), key=_oldest_first) if box]
+        left = [self.boxes[number] for number in sorted(self.boxes, key=self._turn) if self.boxes[number]]
         self.boxes = dict(enumerate(left, OWN + 1))
 
     async def names(self) -> list[str]:
@@ -76,7 +76,7 @@ class MemoryStore:
         """Count what is in a box: the client's own has an owner."""
         its = self._box(name)
         aside = [number for number, record in sorted(its.items()) if record.set_aside is not None]
-        return _totals(its.values()), aside, int(name) == OWN
+        return _totals(its.values()), aside, self._is_owned(name)
 
     async def find(self, name: str, numbers: Collection[int]) -> list[Record]:
         """Return messages in a box."""
@@ -94,6 +94,13 @@ class MemoryStore:
         its = self._box(name)
         return {number for number in numbers if its.pop(number, None) is not None}
 
+    def _turn(self, box: int) -> tuple[bool, bool, int]:
+        """Return when it is a box's turn: its own comes last."""
+        return False, box == OWN, box
+
+    def _is_owned(self, name: str) -> bool:
+        return int(name) == OWN
+
     def _box(self, name: str) -> dict[int, Record]:
         if not name.isdecimal() or int(name) not in self.boxes:
             raise FileNotFoundError(name)
@@ -102,10 +109,6 @@ class MemoryStore:
     def abandon(self) -> None:
         """Forget everything: it is the parent's."""
         self.boxes.clear()
-
-
-def _oldest_first(box: tuple[int, dict[int, Record]]) -> tuple[bool, int]:
-    return box[0] == OWN, box[0]
 
 
 def _totals(records: Collection[Record]) -> Totals:

@@ -23,7 +23,7 @@ from sprockets_amqp.urls import is_database
 
 from .memory import MemoryStore
 from .stock import SILENT, Stock
-from .store import Store
+from .store import STAND_INS, Store
 from .writer import DISK_LIMIT, Batch, Done, Writer
 
 LOGGER = logging.getLogger("sprockets_amqp.outbox")
@@ -323,6 +323,8 @@ def store_in(settings: Settings, name: str) -> Store:
     # Each is loaded only if it is needed.
     if settings.outbox is None:
         return MemoryStore()
+    if is_database(settings.outbox) and STAND_INS:
+        return STAND_INS[-1](settings.outbox, name)
     if is_database(settings.outbox):
         from .postgres.store import PostgresStore  # noqa: PLC0415
 

@@ -172,6 +172,10 @@ class Store(Protocol):
         """Delete messages; return which were there."""
 
 
+#: What makes stores in place of those in PostgreSQL, the latest last; `sprockets_amqp.testing` brings one.
+STAND_INS: Final[list[Callable[[str, str], Store]]] = []
+
+
 def pack(stored_at: float, method: bytes, properties: bytes, body: bytes) -> bytes:
     """Return what is stored of a message: the time, and what goes on the wire."""
     return b"".join((_head.pack(stored_at, len(method), len(properties)), method, properties, body))

@@ -61,6 +61,7 @@ class Broker(Place):
 
     Attributes:
         published: every message received, in order, including nacked ones.
+        database: takes the place of PostgreSQL, for clients whose ``outbox`` is there.
         delay: seconds that the broker's frames take to arrive.
         tune: what it proposes: channels, octets of a frame, seconds between heartbeats (AMQP 0-9-1, section 1.4.2.5).
         peers: the broker's end of each attempted connection, in order.

@@ -13,10 +13,12 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from sprockets_amqp.client import Client
+from sprockets_amqp.outbox.store import STAND_INS
 from sprockets_amqp.runtime import running_loop
 from sprockets_amqp.wire import network
 
 from .clock import Clock
+from .database import Database
 
 T = TypeVar("T")
 
@@ -25,9 +27,14 @@ SHUTDOWN_LIMIT: Final = 0.1
 
 
 class Place(network.Substitute):
-    """The base of `Broker` that takes RabbitMQ's place, and runs code on a loop of its own."""
+    """The base of `Broker` that takes RabbitMQ's place, and runs code on a loop of its own.
+
+    Attributes:
+        database: takes the place of PostgreSQL: see `Database`.
+    """
 
     def __init__(self) -> None:
+        self.database = Database()
         self._clock: Clock | None = None
         self._loop_before: asyncio.AbstractEventLoop | None = None
         #: The clients that existed before it was installed.
@@ -40,6 +47,7 @@ class Place(network.Substitute):
         self._others = weakref.WeakSet(Client.bound())
         if self not in _installed:
             _installed.append(self)
+            STAND_INS.append(self.database.store)
         network.use(self)
         return self
 
@@ -48,6 +56,7 @@ class Place(network.Substitute):
         network.leave(self)
         if self in _installed:
             _installed.remove(self)
+            STAND_INS.remove(self.database.store)
 
     def __enter__(self) -> Self:
         return self.install()
