@@ -339,7 +339,7 @@ def test_a_message_can_be_written_back_for_version_1_1(tmp_path: Path, capsys: p
     assert since[2] == "since"
     assert [row[1:] for row in after] == [row[1:] for row in before]
     assert main(["outbox", "downgrade", str(tmp_path / "new")]) == 0
-    assert capsys.readouterr().out == "amqp.1.outbox: is in the format of version 1.1 now\n"
+    assert capsys.readouterr().out == "amqp.1.outbox: it is in the format of version 1.1 now\n"
     assert {each.stat().st_mode & 0o077 for each in (tmp_path / "new").iterdir()} == {0}
 
 
@@ -359,7 +359,7 @@ def test_nothing_is_written_back_while_a_message_is_damaged(tmp_path: Path, caps
     assert "message 2 is damaged on the disk: drop it first" in capsys.readouterr().err
     assert main(["outbox", "drop", str(tmp_path), "amqp.1.outbox:2"]) == 0
     assert main(["outbox", "downgrade", str(tmp_path)]) == 0
-    assert "1 messages are in the format" in capsys.readouterr().out
+    assert "1 message is in the format" in capsys.readouterr().out
 
 
 def test_what_a_killed_client_has_left_is_written_back_whole(

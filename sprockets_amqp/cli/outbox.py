@@ -122,7 +122,7 @@ async def _run(store: Store, place: str, action: str, names: list[str]) -> int:
                 print(f"{box}: there is no such file or box, or a client has sent all of it", file=sys.stderr)
                 its_status = FAILED
         except (sqlite3.Error, ValueError, OSError) as error:
-            print(f"sprockets-amqp: {place}: {box}: {shown(error)}", file=sys.stderr)
+            print(f"sprockets-amqp: {place}/{box}: {shown(error)}", file=sys.stderr)
             lines, its_status = [], FAILED
         for line in lines:
             print(line)
@@ -191,7 +191,8 @@ async def _on_box(store: Store, action: str, box: str, numbers: list[int]) -> tu
         if not isinstance(store, SQLiteStore):
             raise ValueError("version 1.1 knows folders alone: nothing is done")
         count = await store.downgrade(box)
-        return [f"{box}: {'is' if count is None else f'{count} messages are'} in the format of version 1.1 now"], OK
+        what = "it is" if count is None else "1 message is" if count == 1 else f"{count} messages are"
+        return [f"{box}: {what} in the format of version 1.1 now"], OK
     if not numbers:
         _, numbers, _ = await store.look(box)
     if action == "show":

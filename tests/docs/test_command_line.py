@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import uuid
@@ -24,6 +25,7 @@ from sprockets_amqp.recording.trace import Line, initial_states, written
 from tests.support.command import COMMAND, Result
 from tests.support.documents import SECONDS, Document
 from tools.documents import ROOT
+from tools.postgres import Server
 from tools.rabbitmq import Node, free_port
 
 PAGE: Final = Document("docs/command-line.md")
@@ -150,8 +152,8 @@ async def test_watch_prints_changes_as_shown(line: str, url: str, folder: Path) 
         assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", first[:12])
 
 
-async def test_the_outbox_commands_take_what_was_set_aside(url: str, folder: Path) -> None:
-    """List, show, retry, drop and downgrade, in the order of the page."""
+async def test_the_outbox_commands_take_what_was_set_aside(url: str, folder: Path, postgres: Server) -> None:
+    """List, show, retry, drop, downgrade and migrate, in the order of the page."""
     stored = folder / "stored"
     stored.mkdir()
     missing = f"missing-{uuid.uuid4().hex}"
@@ -161,13 +163,16 @@ async def test_the_outbox_commands_take_what_was_set_aside(url: str, folder: Pat
         await client.flush(30)
         assert client.counters.set_aside == 1
     printed, name = [], "amqp.1.outbox:1"
+    database = await postgres.outbox(migrated=False)
     for line in PAGE.commands("outbox"):
-        result = await typed(line.replace("/var/lib/events", str(stored)).replace("amqp.1.outbox:1", name), folder, url)
+        own = line.replace("postgresql://owner:password@db.example.org/shop", shlex.quote(database))
+        result = await typed(own.replace("/var/lib/events", str(stored)).replace("amqp.1.outbox:1", name), folder, url)
         assert (result.status, result.err) == (0, "")
         printed.append(result.out)
         # Numbers count all that a process has published.
         name = next(iter(re.findall(r"amqp\.1\.outbox:\d+", result.out)), name)
-    listed, shown, retried, dropped, downgraded = printed
+    listed, shown, retried, dropped, downgraded, migrated = printed
+    assert migrated == "sprockets_amqp_outbox was made with version 1\n"
     assert "0 to send, 1 set aside" in listed
     assert "body: a body" in shown
     assert retried == f"{name}: will be sent\n"

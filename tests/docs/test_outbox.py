@@ -30,6 +30,11 @@ PAGE: Final = Document("docs/outbox.md")
 
 TESTED: Final = {
     ("Turn it on", "python"),
+    # In test_outbox_postgres.py.
+    ("In PostgreSQL", "sh"),
+    ("In PostgreSQL", "sql"),
+    ("In PostgreSQL", "python"),
+    ("In your transaction", "python"),
     ("Containers", "yaml"),
     ("Looking inside", "sh"),
     ("Going back to version 1.1", "sh"),
@@ -103,7 +108,7 @@ def test_the_commands_print_what_is_shown(
     amqp_broker.run(client.flush())
     amqp_broker.stop()
     amqp_broker.run(store("order-4712", "order-4713"))
-    listing, showing, retrying, dropping = PAGE.commands("Looking inside")
+    listing, showing, retrying, dropping, _ = PAGE.commands("Looking inside")
     (name,) = re.findall(r"^  (\S+) order-4711 set aside", typed(capsys, "outbox", "list", str(tmp_path)), re.MULTILINE)
 
     def printed(line: str) -> str:
@@ -130,7 +135,7 @@ def test_what_is_stored_is_written_for_version_1_1(
     amqp_broker.run(store())
     (line,) = PAGE.commands("Going back to version 1.1")
     printed = typed(capsys, *shlex.split(line.replace("/var/lib/events", str(tmp_path)))[1:])
-    assert printed == "amqp.1.outbox: 1 messages are in the format of version 1.1 now\n"
+    assert printed == "amqp.1.outbox: 1 message is in the format of version 1.1 now\n"
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

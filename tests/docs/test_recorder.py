@@ -51,7 +51,7 @@ def _installed(folder: str, application: Application, *, recorder: str) -> objec
 
 def masked(text: str) -> list[str]:
     """What happened, without times, numbers and repetitions that depend on the machine."""
-    lines = [re.sub(r"^[\d:.]+ ", "", line) for line in text.splitlines()]
+    lines = [re.sub(r"^[\d:.]+ |(?<=StreamLostError: ).*", "", line) for line in text.splitlines()]
     words = [re.sub(r"\s+", " ", re.sub(r"\d+", "N", line)) for line in lines]
     return [line for line in words if not line.startswith((" N", " now"))]
 

@@ -28,6 +28,7 @@ TESTED: Final = {
     ("With pytest", "sh"),
     ("With `AsyncHTTPTestCase`", "sh"),
     ("With neither", "python"),
+    ("An outbox in PostgreSQL", "python"),
     ("Several nodes", "python"),
     ("Faults", "python"),
     ("Every way that a connection can go", "python"),  # The same.

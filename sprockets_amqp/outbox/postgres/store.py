@@ -84,7 +84,7 @@ class PostgresStore:
         if box != COMMON:
             messages, *_ = await self._count([box])
             self._log.warning(
-                "outbox %s.%d was left by a client that is gone: %d messages to send", self._name, box, messages
+                "box %s.%d was left by a client that is gone: %d messages to send", self._name, box, messages
             )
 
     async def _lock(self, box: int) -> bool:
@@ -126,7 +126,7 @@ class PostgresStore:
             found += [((number, record.number), record) for record in records if record.intact]
             if spoilt := [record.number for record in records if not record.intact]:
                 await self.write(number, Changes(set_asides=dict.fromkeys(spoilt, SPOILT)))
-                self._log.error("outbox %s.%d: %d messages are %s", self._name, box, len(spoilt), SPOILT)
+                self._log.error("box %s.%d: %d messages are %s", self._name, box, len(spoilt), SPOILT)
             size -= sum(record.size for record in records)
             if len(found) >= limit or size <= 0:
                 break
