@@ -19,6 +19,9 @@ LOGGER = logging.getLogger("sprockets_amqp.outbox.postgres")
 
 #: Seconds between two looks for what was stored in transactions of others, if nothing tells of it.
 INTERVAL: Final = 1.0
+#: Seconds after a session was lost for which clients take back their own boxes, and take over no others: when
+#: PostgreSQL was restarted, all have lost theirs.
+GRACE: Final = 5.0
 #: How many rows, and up to how many octets, one statement stores.
 ROWS, OCTETS = 1000, 8 * 1024**2
 
@@ -37,6 +40,8 @@ class PostgresStore:
         #: The boxes that are locked, by the numbers that the client knows them by.
         self._boxes: dict[int, int] = {}
         self._ids = count(OWN + 1)
+        #: When boxes of others may be taken over, in the loop's time.
+        self._adopts_at = 0.0
 
     # The client's own
 
@@ -51,26 +56,29 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Own a box, and take over the common one, and those whose owners are gone."""
+        now = asyncio.get_running_loop().time()
         if not self._session.is_open:
             await self._session.open(to_write=True)
+            self._adopts_at = now + GRACE if self._boxes else now
             # The locks have ended with the session before: what another has taken is its own.
-            for number, box in list(self._boxes.items()):
-                if not await self._lock(box):
-                    del self._boxes[number]
+            self._boxes = {number: box for number, box in self._boxes.items() if await self._lock(box)}
         if OWN not in self._boxes:
-            box = await self._draw()
-            if not await self._lock(box):
-                raise OSError(f"the lock of box {self._name}.{box}, which is new, is taken")
-            self._boxes[OWN] = box
+            self._boxes[OWN] = await self._draw()
+            await self._lock(self._boxes[OWN])
         if self._timer is None:
             self._look()
+        await self._adopt_common()
         filled = {box for name, box in await self._session.run((table.BOXES, ())) if name == self._name}
+        await self._give_up_empty(filled)
+        if now >= self._adopts_at:
+            for box in sorted(filled - {COMMON} - set(self._boxes.values())):
+                await self._adopt(box)
+
+    async def _give_up_empty(self, filled: set[int]) -> None:
         for number, box in list(self._boxes.items()):
             if number != OWN and box not in filled | {COMMON}:
-                await self._session.run((table.UNLOCK, (self._key(box),)))
                 del self._boxes[number]
-        for box in sorted((filled | {COMMON}) - set(self._boxes.values())):
-            await self._adopt(box)
+                await self._session.run((table.UNLOCK, (self._key(box),)))
 
     async def _draw(self) -> int:
         """Return a number that no other box has, and show that rows can be stored."""
@@ -81,11 +89,12 @@ class PostgresStore:
         if not await self._lock(box):
             return
         self._boxes[next(self._ids)] = box
-        if box != COMMON:
-            messages, *_ = await self._count([box])
-            self._log.warning(
-                "box %s.%d was left by a client that is gone: %d messages to send", self._name, box, messages
-            )
+        messages, *_ = await self._count([box])
+        self._log.warning("box %s.%d was left by a client that is gone: %d messages to send", self._name, box, messages)
+
+    async def _adopt_common(self) -> None:
+        if COMMON not in self._boxes.values() and await self._lock(COMMON):
+            self._boxes[next(self._ids)] = COMMON
 
     async def _lock(self, box: int) -> bool:
         return bool((await self._session.run((table.LOCK, (self._key(box),))))[0][0])
@@ -116,8 +125,7 @@ class PostgresStore:
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent: those that others left, the client's own, and then the common ones."""
-        if COMMON not in self._boxes.values():
-            await self._adopt(COMMON)
+        await self._adopt_common()
         found: list[tuple[Key, Record]] = []
         for number, box in sorted(self._boxes.items(), key=_first_others):
             known = [key[1] for key in without if key[0] == number]
