@@ -80,14 +80,15 @@ async def every(store: Store, box: int = OWN) -> dict[str, tuple[int, int]]:
 async def _stored(opened: Callable[[], Store]) -> None:
     store = opened()
     await store.open()
-    await store.write(OWN, putting("first", "second", "third"))
+    changes = putting("first", "second", "third")
+    await store.write(OWN, changes)
     found = await store.read(100, 10**6, set())
     assert [key for key, _ in found] == [(OWN, 1), (OWN, 2), (OWN, 3)]
-    for name, (_, record) in zip(("first", "second", "third"), found, strict=True):
-        assert unpack(record.message)[1] == message(name)
+    for (each, _), (_, record) in zip(changes.puts.values(), found, strict=True):
+        assert unpack(record.message)[1] == each
         assert (record.refusals, record.set_aside, record.intact) == (0, None, True)
     totals = await store.totals()
-    size = sum(each.size + len("events") + len("key") + EACH for each in map(message, ("first", "second", "third")))
+    size = sum(each.size + len("events") + len("key") + EACH for each, _ in changes.puts.values())
     assert (totals.messages, totals.size, totals.set_aside) == (3, size, 0)
     assert totals.oldest is not None
     await store.try_out()

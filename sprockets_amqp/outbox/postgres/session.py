@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sprockets_amqp.outbox.store import Unsure
 from sprockets_amqp.secret import Secret, hidden, reveal
 
-from .table import CHANNEL, COMMENT, FIND, RIGHTS, TABLE, VERSION
+from .table import CHANNEL, COMMENT, COPIED, COPY, FIND, RIGHTS, TABLE, VERSION
 
 #: The oldest version of PostgreSQL.
 OLDEST: Final = 14
@@ -46,6 +46,11 @@ SETTINGS: Final = {
     "statement_timeout": "0",
     "lock_timeout": "5s",
     "default_transaction_isolation": "read committed",
+    # A box fills and empties within seconds: statistics of the table are always wrong, and its key is always right.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "plan_cache_mode": "force_custom_plan",
 }
 PREPARE: Final = f"""\
 SELECT pg_backend_pid(), {", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())},
@@ -120,19 +125,25 @@ class Session:
         self.oid = checked_table(found)
         await connection.execute(f"LISTEN {CHANNEL}")
 
-    async def run(self, *statements: Statement) -> list[tuple[Any, ...]]:
-        """Execute statements, all or none of them; return the rows of the last.
+    async def run(self, *statements: Statement, rows: Sequence[Sequence[object]] = ()) -> list[tuple[Any, ...]]:
+        """Store rows and execute statements, all or none of it; return the rows of the last statement.
 
         Raises:
-            Unsure: the session has ended, and they may have been done.
-            OSError: they were not.
+            Unsure: the session has ended, and it may have been done.
+            OSError: it was not.
         """
-        return await self._complete(self._run, statements)
+        return await self._complete(self._run, statements, rows)
 
-    async def _run(self, statements: Sequence[Statement]) -> list[tuple[Any, ...]]:
+    async def _run(self, statements: Sequence[Statement], rows: Sequence[Sequence[object]]) -> list[tuple[Any, ...]]:
         connection = self._connection
         if connection is None:
             raise ConnectionError(self._problem)
+        if rows:
+            async with connection.transaction() if statements else contextlib.nullcontext():
+                await _copy(connection, rows)
+                for each in statements:
+                    await connection.execute(*each)
+            return []
         if len(statements) == 1:
             cursor = await connection.execute(*statements[0], binary=True)
         else:
@@ -237,6 +248,13 @@ class Session:
             # Its number stays taken: whatever libpq may still do there harms no other file.
             os.dup2(nothing, connection.fileno(), inheritable=False)
             os.close(nothing)
+
+
+async def _copy(connection: Connection, rows: Sequence[Sequence[object]]) -> None:
+    async with connection.cursor() as cursor, cursor.copy(COPY) as copy:
+        copy.set_types(COPIED)
+        for row in rows:
+            await copy.write_row(row)
 
 
 def checked_table(found: Any) -> int:

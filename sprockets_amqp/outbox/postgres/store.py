@@ -22,8 +22,6 @@ INTERVAL: Final = 1.0
 #: Seconds after a session was lost for which clients take back their own boxes, and take over no others: when
 #: PostgreSQL was restarted, all have lost theirs.
 GRACE: Final = 5.0
-#: How many rows, and up to how many octets, one statement stores.
-ROWS, OCTETS = 1000, 8 * 1024**2
 
 
 class PostgresStore:
@@ -106,22 +104,9 @@ class PostgresStore:
         """Make all changes of one box, in one transaction."""
         if changes.puts and OWN not in self._boxes:
             await self.open()
-        if box in self._boxes:
-            statements = list(self._statements(self._boxes[box], changes))
-            if statements:
-                await self._session.run(*statements)
-
-    def _statements(self, box: int, changes: Changes) -> Iterator[Statement]:
-        where = self._name, box
-        for rows in _chunks(changes):
-            yield table.INSERT, (*where, *map(list, zip(*rows, strict=True)))
-        if changes.suspects:
-            yield table.SUSPECT, (changes.suspects, *where)
-        if changes.set_asides:
-            words = [each.replace("\0", "\N{REPLACEMENT CHARACTER}") for each in changes.set_asides.values()]
-            yield table.SET_ASIDE, (list(changes.set_asides), words, *where)
-        if changes.deletes:
-            yield table.DELETE, (*where, list(changes.deletes))
+        if box in self._boxes and changes:
+            place = self._name, self._boxes[box]
+            await self._session.run(*_statements(place, changes), rows=_rows(place, changes))
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent: those that others left, the client's own, and then the common ones."""
@@ -235,15 +220,21 @@ def _record(row: tuple[Any, ...]) -> Record:
     return Record(number, message, checksum(number, message) if is_whole else -1, refusals, set_aside)
 
 
-def _chunks(changes: Changes) -> Iterator[list[tuple[int, bytes, int, int]]]:
-    """Yield what is to be stored, a statement's worth at a time."""
-    now, chunk, size = time.time(), [], 0
+def _rows(place: tuple[str, int], changes: Changes) -> list[tuple[str, int, int, bytes, int, int]]:
+    """Return the rows of what is to be stored."""
+    now, rows = time.time(), []
     for number, (message, blamed) in changes.puts.items():
         octets = pack(now, message.method, message.properties, message.body)
-        chunk.append((number, octets, checksum(COMMON, octets), blamed))
-        size += len(octets)
-        if len(chunk) == ROWS or size >= OCTETS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+        rows.append((*place, number, octets, checksum(COMMON, octets), blamed))
+    return rows
+
+
+def _statements(place: tuple[str, int], changes: Changes) -> Iterator[Statement]:
+    """Yield what makes the other changes."""
+    if changes.suspects:
+        yield table.SUSPECT, (changes.suspects, *place)
+    if changes.set_asides:
+        words = [each.replace("\0", "\N{REPLACEMENT CHARACTER}") for each in changes.set_asides.values()]
+        yield table.SET_ASIDE, (list(changes.set_asides), words, *place)
+    if changes.deletes:
+        yield table.DELETE, (*place, list(changes.deletes))

@@ -59,12 +59,9 @@ SELECT oid::bigint, relkind::text, obj_description(oid, 'pg_class'), current_dat
 FROM pg_class WHERE oid = to_regclass('{TABLE}')
 """
 
-#: Stores messages under numbers that were given, and again, if it is not known whether they were stored.
-INSERT: Final = f"""\
-INSERT INTO {TABLE} (name, box, number, message, checksum, refusals)
-SELECT %s, %s, * FROM unnest(%b::bigint[], %b::bytea[], %b::bigint[], %b::integer[])
-ON CONFLICT DO NOTHING
-"""
+#: Stores messages under numbers that were given: twice as fast as INSERT.
+COPY: Final = f"COPY {TABLE} (name, box, number, message, checksum, refusals) FROM STDIN (FORMAT BINARY)"
+COPIED: Final = ("text", "int8", "int8", "bytea", "int8", "int4")
 DELETE: Final = f"DELETE FROM {TABLE} WHERE name = %s AND box = %s AND number = ANY(%b::bigint[])"
 SUSPECT: Final = f"""\
 UPDATE {TABLE} AS t SET refusals = refusals + times
