@@ -103,7 +103,7 @@ diagrams: $(VENV)/.dev
 
 # On this system, or on those that are named, as root: SYSTEMS="debian-12 debian-unstable".
 bench: $(VENV)/.bench
-	@.ci/setup $(if $(SYSTEMS),systems,broker compiler)
+	@.ci/setup $(if $(SYSTEMS),systems,broker postgres compiler)
 	@$(PY) -m benchmarks$(if $(SYSTEMS),.systems $(SYSTEMS))
 	@$(PY) -m tools.documents
 

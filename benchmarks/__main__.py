@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from benchmarks import checks, machine, outbox, report
+from benchmarks import checks, machine, outbox, postgres, report
 from benchmarks.broker import running_broker
 from benchmarks.cases import FULL, HANDLER, HEADLINE, Case
 from benchmarks.peers import BASELINE, LIBRABBITMQ, OURS, PEERS
@@ -70,7 +70,11 @@ async def _measure(options: argparse.Namespace) -> Results:
             results = Results(machine.describe(f"{options.rounds} rounds"))
             await Runner(broker, Path(folder)).run(plan, options.rounds, results)
             if not options.quick and "checks" in options.workloads and OURS in present:
-                results.checks = [*await checks.run(broker), *await outbox.run(broker.node)]
+                results.checks = [
+                    *await checks.run(broker),
+                    *await outbox.run(broker.node),
+                    *await postgres.run(broker.node),
+                ]
     return results
 
 

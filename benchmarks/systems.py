@@ -43,7 +43,9 @@ def measure(system: matrix.System, command: str) -> None:
         recorded.write_bytes(RECORD.read_bytes())
         matrix.say(f"{system.name}: python -m {command}")
         measuring = f".venv/bin/python -m {command} --system {system.name} --output benchmarks"
-        status = matrix.inside(folder, f"make .venv/.bench && .ci/setup broker compiler && {measuring}").returncode
+        status = matrix.inside(
+            folder, f"make .venv/.bench && .ci/setup broker postgres compiler && {measuring}"
+        ).returncode
         if status:
             raise matrix.CannotRun(f"measuring on {system.name} ended with status {status}; its output is above")
         measured = read(recorded)
