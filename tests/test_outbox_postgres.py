@@ -27,7 +27,7 @@ from sprockets_amqp.cli import main
 from sprockets_amqp.outbox import writer
 from sprockets_amqp.outbox.postgres import session
 from sprockets_amqp.outbox.postgres.store import PostgresStore
-from sprockets_amqp.outbox.store import OWN, Changes, Unsure, unpack
+from sprockets_amqp.outbox.store import OWN, Changes, Unsure, checksum, pack, unpack
 from sprockets_amqp.states import Outbox
 from sprockets_amqp.web import status
 from tests.support.consume import Queue, declare_queue
@@ -623,25 +623,41 @@ def test_what_cannot_be_sent_is_not_stored() -> None:
 
 
 async def test_rows_that_nobody_should_have_written_are_set_aside(
-    postgres: Server, database: str, broker: Node, queue: Queue
+    postgres: Server, database: str, broker: Node, queue: Queue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They harm no other message."""
-    right = outbox_insert("", queue.name, b"", {"message_id": "right"})
-    for message, summed in ((b"", 0), (b"garbage" * 9, 7), (right.message[:-1], right.checksum), (bytes(30), 1)):
-        await postgres.sql(
-            "INSERT INTO sprockets_amqp_outbox (name, box, message, checksum) VALUES ('amqp', 0, %s, %s)",
-            message,
-            summed,
-            database=database[-19:],
-        )
+    right = outbox_insert("", queue.name, b"", {"message_id": "right", "headers": {"a": 1}})
+    its = unpack(right.message)[1]
+    method, properties = its.method, its.properties
+    made = [
+        (method, properties[:-3]),
+        (method, properties + b"more"),
+        # Queue.Declare, Basic.Publish with another method behind it, and a header of no known type.
+        (method.replace(b"\x00\x3c\x00\x28", b"\x00\x32\x00\x0a"), properties),
+        (method + b"\x01\x00\x01\x00\x00\x00\x04\x00\x14\x00\x28\xce", properties),
+        (method, properties.replace(b"\x01a", b"\x01a?", 1)),
+        (b"", b""),
+    ]
+    messages = [pack(time.time(), *parts, b"") for parts in made]
+    hostile = [(message, checksum(0, message)) for message in messages]
+    hostile += [(b"", 0), (b"garbage" * 9, 7), (right.message[:-1], right.checksum), (bytes(30), 1)]
+    insert = "INSERT INTO sprockets_amqp_outbox (name, box, message, checksum) VALUES (%s, %s, %s, %s)"
+    for message, summed in hostile:
+        await postgres.sql(insert, "amqp", 0, message, summed, database=database[-19:])
+    # Boxes that no client has, and a name that none can have.
+    for name, box in (("amqp", -1), ("amqp", -7), ("we\x1b[31mird", 3)):
+        await postgres.sql(insert, name, box, right.message, right.checksum, database=database[-19:])
     await by_psycopg(database, right)
     async with client_of(broker.url, database) as client:
         await client.flush(10)
-        await until(lambda: client.counters.set_aside == 4)
+        await until(lambda: client.counters.set_aside == len(hostile))
     found = await rows(postgres, database, "set_aside")
-    assert len(found) == 4
-    assert all(words for (words,) in found)
-    assert await queue.message_ids() == ["right"]
+    assert len([words for (words,) in found if words]) == len(hostile)
+    assert await queue.message_ids() == ["right"] * 2
+    assert await command("list", database) == 0
+    printed = capsys.readouterr().out
+    assert f"0 to send, {len(hostile)} set aside" in printed
+    assert printed.replace("\n", "").isprintable()
 
 
 # Rights, the table, secrets, and the command line

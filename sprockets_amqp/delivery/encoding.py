@@ -283,9 +283,16 @@ def _encode_expiration(value: object) -> bytes:
 
 
 def read_method(octets: bytes) -> tuple[str, str]:
-    """Return the exchange and the routing key of a Basic.Publish that `encode_method` has encoded."""
+    """Return the exchange and the routing key of a Basic.Publish that `encode_method` has encoded.
+
+    Raises:
+        ValueError: it has encoded something else: whatever that is, it must not be sent.
+    """
     end = _METHOD_START + 1 + octets[_METHOD_START]
-    return octets[_METHOD_START + 1 : end].decode(), octets[end + 1 : end + 1 + octets[end]].decode()
+    exchange, routing_key = octets[_METHOD_START + 1 : end].decode(), octets[end + 1 : end + 1 + octets[end]].decode()
+    if encode_method(exchange, routing_key, octets[-2] == 1) != octets:
+        raise ValueError("it is not a Basic.Publish")
+    return exchange, routing_key
 
 
 def identify(octets: bytes) -> tuple[str | None, str | None, Copies]:
@@ -302,6 +309,8 @@ def identify(octets: bytes) -> tuple[str | None, str | None, Copies]:
             elif name in {"message_id", "user_id"}:
                 found[name] = octets[at + 1 : at + size].decode()
             at += size
+    if flags & 1 or at != len(octets):
+        raise ValueError("its properties are cut off, or more follows them")
     return found.get("message_id"), found.get("user_id"), found.get("copies", ())
 
 

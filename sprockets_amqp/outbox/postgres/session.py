@@ -25,6 +25,8 @@ OLDEST: Final = 14
 CONNECT_LIMIT: Final = 5
 #: Seconds that the server may take for one call before its session is given up.
 ANSWER_LIMIT: Final = 30.0
+#: Seconds that it has left when somebody cancels the task that waits: an application that stops waits for it.
+CANCELLED_LIMIT: Final = 5.0
 #: Seconds after which either side knows that the other's machine is gone: four, and three times two.
 GONE: Final = 10
 #: How the client's side notices it (https://www.postgresql.org/docs/current/libpq-connect.html).
@@ -96,7 +98,11 @@ class Session:
 
     async def open(self, *, to_write: bool) -> None:
         """Begin a session. Raises an OSError or ValueError in words."""
-        await self._complete(self._connect, to_write)
+        try:
+            await self._complete(self._connect, to_write)
+        except BaseException:
+            self.end()
+            raise
 
     async def _connect(self, to_write: bool) -> None:
         self.end()
@@ -161,8 +167,11 @@ class Session:
         task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - a loop may be closed first
         limit = loop.call_later(ANSWER_LIMIT, self._break)
         while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
+            try:
                 await asyncio.wait([task])
+            except asyncio.CancelledError:
+                limit.cancel()
+                limit = loop.call_later(CANCELLED_LIMIT, self._break)
         limit.cancel()
         problem = self._understood(task.exception())
         if problem is not None:
@@ -179,8 +188,8 @@ class Session:
         words = f"PostgreSQL: {words_of(error)}"
         was_open = self._connection is not None
         is_gone = not self.is_open or (error.sqlstate or "").startswith("57P")
-        if is_gone or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            # Another node may be the primary one now.
+        if is_gone or isinstance(error, (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.UndefinedTable)):
+            # Another node may be the primary one now, and another table may have taken the place of this one.
             self.end(words)
         else:
             self._listen()

@@ -22,6 +22,8 @@ INTERVAL: Final = 1.0
 #: Seconds after a session was lost for which clients take back their own boxes, and take over no others: when
 #: PostgreSQL was restarted, all have lost theirs.
 GRACE: Final = 5.0
+#: The most boxes that a client owns at a time: PostgreSQL has room for some thousand locks. The others' turn comes.
+MOST: Final = 100
 
 
 class PostgresStore:
@@ -58,19 +60,31 @@ class PostgresStore:
         if not self._session.is_open:
             await self._session.open(to_write=True)
             self._adopts_at = now + GRACE if self._boxes else now
-            # The locks have ended with the session before: what another has taken is its own.
-            self._boxes = {number: box for number, box in self._boxes.items() if await self._lock(box)}
+            await self._lock_again()
         if OWN not in self._boxes:
-            self._boxes[OWN] = await self._draw()
-            await self._lock(self._boxes[OWN])
+            box = await self._draw()
+            if await self._lock(box):
+                self._boxes[OWN] = box
         if self._timer is None:
             self._look()
         await self._adopt_common()
         filled = {box for name, box in await self._session.run((table.BOXES, ())) if name == self._name}
         await self._give_up_empty(filled)
         if now >= self._adopts_at:
-            for box in sorted(filled - {COMMON} - set(self._boxes.values())):
+            others = sorted(filled - {COMMON} - set(self._boxes.values()))
+            for box in others[: max(0, MOST - len(self._boxes))]:
                 await self._adopt(box)
+
+    async def _lock_again(self) -> None:
+        """Take the locks that have ended with the session before: what another has taken since is its own."""
+        boxes, self._boxes = self._boxes, {}
+        try:
+            self._boxes = {number: box for number, box in boxes.items() if await self._lock(box)}
+        except BaseException:
+            self._boxes = boxes
+            # It begins anew.
+            self._session.end()
+            raise
 
     async def _give_up_empty(self, filled: set[int]) -> None:
         for number, box in list(self._boxes.items()):
@@ -80,8 +94,9 @@ class PostgresStore:
 
     async def _draw(self) -> int:
         """Return a number that no other box has, and show that rows can be stored."""
-        ((number,),) = await self._session.run((table.DRAW, (self._name,)), (table.DRAWN, (self._name,)))
-        return int(number)
+        rows = await self._session.run((table.DRAW, (self._name,)), (table.DRAWN, (self._name,)))
+        # Somebody may have left rows there.
+        return int(max(rows)[0])
 
     async def _adopt(self, box: int) -> None:
         if not await self._lock(box):
