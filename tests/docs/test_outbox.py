@@ -239,14 +239,12 @@ def plain(row: list[str]) -> list[str]:
     return [cell.replace("`", "") for cell in row]
 
 
-@pytest.mark.parametrize("has_outbox", [False, True], ids=["without", "with"])
+@pytest.mark.parametrize("outbox", ["", "folder", "PostgreSQL"], ids=["without", "folder", "PostgreSQL"])
 @pytest.mark.parametrize("row", [plain(row) for row in PAGE.rows("What a publish ends with")], ids=lambda row: row[0])
-def test_a_publish_ends_as_the_table_says(
-    by_hand: HandDriven, tmp_path: Path, row: list[str], has_outbox: bool
-) -> None:
-    """With an outbox, and without one."""
+def test_a_publish_ends_as_the_table_says(by_hand: HandDriven, tmp_path: Path, row: list[str], outbox: str) -> None:
+    """With an outbox, in a folder or in the kit's database, and without one."""
     happens, *said = row
-    client = by_hand.client(**LIMITS, outbox=tmp_path if has_outbox else None)
+    client = by_hand.client(**LIMITS, outbox={"": None, "folder": tmp_path}.get(outbox, "postgresql://anywhere/app"))
     by_hand.clock.turn()
     before, after = HAPPENS[happens]
     for step in before:
@@ -259,7 +257,7 @@ def test_a_publish_ends_as_the_table_says(
         step(by_hand, client)
     error = future.exception()
     ended = type(error).__name__ if error is not None else str(future.result()).upper()
-    assert ended == said[has_outbox].removesuffix(", at once")
+    assert ended == said[bool(outbox)].removesuffix(", at once")
 
 
 def test_each_row_is_tried() -> None:
