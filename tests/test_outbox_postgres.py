@@ -12,6 +12,7 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from sprockets_amqp.outbox.postgres.store import PostgresStore
 from sprockets_amqp.outbox.store import OWN, Changes, Unsure, checksum, pack, unpack
 from sprockets_amqp.states import Outbox
 from sprockets_amqp.web import status
+from tests.support.certificates import Authority
 from tests.support.consume import Queue, declare_queue
 from tests.support.waiting import until
 from tests.test_store import ids, putting
@@ -796,6 +798,33 @@ async def test_the_password_is_shown_nowhere(server: Server, caplog: pytest.LogC
     for error in (caught.value, refused.value):
         shown += [str(error), *locals_of(error)]
     assert [text for text in shown if "hush" in text] == []
+
+
+async def test_the_session_is_encrypted_and_the_server_verified(tmp_path: Path) -> None:
+    """As libpq's options in the URL say; a forked child does not end it either."""
+    folders = [tmp_path / "ours", tmp_path / "theirs"]
+    for folder in folders:
+        folder.mkdir()
+    authority, other = map(Authority, folders)
+    files = authority.server("127.0.0.1")
+    async with Server() as server:
+        database = await server.outbox()
+        server.certify(Path(files["certfile"]), Path(files["keyfile"]))
+        await server.restart()
+        for trusted, trouble in ((authority, ""), (other, "certificate verify failed")):
+            url = f"{database}?sslmode=verify-full&sslrootcert={trusted.certificate}"
+            async with client_of(NOBODY, url) as client:
+                await until(lambda trouble=trouble, client=client: trouble in client.outbox_trouble)  # type: ignore[misc]
+                if not trouble:
+                    assert await stored(client, "secret") == STORED
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FORKING, f"{database}?sslmode=verify-full&sslrootcert={authority.certificate}"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, errors = await asyncio.wait_for(process.communicate(), 30)
+        # One message is there already.
+        assert out.decode().splitlines() == ["stored", "stored 1", "stored 3"], errors.decode()
 
 
 async def test_an_unsure_end_is_told_as_such(postgres: Server, database: str) -> None:

@@ -270,6 +270,18 @@ class Server:
         lines += [f"{name} = {value}" for name, value in settings.items() if value is not None]
         path.write_text("\n".join(lines) + "\n")
 
+    def certify(self, certificate: Path, key: Path) -> None:
+        """Speak TLS with a certificate, and nothing else; it has to be restarted."""
+        for path, name in ((certificate, "server.crt"), (key, "server.key")):
+            own = self.data / name
+            own.write_bytes(path.read_bytes())
+            own.chmod(0o600)
+            if self._as:
+                shutil.chown(own, self._as["user"], self._as["group"])
+        self.set(ssl="on")
+        access = self.data / "pg_hba.conf"
+        access.write_text(access.read_text().replace("host ", "hostssl "))
+
     def limit_files(self, pid: int, size: str) -> None:
         """Let no file grow beyond so many octets, or "unlimited", through one of its processes."""
         subprocess.run(["prlimit", f"--pid={pid}", f"--fsize={size}:"], check=True, **self._as)
