@@ -17,6 +17,7 @@ import sprockets_amqp as amqp
 from sprockets_amqp import cli
 from sprockets_amqp.outbox.postgres import session, store, table
 from sprockets_amqp.outbox.postgres.store import PostgresStore
+from tests import test_outbox_postgres, test_outbox_postgres_killed
 from tests.support.consume import Queue, on_channel
 from tests.support.documents import SECONDS, Document
 from tools.documents import ROOT
@@ -141,3 +142,27 @@ async def test_two_processes_share_the_work_of_the_example(database: str, broker
     arrived = await queue.messages()
     assert [message.message_id for message in arrived] == placed
     assert [json.loads(message.body)["article"] for message in arrived] == ["a book", "a pen"]
+
+
+#: What shows what each row of the tables says, in tests/test_outbox_postgres.py and test_outbox_postgres_killed.py.
+SHOWN = {
+    "is away, restarts, or cannot be reached": "test_postgresql_that_is_away_is_done_without_until_it_comes",
+    "is killed while it stores one": "test_what_is_being_stored_when_postgresql_is_killed_ends_with_the_truth",
+    "fails over": "test_a_standby_takes_over",
+    "has no connection left, is read-only, or its disk is full": "test_postgresql_that_is_read_only_is_tried_again",
+    "does not answer": "test_postgresql_that_does_not_answer_is_waited_for_ten_seconds_and_then_left",
+    "your process, before its transaction commits": "test_what_a_transaction_stores_is_sent_exactly_if_it_commits",
+    "your process, after the commit": "test_many_that_were_stored_while_nobody_ran_are_sent_in_order",
+    "the client that was sending": "test_another_client_sends_what_is_common_when_its_owner_is_gone",
+    "PostgreSQL": "test_what_was_committed_stored_or_confirmed_arrives_and_what_was_rolled_back_does_not",
+    "RabbitMQ and PostgreSQL": "test_what_was_committed_stored_or_confirmed_arrives_and_what_was_rolled_back_does_not",
+}
+
+
+def test_each_row_on_failures_is_shown_by_a_test() -> None:
+    """On real servers."""
+    tables = re.findall(r"((?:^\|.*\n)+)", PAGE.section("When PostgreSQL fails"), re.MULTILINE)
+    rows = {line.strip("|").split(" | ")[0].strip() for each in tables for line in each.splitlines()[2:]}
+    assert rows == SHOWN.keys()
+    tests = {name for module in (test_outbox_postgres, test_outbox_postgres_killed) for name in vars(module)}
+    assert set(SHOWN.values()) <= tests
