@@ -541,14 +541,9 @@ async def test_without_a_notification_it_is_found_within_a_second(
     """A restored backup, or a tool that copies rows, tells nobody."""
     async with client_of(broker.url, database) as client:
         await client.wait_for(amqp.State.READY, 20)
-        insert = outbox_insert("", queue.name, b"")
+        insert = outbox_insert("", queue.name, b"", notify=False)
         begun = time.monotonic()
-        await postgres.sql(
-            "INSERT INTO sprockets_amqp_outbox (name, box, message, checksum) VALUES ('amqp', 0, %s, %s)",
-            insert.message,
-            insert.checksum,
-            database=database[-19:],
-        )
+        await by_psycopg(database, insert)
         await until(lambda: client.counters.confirmed == 1)
         logging.getLogger(__name__).info("found after %.2f s", time.monotonic() - begun)
     assert await queue.message_ids() == [insert.message_id]

@@ -30,12 +30,14 @@ class OutboxInsert:
         name: the name of the clients that may send it.
         message: what is stored.
         checksum: its checksum.
+        notify: whether clients are told at the commit.
     """
 
     message_id: str | None
     name: str
     message: bytes = dataclasses.field(repr=False)
     checksum: int = dataclasses.field(repr=False)
+    notify: bool = True
 
     @property
     def psycopg(self) -> tuple[str, tuple[bytes, int]]:
@@ -56,10 +58,9 @@ class OutboxInsert:
 
     def _statement(self, message: str, checksum: str) -> str:
         # The name is letters, digits and underscores. The statement reads no column: it needs no right but INSERT.
-        return (
-            f"INSERT INTO {TABLE} (name, box, message, checksum) "  # noqa: S608
-            f"VALUES ('{self.name}', {COMMON}, {message}, {checksum}) RETURNING pg_notify('{CHANNEL}', '{self.name}')"
-        )
+        values = f"('{self.name}', {COMMON}, {message}, {checksum})"
+        notifying = f" RETURNING pg_notify('{CHANNEL}', '{self.name}')" if self.notify else ""
+        return f"INSERT INTO {TABLE} (name, box, message, checksum) VALUES {values}{notifying}"  # noqa: S608
 
 
 def outbox_insert(
@@ -72,6 +73,7 @@ def outbox_insert(
     default_app_id: str | None = None,
     mandatory: bool = True,
     persistent: bool = False,
+    notify: bool = True,
 ) -> OutboxInsert:
     """Return what stores a message in the outbox in PostgreSQL, in a transaction of the application's own.
 
@@ -87,6 +89,7 @@ def outbox_insert(
         default_app_id: its app_id, if its properties have none.
         mandatory: whether RabbitMQ returns it if no queue takes it.
         persistent: whether it is persistent if its properties have no delivery_mode.
+        notify: whether the client is told at the commit; otherwise it finds the message within a second.
 
     Raises:
         InvalidMessage: an argument or property is invalid.
@@ -98,4 +101,4 @@ def outbox_insert(
     if invalid is not None:
         raise invalid.about(message.message_id, message.exchange, message.routing_key)
     octets = pack(time.time(), message.method, message.properties, message.body)
-    return OutboxInsert(message.message_id, check_name(name), octets, checksum(COMMON, octets))
+    return OutboxInsert(message.message_id, check_name(name), octets, checksum(COMMON, octets), notify)

@@ -82,9 +82,9 @@ def test_each_library_has_a_row() -> None:
     for way in ("psycopg", "asyncpg", "sqlalchemy"):
         assert f"execute(*insert.{way})" in text
         assert isinstance(getattr(amqp.OutboxInsert, way), property)
-    insert = amqp.outbox_insert("", "q", b"")
-    assert insert.psycopg[0].count("RETURNING") == 1
-    assert "before `RETURNING`" in text
+    assert "pg_notify" in amqp.outbox_insert("", "q", b"").psycopg[0]
+    assert "pg_notify" not in amqp.outbox_insert("", "q", b"", notify=False).psycopg[0]
+    assert "outbox_insert(…, notify=False)" in text
 
 
 def test_the_numbers_on_postgresql_are_those_of_the_code() -> None:
