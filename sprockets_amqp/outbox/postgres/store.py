@@ -163,6 +163,9 @@ class PostgresStore:
             for box, changes in left.items():
                 if changes.deletes and self._session.is_open:
                     await self.write(box, Changes(deletes=changes.deletes))
+            if self._session.is_open:
+                # PostgreSQL needs a moment to end a session, and the next client need not wait for it.
+                await self._session.run((table.UNLOCK_ALL, ()))
         finally:
             self._rest()
             self._session.end()

@@ -120,6 +120,7 @@ SELECT name, box FROM boxes
 """
 LOCK: Final = "SELECT pg_try_advisory_lock(%s)"
 UNLOCK: Final = "SELECT pg_advisory_unlock(%s)"
+UNLOCK_ALL: Final = "SELECT pg_advisory_unlock_all()"
 IS_LOCKED: Final = """\
 SELECT EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
