@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 from .names import DEFAULT_NAME, check_name
 from .secret import all_hidden, all_revealed, hidden, reveal
 from .text import SHORT_STRING_LIMIT, function_name, plain, shown
-from .urls import check_database, hide_password, is_database, is_utf8, node_parameters
+from .urls import check_database, hide_password, is_database, is_utf8, may_hold_password, node_parameters
 from .wire.tls import TLS
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
@@ -373,6 +373,6 @@ def _converted(field: "dataclasses.Field[Any]", value: object, origin: str) -> A
     try:
         return field.metadata["convert"](value)
     except ValueError as error:
-        is_secret = field.name == "url" or (isinstance(value, str) and is_database(value))
+        is_secret = field.name == "url" or (isinstance(value, str) and may_hold_password(value))
         given = "" if is_secret else f", not {shown(repr(value), 80)}"
         return ValueError(f"{field.name} ({origin}) {error}{given}")

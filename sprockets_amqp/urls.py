@@ -228,6 +228,11 @@ def is_database(text: str) -> bool:
     return text.startswith(("postgresql://", "postgres://"))
 
 
+def may_hold_password(text: str) -> bool:
+    """Return whether it is a URL or the like of something, even if nothing here knows of what."""
+    return "://" in text or "password" in text.lower()
+
+
 def check_database(url: str) -> None:
     """Raise ValueError unless psycopg can use the URL of a database; the error does not show it."""
     try:
@@ -236,8 +241,8 @@ def check_database(url: str) -> None:
     except ImportError as error:
         raise ValueError(f"in PostgreSQL needs psycopg ({error}): pip install 'sprockets_amqp[postgres]'") from None
     try:
-        conninfo_to_dict(url)
-        return
+        if "@" not in str(conninfo_to_dict(url).get("host")):
+            return
     except (ProgrammingError, UnicodeError):
         # Its words may quote the password.
         pass
@@ -270,4 +275,4 @@ def _hide_option(match: re.Match[str]) -> str:
 
 
 def _hide(match: re.Match[str]) -> str:
-    return re.sub(r"([^,:@]*):[^@]*@", r"\1:***@", match[0])
+    return re.sub(r"([^,:@]*):(?:[^,]*|[^@]*)@", r"\1:***@", match[0])

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import sprockets_amqp as amqp
 from sprockets_amqp import STORED, Client, NotReadyError, OutcomeUnknown, outbox_insert
 from sprockets_amqp.cli import main
+from sprockets_amqp.cli import outbox as outbox_command
 from sprockets_amqp.outbox import writer
 from sprockets_amqp.outbox.postgres import session
 from sprockets_amqp.outbox.postgres.store import PostgresStore
@@ -333,6 +334,20 @@ async def test_postgresql_that_does_not_answer_is_waited_for_ten_seconds_and_the
         assert await stored(client, "last") == STORED
 
 
+async def test_postgresql_that_hangs_at_the_start_delays_nothing_for_long(
+    server: Server, broker: Node, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published meanwhile waits until that is known, and then goes out as without an outbox."""
+    database = await server.outbox()
+    server.pause()
+    client = Client(broker.url, outbox=f"{database}?connect_timeout=2", timeout=10)
+    assert await client.publish("", queue.name, b"") is None
+    assert client.outbox_trouble
+    server.resume()
+    await until(lambda: not client.outbox_trouble)
+    await client.shutdown(5)
+
+
 async def test_postgresql_without_free_connections_is_tried_again(server: Server) -> None:
     """Its own words are told; when there is a connection, it goes on."""
     database = await server.outbox()
@@ -404,6 +419,62 @@ async def test_a_disk_of_postgresql_that_takes_no_more_is_told_once_and_used_aga
         assert await stored(client, "last") == STORED
         assert client.counters.stored == ends.count(STORED) + 2
     assert len([each for each in caplog.records if "nothing can be stored" in each.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_words_that_the_database_cannot_store_are_escaped(
+    encoding: str, postgres: Server, broker: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RabbitMQ quotes the names of exchanges, which are in any alphabet."""
+    name = f"outbox_{uuid.uuid4().hex[:12]}"
+    await postgres.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+    database = postgres.url_for(database=name)
+    assert await command("migrate", database) == await command("migrate", database) == 0
+    async with client_of(broker.url, database) as client:
+        await client.wait_for(amqp.State.READY, 20)
+        await by_psycopg(database, outbox_insert("заказы", "", "größe", {"message_id": "größe"}))
+        await until(lambda: client.counters.set_aside == 1)
+        assert client.outbox_trouble == ""
+    assert await command("list", database) == 0
+    assert "\\u0437\\u0430" in capsys.readouterr().out
+
+
+async def test_a_client_that_cannot_send_leaves_the_common_box_to_others(
+    database: str, broker: Node, queue: Queue
+) -> None:
+    """Whether it never could, or can no longer."""
+    async with client_of(NOBODY, database), client_of(broker.url, database) as able:
+        await able.wait_for(amqp.State.READY, 20)
+        await by_psycopg(database, outbox_insert("", queue.name, b"", {"message_id": "common"}))
+        await until(lambda: able.counters.confirmed == 1)
+    one, two = PostgresStore(database, "amqp"), PostgresStore(database, "amqp")
+    for store in (one, two):
+        await store.open()
+    await by_psycopg(database, outbox_insert("", queue.name, b"", {"message_id": "common"}))
+    assert (await ids(one), await ids(two)) == (["common"], [])
+    await one.share()
+    assert await ids(two) == ["common"]
+    for store in (one, two):
+        await store.close({})
+
+
+async def test_a_loop_that_ends_first_leaves_no_warning(database: str) -> None:
+    """Nor does the process wait: PostgreSQL sees that it is gone."""
+    program = (
+        "import asyncio, sys\n"
+        "from sprockets_amqp import Client\n"
+        "async def main():\n"
+        f"    client = Client({NOBODY!r}, outbox=sys.argv[1], timeout=0)\n"
+        "    print(await client.publish('', 'q', b''), flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", program, database),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert (out, b"psycopg" in errors) == (b"stored\n", False), errors.decode()
 
 
 async def test_a_pooler_is_refused_in_words(server: Server) -> None:
@@ -619,12 +690,22 @@ def test_what_cannot_be_sent_is_not_stored() -> None:
     assert insert.message_id
 
 
+def nested(depth: int) -> bytes:
+    """Properties of headers with CC, and with tables within tables."""
+    table = b""
+    for _ in range(depth):
+        table = b"\x01tF" + len(table).to_bytes(4) + table
+    headers = b"\x02CCA\x00\x00\x00\x00" + table
+    return b"\x20\x00" + len(headers).to_bytes(4) + headers
+
+
 async def test_rows_that_nobody_should_have_written_are_set_aside(
     postgres: Server, database: str, broker: Node, queue: Queue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They harm no other message."""
     right = outbox_insert("", queue.name, b"", {"message_id": "right", "headers": {"a": 1}})
     its = unpack(right.message)[1]
+    copied = unpack(outbox_insert("", "q", b"", {"headers": {"CC": ["x"], "a": 1}}).message)[1].properties
     method, properties = its.method, its.properties
     made = [
         (method, properties[:-3]),
@@ -633,6 +714,10 @@ async def test_rows_that_nobody_should_have_written_are_set_aside(
         (method.replace(b"\x00\x3c\x00\x28", b"\x00\x32\x00\x0a"), properties),
         (method + b"\x01\x00\x01\x00\x00\x00\x04\x00\x14\x00\x28\xce", properties),
         (method, properties.replace(b"\x01a", b"\x01a?", 1)),
+        # A frame that seems to have more octets; headers that pika cannot read, and some that Python cannot.
+        (b"\x00\x01" + method[2:], properties),
+        (method, copied.replace(b"\x01a", b"\x01a\xff", 1)),
+        (method, nested(5000)),
         (b"", b""),
     ]
     messages = [pack(time.time(), *parts, b"") for parts in made]
@@ -644,13 +729,23 @@ async def test_rows_that_nobody_should_have_written_are_set_aside(
     # Boxes that no client has, and a name that none can have.
     for name, box in (("amqp", -1), ("amqp", -7), ("we\x1b[31mird", 3)):
         await postgres.sql(insert, name, box, right.message, right.checksum, database=database[-19:])
+    # An invalid expiration, and a number of refusals that never was: it is still sent alone, once.
+    expires = outbox_insert("", queue.name, b"", {"expiration": "1000"}).message.replace(b"\x041000", b"\x04soon")
+    hostile.append((expires, checksum(0, expires)))
+    await postgres.sql(
+        "INSERT INTO sprockets_amqp_outbox (name, box, message, checksum, refusals) VALUES ('amqp', 0, %s, %s, %s)",
+        *(*hostile[-1], -(2**31)),
+        database=database[-19:],
+    )
     await by_psycopg(database, right)
     async with client_of(broker.url, database) as client:
         await client.flush(10)
         await until(lambda: client.counters.set_aside == len(hostile))
     found = await rows(postgres, database, "set_aside")
     assert len([words for (words,) in found if words]) == len(hostile)
-    assert await queue.message_ids() == ["right"] * 2
+    # What was in flight beside a message over which RabbitMQ has closed the connection is sent again.
+    arrived = await queue.message_ids()
+    assert (set(arrived), len(arrived) >= 2) == ({"right"}, True)
     assert await command("list", database) == 0
     printed = capsys.readouterr().out
     assert f"0 to send, {len(hostile)} set aside" in printed
@@ -697,7 +792,10 @@ async def test_a_database_without_the_table_says_what_to_do(postgres: Server) ->
 
 async def command(*words: str) -> int:
     """Run the command outbox; return its status."""
-    return await asyncio.to_thread(main, ["outbox", *words])
+    try:
+        return await asyncio.to_thread(main, ["outbox", *words])
+    except SystemExit as end:
+        return int(str(end.code))
 
 
 async def test_the_table_is_made_once_and_never_in_anothers_place(
@@ -731,6 +829,30 @@ async def test_the_table_is_made_once_and_never_in_anothers_place(
     await store.close({})
 
 
+async def test_ctrl_c_ends_a_command_behind_what_it_is_doing(
+    database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has not begun is left alone."""
+    for _ in range(5):
+        store = PostgresStore(database, "amqp")
+        await store._session.open(to_write=True)
+        store._boxes[OWN] = await store._draw()
+        await store.write(OWN, Changes(putting("aside").puts, set_asides={1: "no"}))
+        store._session.end()
+    on_box = outbox_command._on_box
+
+    async def interrupted(*arguments: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return await on_box(*arguments)
+
+    monkeypatch.setattr(outbox_command, "_on_box", interrupted)
+    with pytest.raises(asyncio.CancelledError):
+        await outbox_command._run(PostgresStore(database, ""), "", "drop", [])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 async def test_the_command_line_works_on_a_database(
     database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -754,7 +876,11 @@ async def test_the_command_line_works_on_a_database(
     await store.close({})
     assert await command("list") == 0
     assert "not in use" in capsys.readouterr().out
+    # Wherever options stand.
+    assert await command("drop", "-y", database) == 0
     assert await command("drop", f"{box}:1", f"{box}:9") == 1
+    assert await command("drop", f"{box}:{2**63}") == 2
+    assert await command("drop", "--why", database) == 2
     assert await command("drop", "amqp.77:1") == 1
     assert await command("downgrade") == 1
     assert "version 1.1 knows folders alone" in capsys.readouterr().err
@@ -777,7 +903,9 @@ def locals_of(error: BaseException) -> list[str]:
     return found
 
 
-async def test_the_password_is_shown_nowhere(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_password_is_shown_nowhere(
+    server: Server, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Not in logs, the page, settings, errors, or the frames of tracebacks."""
     database = await server.outbox()
     wrong = server.url_for(password="hush", database=database[-19:])
@@ -786,6 +914,16 @@ async def test_the_password_is_shown_nowhere(server: Server, caplog: pytest.LogC
         shown = [*caplog.messages, str(status.snapshot(client)), repr(client), client.outbox_trouble]
         assert "password authentication failed" in client.outbox_trouble
     shown.append(repr(amqp.Settings(outbox=wrong)))
+    for nearly in (
+        *("postgresql+psycopg://u:hush@h/db", "POSTGRESQL://u:hush@h/db", " postgres://u:hush@h/db"),
+        *("host=h password=hush", "postgresql://u:hu@shhush@h/db"),
+    ):
+        with pytest.raises(ValueError, match="outbox") as refused_setting:
+            amqp.Settings(outbox=nearly)
+        shown += [str(refused_setting.value), *locals_of(refused_setting.value)]
+        assert await command("list", nearly) == 2
+        assert await command("list", "--why", nearly) == 2
+    shown += capsys.readouterr()
     with pytest.raises(ValueError, match="is not a URL of PostgreSQL") as caught:
         amqp.Settings(outbox="postgresql://app:hush@host/db?nonsense=hush")
     with pytest.raises(ConnectionError) as refused:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from sprockets_amqp.errors import AMQPException
+from sprockets_amqp.urls import may_hold_password
 
 from . import check, diagram, outbox, publish, replay, verify, watch
 from .command import FAILED, INTERRUPTED, SETTINGS_HELP, USAGE, UsageError, complain
@@ -25,7 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A terminal or a pipe of another encoding gets escapes instead of a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if any(each.startswith("-") for each in others) or not hasattr(options, "message"):
+        if others:
+            # One of them may be a URL.
+            named = ("***" if may_hold_password(each) else each for each in others)
+            parser.error(f"unrecognized arguments: {' '.join(named)}")
+    else:
+        # What follows an option is not found by argparse where arguments may be missing.
+        options.outbox, *options.message = [*filter(None, (options.outbox, *options.message, *others))] or [None]
     logging.basicConfig(level=LEVELS[min(options.verbose, 3)], format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(options.run(options))

@@ -19,7 +19,7 @@ from sprockets_amqp.outbox.sqlite.store import SQLiteStore
 from sprockets_amqp.outbox.store import SPOILT, Record, Store, unpack
 from sprockets_amqp.settings import prefixes
 from sprockets_amqp.text import shown
-from sprockets_amqp.urls import check_database, hide_password, is_database
+from sprockets_amqp.urls import check_database, hide_password, is_database, may_hold_password
 from sprockets_amqp.web.status import iso
 
 from .command import FAILED, OK, UsageError, add_name
@@ -36,7 +36,7 @@ AT_ONCE: Final = 16
 #: Characters of a body to show.
 BODY_LIMIT: Final = 200
 #: A message's name: its file or box, and its number, a signed integer of 64 bits.
-MESSAGE: Final = re.compile(rf"({PATTERN}\.\d{{1,18}}(?:{re.escape(SUFFIX)})?):(\d{{1,18}})")
+MESSAGE: Final = re.compile(rf"({PATTERN}\.(?:\d{{1,18}}{re.escape(SUFFIX)}|-?\d{{1,19}})):(-?\d{{1,19}})")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,28 +106,37 @@ async def _run(store: Store, place: str, action: str, names: list[str]) -> int:
     status = OK
     try:
         chosen = _chosen(names) if names else {box: [] for box in await store.names()}
+        if not chosen:
+            print(f"sprockets-amqp: there is no outbox in {shown(place)}: nothing is stored there", file=sys.stderr)
+        for box, numbers in chosen.items():
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr] # this is one
+                # Ctrl-C: a store carries out what it is doing, and no more.
+                raise asyncio.CancelledError
+            status = max(status, await _print_box(store, place, action, box, numbers))
     except (OSError, ValueError) as error:
+        # There is no session with PostgreSQL.
         print(f"sprockets-amqp: {place}: {shown(error)}", file=sys.stderr)
+        status = FAILED
+    finally:
         await store.close({})
-        return FAILED
-    if not chosen:
-        print(f"sprockets-amqp: there is no outbox in {shown(place)}: nothing is stored there", file=sys.stderr)
-    for box, numbers in chosen.items():
-        try:
-            lines, its_status = await _on_box(store, action, box, numbers)
-        except FileNotFoundError:
-            # Without numbers, a client has sent all of it in the meantime.
-            lines, its_status = [], OK
-            if numbers:
-                print(f"{box}: there is no such file or box, or a client has sent all of it", file=sys.stderr)
-                its_status = FAILED
-        except (sqlite3.Error, ValueError, OSError) as error:
-            print(f"sprockets-amqp: {place}/{box}: {shown(error)}", file=sys.stderr)
-            lines, its_status = [], FAILED
-        for line in lines:
-            print(line)
-        status = max(status, its_status)
-    await store.close({})
+    return status
+
+
+async def _print_box(store: Store, place: str, action: str, box: str, numbers: list[int]) -> int:
+    lines: list[str] = []
+    try:
+        lines, status = await _on_box(store, action, box, numbers)
+    except FileNotFoundError:
+        # Without numbers, a client has sent all of it in the meantime.
+        status = OK
+        if numbers:
+            print(f"{box}: there is no such file or box, or a client has sent all of it", file=sys.stderr)
+            status = FAILED
+    except (sqlite3.Error, ValueError, OSError) as error:
+        print(f"sprockets-amqp: {place}/{box}: {shown(error)}", file=sys.stderr)
+        status = FAILED
+    for line in lines:
+        print(line)
     return status
 
 
@@ -145,11 +154,15 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
         if is_database(place):
             check_database(place)
         elif not Path(place).is_dir():
-            raise UsageError(f"{shown(place, 80)} is not a folder: give the folder or URL of the setting outbox")
+            raise UsageError(f"{_named(place)} is not a folder: give the folder or URL of the setting outbox")
     except (OSError, ValueError) as error:
-        what = "the outbox" if is_database(place) else f"{shown(place, 80)} is not a folder:"
+        what = "the outbox" if is_database(place) else f"{_named(place)} is not a folder:"
         raise UsageError(f"{what} {error.args[-1]}") from None
     return place, given[1:]
+
+
+def _named(place: str) -> str:
+    return "what you give" if may_hold_password(place) else shown(place, 80)
 
 
 def _chosen(names: list[str]) -> dict[str, list[int]]:
@@ -158,9 +171,9 @@ def _chosen(names: list[str]) -> dict[str, list[int]]:
     for name in names:
         match = MESSAGE.fullmatch(name)
         if match is None:
-            raise UsageError(
-                f"{shown(name, 80)!r} is not a message: write it as list shows it, such as amqp.1.outbox:42"
-            )
+            raise UsageError(f"{_named(name)!r} is not a message: write it as list shows it, such as amqp.1.outbox:42")
+        if abs(int(match[2])) >= 2**63:
+            raise UsageError(f"{name} cannot be: a number has 64 bits")
         found.setdefault(match[1], []).append(int(match[2]))
     return found
 

@@ -56,6 +56,9 @@ class MemoryStore:
     async def try_out(self) -> None:
         """Memory can always be written to."""
 
+    async def share(self) -> None:
+        """Nobody else sends what is here."""
+
     async def close(self, left: Mapping[int, Changes]) -> None:
         """Give up the boxes: what is left in them is another's."""
         for box, changes in left.items():

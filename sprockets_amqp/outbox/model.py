@@ -199,7 +199,7 @@ class OutboxModel(Model):
         """End messages that are being written: they should wait no longer."""
         # First: what nothing stored is ahead of need not be refused.
         self._loop.call_soon(self._give_back)
-        self.fail(problem, problem)
+        self.fail("away", problem)
 
     def _give_back(self) -> None:
         self._stock.give_back_all()
@@ -235,7 +235,11 @@ class OutboxModel(Model):
     # Called by the store
 
     def _on_news(self) -> None:
-        self._stock.note_news()
+        if self._gate.sends_stored:
+            self._stock.note_news()
+        else:
+            self._writer.next.share = True
+            self._writer.submit()
 
     def _on_loss(self) -> None:
         self._writer.next.look = True

@@ -13,6 +13,9 @@ from .ledger import Key
 
 #: The client's own box; the boxes of clients that are gone have higher numbers.
 OWN: Final = 0
+#: Seconds after a session was lost for which clients take back their own boxes, and take over no others: when a server
+#: was restarted, all have lost theirs.
+GRACE: Final = 5.0
 #: Octets that a message counts for besides its names, properties and body; of them, 14 are in its method.
 EACH: Final = 180
 OVERHEAD: Final = EACH - 14
@@ -55,8 +58,8 @@ class Record(NamedTuple):
     def stored_at(self) -> float | None:
         """When it was stored, in seconds since 1970, if that can be told: what a disk has changed may be any number."""
         try:
-            seconds, _ = unpack(self.message)
-        except ValueError:
+            seconds, _, _ = _head.unpack_from(self.message)
+        except (struct.error, TypeError):
             return None
         return seconds if 0 <= seconds < LAST_TIME else None
 
@@ -145,6 +148,9 @@ class Store(Protocol):
     async def try_out(self) -> None:
         """Raise an error if nothing can be stored: a full or read-only disk can still be read."""
 
+    async def share(self) -> None:
+        """Give up what other clients may send: this one cannot for now."""
+
     async def close(self, left: Mapping[int, Changes]) -> None:
         """Give up the boxes; delete those in which nothing is left but what ``left`` was to delete."""
 
@@ -202,7 +208,8 @@ def unpack(octets: bytes) -> tuple[float, Message]:
         start = _head.size + method
         end = start + properties
         return stored_at, restore(octets[_head.size : start], octets[start:end], octets[end:])
-    except (struct.error, IndexError, TypeError, ValueError) as error:
+    except Exception as error:
+        # pika raises errors of its own over headers, and Python over too many tables in one another.
         raise ValueError(f"a stored message cannot be read: {error}") from None
 
 

@@ -27,6 +27,7 @@ class Batch:
         load: how many messages to read, and up to how many octets.
         loaded: messages that are in memory already.
         look: whether to take what owners that are gone have left, and to count.
+        share: whether to give up what other clients may send.
         close: whether to close the store afterwards.
     """
 
@@ -34,12 +35,13 @@ class Batch:
     load: tuple[int, int] | None = None
     loaded: frozenset[Key] = frozenset()
     look: bool = False
+    share: bool = False
     close: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (any(self.changes.values()) or self.load or self.look or self.close)
+        return not (any(self.changes.values()) or self.load or self.look or self.share or self.close)
 
     @property
     def own(self) -> Changes:
@@ -80,6 +82,8 @@ async def carry_out(store: Store, batch: Batch) -> Done:
         # A disk that takes nothing more can still be read.
         if batch.load is not None:
             done.rows = await store.read(*batch.load, batch.loaded)
+        if batch.share:
+            await store.share()
         if batch.look:
             done.totals = await store.totals()
             await store.try_out()
@@ -188,6 +192,7 @@ class Writer:
             merge(batch.changes[box], changes)
         batch.load, batch.loaded = following.load, following.loaded
         batch.look |= following.look
+        batch.share |= following.share
         batch.close |= following.close
         self._loop.call_later(CANCELLED_DELAY, self.submit)
 

@@ -13,7 +13,7 @@ from sprockets_amqp.names import DEFAULT_NAME
 from sprockets_amqp.outbox.ledger import Key
 from sprockets_amqp.outbox.memory import MemoryStore
 from sprockets_amqp.outbox.postgres.table import COMMON, TABLE
-from sprockets_amqp.outbox.store import OWN, Changes, Record, Totals, checksum, unpack
+from sprockets_amqp.outbox.store import GRACE, OWN, SPOILT, Changes, Record, Totals, checksum, unpack
 
 #: What `outbox_insert` makes, for each library.
 _INSERT: Final = re.compile(rf"INSERT INTO {TABLE} .* VALUES \('(\w+)', .*", re.DOTALL)  # noqa: S608
@@ -67,6 +67,11 @@ class Database:
         self.owners.clear()
         self.tell(lost=True)
 
+    def check(self) -> None:
+        """Raise ConnectionError while it is away."""
+        if not self.is_up:
+            raise ConnectionError("PostgreSQL: the database in memory was stopped")
+
     def start(self) -> None:
         """Be there again, with all that was stored."""
         self.is_up = True
@@ -105,6 +110,7 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None:
+            self._database.check()
             self._database.commit(self._stored)
 
     async def __aenter__(self) -> Self:
@@ -136,6 +142,8 @@ class DatabaseStore(MemoryStore):
         self._ids = itertools.count(OWN + 1)
         #: Which box of the database each of the client's is.
         self._places: dict[int, tuple[str, int]] = {}
+        #: When boxes of others may be taken over, in the loop's time.
+        self._adopts_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchers: tuple[Callable[[], object], Callable[[], object]] = bool, bool
 
@@ -149,16 +157,20 @@ class DatabaseStore(MemoryStore):
             self._loop.call_soon_threadsafe(self._watchers[lost])
 
     async def open(self) -> None:
-        """Own a box, and take over those whose owners are gone."""
-        self._check()
+        """Own a box, and take over those whose owners are gone: after it was away, each client's own come first."""
+        self._database.check()
         self._loop = asyncio.get_running_loop()
-        for box, place in list(self._places.items()):
-            if not self._own(box, place):
-                del self._places[box], self.boxes[box]
+        now, owners = self._loop.time(), self._database.owners
+        if any(owners.get(place) is not self for place in self._places.values()):
+            self._adopts_at = now + GRACE
+            places, self._places = self._places, {}
+            self.boxes = {}
+            for box, place in places.items():
+                self._own(box, place)
         if OWN not in self._places:
             self._own(OWN, (self._name, next(self._database.numbers)))
-        for place in sorted({*self._database.boxes, (self._name, COMMON)}):
-            if place[0] == self._name and place not in self._places.values():
+        for place in sorted(self._database.boxes) if now >= self._adopts_at else ():
+            if place[0] == self._name and place[1] != COMMON and place not in self._places.values():
                 self._own(next(self._ids), place)
 
     def _own(self, box: int, place: tuple[str, int]) -> bool:
@@ -168,44 +180,57 @@ class DatabaseStore(MemoryStore):
         self.boxes[box] = self._database.boxes.setdefault(place, {})
         return True
 
-    def _check(self) -> None:
-        if not self._database.is_up:
-            raise ConnectionError("PostgreSQL: the database in memory was stopped")
-
     async def write(self, box: int, changes: Changes) -> None:
         """Change a box."""
-        self._check()
-        if changes.puts and self._database.owners.get(self._places.get(OWN, ("", 0))) is not self:
-            await self.open()
-        if box in self._places:
+        self._database.check()
+        if self._owns(box):
             await super().write(box, changes)
+        elif changes.puts:
+            raise ConnectionError("PostgreSQL: the session has ended")
+
+    def _owns(self, box: int) -> bool:
+        return box in self._places and self._database.owners.get(self._places[box]) is self
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent: those that others left, the client's own, and then the common ones."""
-        self._check()
+        self._database.check()
         common = self._name, COMMON
         if common not in self._places.values():
             self._own(next(self._ids), common)
-        return await super().read(limit, size, without)
+        if not all(map(self._owns, self._places)):
+            raise ConnectionError("PostgreSQL: the session has ended")
+        found = await super().read(limit, size, without)
+        for (box, number), record in found:
+            if not record.intact:
+                await super().write(box, Changes(set_asides={number: SPOILT}))
+        return [(key, record) for key, record in found if record.intact]
 
     def _turn(self, box: int) -> tuple[bool, bool, int]:
         return self._places[box][1] == COMMON, box == OWN, box
 
     async def totals(self) -> Totals:
         """Count what is in the client's boxes."""
-        self._check()
+        self._database.check()
         return await super().totals()
 
     async def try_out(self) -> None:
         """Raise an error while the database is away."""
-        self._check()
+        self._database.check()
+
+    async def share(self) -> None:
+        """Give up the common box."""
+        for box in [box for box, place in self._places.items() if place[1] == COMMON and self._owns(box)]:
+            del self._database.owners[self._places.pop(box)], self.boxes[box]
 
     async def close(self, left: Mapping[int, Changes]) -> None:
         """Give up the boxes."""
-        await super().close(left)
-        for place in self._places.values():
-            self._database.owners.pop(place, None)
-            if not self._database.boxes[place]:
+        for box, changes in left.items():
+            if self._database.is_up and self._owns(box):
+                await super().write(box, Changes(deletes=changes.deletes))
+        for box, place in self._places.items():
+            if self._owns(box):
+                del self._database.owners[place]
+            if not self._database.boxes.get(place, True):
                 del self._database.boxes[place]
         self._places.clear()
         self.boxes = {}
@@ -218,7 +243,7 @@ class DatabaseStore(MemoryStore):
 
     async def names(self) -> list[str]:
         """Return the names of the boxes in which there is anything."""
-        self._check()
+        self._database.check()
         return list(self._named())
 
     async def retry(self, name: str, numbers: Collection[int]) -> set[int]:
@@ -228,7 +253,7 @@ class DatabaseStore(MemoryStore):
         return found
 
     def _box(self, name: str) -> dict[int, Record]:
-        self._check()
+        self._database.check()
         if name not in self._named():
             raise FileNotFoundError(name)
         return self._database.boxes[self._named()[name]]

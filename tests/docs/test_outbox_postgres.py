@@ -96,9 +96,11 @@ def test_the_numbers_on_postgresql_are_those_of_the_code() -> None:
     assert f"has to be version {session.OLDEST} or newer" in text
     assert f"after {session.ANSWER_LIMIT:g}, the session is given up" in text
     assert "within a second" in text
+    assert f"wait for up to {session.CONNECT_LIMIT} seconds" in text
+    assert f"up to {store.MOST} at a time" in text
     assert store.INTERVAL == 1
     (rows,) = re.findall(r"autovacuum_vacuum_threshold = (\d+), autovacuum_vacuum_cost", table.MIGRATIONS[1])
-    assert f"vacuumed after every {int(rows):,} of them" in text
+    assert f"as soon as it finds {int(rows):,} deleted rows" in text
 
 
 async def test_a_box_is_listed_as_shown(database: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +110,7 @@ async def test_a_box_is_listed_as_shown(database: str, capsys: pytest.CaptureFix
             await connection.execute(*amqp.outbox_insert("", "q", bytes(200)).psycopg)
     owner = PostgresStore(database, "amqp")
     await owner.open()
+    await owner.read(1, 1, set())
     line = PAGE.commands("Looking inside")[-1]
     assert await asyncio.to_thread(cli.main, [*shlex.split(line)[1:-1], database]) == 0
     await owner.close({})
@@ -150,6 +153,7 @@ SHOWN = {
     "is killed while it stores one": "test_what_is_being_stored_when_postgresql_is_killed_ends_with_the_truth",
     "fails over": "test_a_standby_takes_over",
     "has no connection left, is read-only, or its disk is full": "test_postgresql_that_is_read_only_is_tried_again",
+    "does not answer when the client starts": "test_postgresql_that_hangs_at_the_start_delays_nothing_for_long",
     "does not answer": "test_postgresql_that_does_not_answer_is_waited_for_ten_seconds_and_then_left",
     "your process, before its transaction commits": "test_what_a_transaction_stores_is_sent_exactly_if_it_commits",
     "your process, after the commit": "test_many_that_were_stored_while_nobody_ran_are_sent_in_order",

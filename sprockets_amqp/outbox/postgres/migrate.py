@@ -25,7 +25,8 @@ def migrate(url: str) -> int:
     """
     url = hidden(url)
     try:
-        with psycopg.connect(reveal(url), connect_timeout=10) as connection, connection.transaction():
+        with psycopg.connect(reveal(url), connect_timeout=10, client_encoding="UTF8") as connection:
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.execute(LOCK)
             version = _version(connection)
             for each in range(version + 1, VERSION + 1):

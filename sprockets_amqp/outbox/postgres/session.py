@@ -16,17 +16,18 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from sprockets_amqp.outbox.store import Unsure
 from sprockets_amqp.secret import Secret, hidden, reveal
+from sprockets_amqp.text import shown
 
 from .table import CHANNEL, COMMENT, COPIED, COPY, FIND, RIGHTS, TABLE, VERSION
 
 #: The oldest version of PostgreSQL.
 OLDEST: Final = 14
 #: Seconds to connect to each host, unless the URL says otherwise.
-CONNECT_LIMIT: Final = 5
+CONNECT_LIMIT: Final = 3
 #: Seconds that the server may take for one call before its session is given up.
 ANSWER_LIMIT: Final = 30.0
 #: Seconds that it has left when somebody cancels the task that waits: an application that stops waits for it.
-CANCELLED_LIMIT: Final = 5.0
+CANCELLED_LIMIT: Final = 2.0
 #: Seconds after which either side knows that the other's machine is gone: four, and three times two.
 GONE: Final = 10
 #: How the client's side notices it (https://www.postgresql.org/docs/current/libpq-connect.html).
@@ -60,7 +61,15 @@ SELECT pg_backend_pid(), {", ".join(f"set_config('{name}', '{value}', false)" fo
 """
 
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection that may be left open: a loop may end without `shutdown()`, and libpq closes the socket."""
+
+    def __del__(self, *_: object) -> None:
+        """Warn of nothing."""
+
+
 #: A statement and its parameters.
 Statement = tuple[str, Sequence[object]]
 #: Connections of the parent process, in a forked child: they are never closed there.
@@ -78,6 +87,8 @@ class Session:
         on_news: called when PostgreSQL tells that something was stored elsewhere for this client.
         on_loss: called when the session ends while nothing is done.
         oid: which table it is.
+        problem: why there is no session.
+        encoding: what words are encoded in: everything else is octets.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -86,10 +97,12 @@ class Session:
         self.on_news: Callable[[], object] = bool
         self.on_loss: Callable[[], object] = bool
         self._connection: Connection | None = None
-        #: What is read while nothing else is done, and why there is no session.
+        #: What is read while nothing else is done; and why an answer is not waited for any longer.
         self._descriptor = -1
-        self._problem = "there is no session with PostgreSQL"
+        self._silence = ""
+        self.problem = "there is no session with PostgreSQL"
         self.oid = 0
+        self.encoding = "ascii"
 
     @property
     def is_open(self) -> bool:
@@ -110,9 +123,10 @@ class Session:
         if to_write:
             options["target_session_attrs"] = "read-write"
         given = conninfo_to_dict(reveal(self._url))
-        address = Secret(make_conninfo(reveal(self._url), **{k: v for k, v in options.items() if k not in given}))
+        options = {name: value for name, value in options.items() if name not in given}
         del given
-        self._connection = await psycopg.AsyncConnection.connect(reveal(address), autocommit=True)
+        address = Secret(make_conninfo(reveal(self._url), client_encoding="UTF8", **options))
+        self._connection = await Connection.connect(reveal(address), autocommit=True)
         self._connection.add_notify_handler(self._on_notify)
         await self._check(self._connection)
         self._listen()
@@ -129,6 +143,7 @@ class Session:
             )
         found = await (await connection.execute(FIND, (list(RIGHTS),))).fetchone()
         self.oid = checked_table(found)
+        self.encoding = "utf-8" if connection.info.parameter_status("server_encoding") == "UTF8" else "ascii"
         await connection.execute(f"LISTEN {CHANNEL}")
 
     async def run(self, *statements: Statement, rows: Sequence[Sequence[object]] = ()) -> list[tuple[Any, ...]]:
@@ -143,7 +158,7 @@ class Session:
     async def _run(self, statements: Sequence[Statement], rows: Sequence[Sequence[object]]) -> list[tuple[Any, ...]]:
         connection = self._connection
         if connection is None:
-            raise ConnectionError(self._problem)
+            raise ConnectionError(self.problem)
         if rows:
             async with connection.transaction() if statements else contextlib.nullcontext():
                 await _copy(connection, rows)
@@ -165,6 +180,7 @@ class Session:
         task = loop.create_task(work(*arguments))
         asyncio.tasks._unregister_task(task)  # noqa: SLF001 - https://docs.python.org/3/library/asyncio-extending.html
         task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - a loop may be closed first
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         limit = loop.call_later(ANSWER_LIMIT, self._break)
         while not task.done():
             try:
@@ -185,7 +201,7 @@ class Session:
             if error is not None:
                 self.end(str(error))
             return error
-        words = f"PostgreSQL: {words_of(error)}"
+        words = self._silence or f"PostgreSQL: {words_of(error)}"
         was_open = self._connection is not None
         is_gone = not self.is_open or (error.sqlstate or "").startswith("57P")
         if is_gone or isinstance(error, (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.UndefinedTable)):
@@ -236,12 +252,13 @@ class Session:
         self._ignore()
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._problem = problem
+            self.problem, self._silence = problem, ""
             connection.pgconn.finish()
 
     def _break(self) -> None:
         """Have what waits for an answer fail."""
         if self._connection is not None:
+            self._silence = f"PostgreSQL has not answered within {ANSWER_LIMIT:g} s"
             with (
                 contextlib.suppress(psycopg.Error, OSError),
                 socket.socket(fileno=os.dup(self._connection.fileno())) as copy,
@@ -283,13 +300,12 @@ def checked_table(found: Any) -> int:
         what = "run sprockets-amqp outbox migrate" if int(match[1]) < VERSION else "upgrade sprockets_amqp"
         raise ValueError(f"{TABLE} in database {database} is of version {match[1]}, and this is {VERSION}: {what}")
     if missing:
-        rights = ", ".join(missing)
-        raise PermissionError(f"user {user} needs more: GRANT {rights} ON {TABLE} TO {user}")
+        raise PermissionError(f"the user needs more: GRANT {', '.join(missing)} ON {TABLE} TO {user}")
     return int(oid)
 
 
 def words_of(error: Exception) -> str:
-    """Return what an error says, in one line, without the rows and statements that PostgreSQL quotes."""
+    """Return what an error says, in one printable line, without the rows and statements that PostgreSQL quotes."""
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        return f"{error.diag.message_primary} ({error.sqlstate})"
-    return " ".join(str(error).split()) or type(error).__name__
+        return shown(f"{error.diag.message_primary} ({error.sqlstate})")
+    return shown(" ".join(str(error).split())) or type(error).__name__

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.outbox.ledger import Key
-from sprockets_amqp.outbox.store import OWN, SPOILT, Changes, Record, Totals, checksum, pack
+from sprockets_amqp.outbox.store import GRACE, OWN, SPOILT, Changes, Record, Totals, checksum, pack
+from sprockets_amqp.text import shown
 
 from . import table
 from .session import Session, Statement
@@ -19,11 +20,8 @@ LOGGER = logging.getLogger("sprockets_amqp.outbox.postgres")
 
 #: Seconds between two looks for what was stored in transactions of others, if nothing tells of it.
 INTERVAL: Final = 1.0
-#: Seconds after a session was lost for which clients take back their own boxes, and take over no others: when
-#: PostgreSQL was restarted, all have lost theirs.
-GRACE: Final = 5.0
-#: The most boxes that a client owns at a time: PostgreSQL has room for some thousand locks. The others' turn comes.
-MOST: Final = 100
+#: The most boxes of others that a client owns at a time: PostgreSQL has room for some thousand locks.
+MOST: Final = 200
 
 
 class PostgresStore:
@@ -55,7 +53,7 @@ class PostgresStore:
             self._on_news()
 
     async def open(self) -> None:
-        """Own a box, and take over the common one, and those whose owners are gone."""
+        """Own a box, and take over those whose owners are gone."""
         now = asyncio.get_running_loop().time()
         if not self._session.is_open:
             await self._session.open(to_write=True)
@@ -63,34 +61,30 @@ class PostgresStore:
             await self._lock_again()
         if OWN not in self._boxes:
             box = await self._draw()
-            if await self._lock(box):
+            if await self._lock([box]):
                 self._boxes[OWN] = box
         if self._timer is None:
             self._look()
-        await self._adopt_common()
         filled = {box for name, box in await self._session.run((table.BOXES, ())) if name == self._name}
-        await self._give_up_empty(filled)
+        others = {number: box for number, box in self._boxes.items() if number != OWN and box != COMMON}
+        await self._give_up([number for number, box in others.items() if box not in filled])
         if now >= self._adopts_at:
-            others = sorted(filled - {COMMON} - set(self._boxes.values()))
-            for box in others[: max(0, MOST - len(self._boxes))]:
-                await self._adopt(box)
+            await self._adopt(sorted(filled - {COMMON} - set(self._boxes.values()))[: MOST - len(others)])
 
     async def _lock_again(self) -> None:
         """Take the locks that have ended with the session before: what another has taken since is its own."""
-        boxes, self._boxes = self._boxes, {}
         try:
-            self._boxes = {number: box for number, box in boxes.items() if await self._lock(box)}
+            locked = await self._lock(list(self._boxes.values()))
         except BaseException:
-            self._boxes = boxes
             # It begins anew.
             self._session.end()
             raise
+        self._boxes = {number: box for number, box in self._boxes.items() if box in locked}
 
-    async def _give_up_empty(self, filled: set[int]) -> None:
-        for number, box in list(self._boxes.items()):
-            if number != OWN and box not in filled | {COMMON}:
-                del self._boxes[number]
-                await self._session.run((table.UNLOCK, (self._key(box),)))
+    async def _give_up(self, numbers: list[int]) -> None:
+        keys = [self._key(self._boxes.pop(number)) for number in numbers]
+        if keys:
+            await self._session.run((table.UNLOCK, (keys,)))
 
     async def _draw(self) -> int:
         """Return a number that no other box has, and show that rows can be stored."""
@@ -98,19 +92,18 @@ class PostgresStore:
         # Somebody may have left rows there.
         return int(max(rows)[0])
 
-    async def _adopt(self, box: int) -> None:
-        if not await self._lock(box):
-            return
-        self._boxes[next(self._ids)] = box
-        messages, *_ = await self._count([box])
-        self._log.warning("box %s.%d was left by a client that is gone: %d messages to send", self._name, box, messages)
+    async def _adopt(self, boxes: list[int]) -> None:
+        locked = sorted(await self._lock(boxes)) if boxes else []
+        if locked:
+            self._boxes.update((next(self._ids), box) for box in locked)
+            messages, *_ = await self._count(locked)
+            names = shown(", ".join(f"{self._name}.{box}" for box in locked))
+            self._log.warning("boxes %s were left by clients that are gone: %d messages to send", names, messages)
 
-    async def _adopt_common(self) -> None:
-        if COMMON not in self._boxes.values() and await self._lock(COMMON):
-            self._boxes[next(self._ids)] = COMMON
-
-    async def _lock(self, box: int) -> bool:
-        return bool((await self._session.run((table.LOCK, (self._key(box),))))[0][0])
+    async def _lock(self, boxes: list[int]) -> set[int]:
+        """Lock boxes; return those of them that nobody else has locked."""
+        keys = {self._key(box): box for box in boxes}
+        return {keys[key] for (key,) in await self._session.run((table.LOCK, (list(keys),)))}
 
     def _key(self, box: int, name: str | None = None) -> int:
         return table.lock_key(self._session.oid, name or self._name, box)
@@ -118,14 +111,16 @@ class PostgresStore:
     async def write(self, box: int, changes: Changes) -> None:
         """Make all changes of one box, in one transaction."""
         if changes.puts and OWN not in self._boxes:
-            await self.open()
+            raise ConnectionError(self._session.problem)
         if box in self._boxes and changes:
             place = self._name, self._boxes[box]
-            await self._session.run(*_statements(place, changes), rows=_rows(place, changes))
+            statements = _statements(place, changes, self._session.encoding)
+            await self._session.run(*statements, rows=_rows(place, changes))
 
     async def read(self, limit: int, size: int, without: Collection[Key]) -> list[tuple[Key, Record]]:
         """Return the first messages to be sent: those that others left, the client's own, and then the common ones."""
-        await self._adopt_common()
+        if COMMON not in self._boxes.values() and await self._lock([COMMON]):
+            self._boxes[next(self._ids)] = COMMON
         found: list[tuple[Key, Record]] = []
         for number, box in sorted(self._boxes.items(), key=_first_others):
             known = [key[1] for key in without if key[0] == number]
@@ -156,6 +151,10 @@ class PostgresStore:
     async def try_out(self) -> None:
         """Store a row that nobody sees."""
         await self._draw()
+
+    async def share(self) -> None:
+        """Give up the common box."""
+        await self._give_up([number for number, box in self._boxes.items() if box == COMMON])
 
     async def close(self, left: Mapping[int, Changes]) -> None:
         """Delete what is left to be deleted, and end the session."""
@@ -235,7 +234,7 @@ def _record(row: tuple[Any, ...]) -> Record:
     """Make a record of a row: its checksum does not depend on its number, which only the table knows."""
     number, message, summed, refusals, set_aside = row
     is_whole = summed == checksum(COMMON, message)
-    return Record(number, message, checksum(number, message) if is_whole else -1, refusals, set_aside)
+    return Record(number, message, checksum(number, message) if is_whole else -1, max(0, refusals), set_aside)
 
 
 def _rows(place: tuple[str, int], changes: Changes) -> list[tuple[str, int, int, bytes, int, int]]:
@@ -247,12 +246,12 @@ def _rows(place: tuple[str, int], changes: Changes) -> list[tuple[str, int, int,
     return rows
 
 
-def _statements(place: tuple[str, int], changes: Changes) -> Iterator[Statement]:
-    """Yield what makes the other changes."""
+def _statements(place: tuple[str, int], changes: Changes, encoding: str) -> Iterator[Statement]:
+    """Yield what makes the other changes; characters that the database cannot store are escaped."""
     if changes.suspects:
         yield table.SUSPECT, (changes.suspects, *place)
     if changes.set_asides:
-        words = [each.replace("\0", "\N{REPLACEMENT CHARACTER}") for each in changes.set_asides.values()]
+        words = [shown(each).encode(encoding, "backslashreplace").decode() for each in changes.set_asides.values()]
         yield table.SET_ASIDE, (list(changes.set_asides), words, *place)
     if changes.deletes:
         yield table.DELETE, (*place, list(changes.deletes))

@@ -21,7 +21,7 @@ COMMON: Final = 0
 #: How the version is kept: everybody may read it, and needs no other table.
 COMMENT: Final = re.compile(r"sprockets_amqp outbox, version (\d+)")
 #: A box, as people see it.
-BOX: Final = re.compile(rf"({PATTERN})\.(\d{{1,18}})")
+BOX: Final = re.compile(rf"({PATTERN})\.(-?\d{{1,19}})")
 #: What a client needs to be allowed.
 RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
@@ -54,7 +54,7 @@ COMMENT ON TABLE {TABLE} IS 'sprockets_amqp outbox, version 1';
 
 #: What the client finds in the catalogue.
 FIND: Final = f"""\
-SELECT oid::bigint, relkind::text, obj_description(oid, 'pg_class'), current_database(), current_user::text,
+SELECT oid::bigint, relkind::text, obj_description(oid, 'pg_class'), current_database(), quote_ident(current_user),
        ARRAY(SELECT word FROM unnest(%s::text[]) AS word WHERE NOT has_table_privilege(oid, word))
 FROM pg_class WHERE oid = to_regclass('{TABLE}')
 """
@@ -64,7 +64,7 @@ COPY: Final = f"COPY {TABLE} (name, box, number, message, checksum, refusals) FR
 COPIED: Final = ("text", "int8", "int8", "bytea", "int8", "int4")
 DELETE: Final = f"DELETE FROM {TABLE} WHERE name = %s AND box = %s AND number = ANY(%b::bigint[])"
 SUSPECT: Final = f"""\
-UPDATE {TABLE} AS t SET refusals = refusals + times
+UPDATE {TABLE} AS t SET refusals = least(greatest(refusals, 0)::bigint + times, 2147483647)
 FROM (SELECT number, count(*)::integer AS times FROM unnest(%b::bigint[]) AS number GROUP BY number) AS s
 WHERE name = %s AND box = %s AND t.number = s.number
 """
@@ -93,7 +93,7 @@ SELECT count(*) FILTER (WHERE set_aside IS NULL),
 FROM {TABLE} WHERE name = %s AND box = ANY(%b::bigint[])
 """
 OLDEST: Final = f"""\
-SELECT message FROM {TABLE} WHERE name = %s AND box = %s AND set_aside IS NULL ORDER BY number LIMIT 1
+SELECT substr(message, 1, 14) FROM {TABLE} WHERE name = %s AND box = %s AND set_aside IS NULL ORDER BY number LIMIT 1
 """
 ASIDE: Final = f"""\
 SELECT number FROM {TABLE} WHERE name = %s AND box = %s AND set_aside IS NOT NULL ORDER BY number
@@ -118,8 +118,8 @@ WITH RECURSIVE boxes AS (
 )
 SELECT name, box FROM boxes
 """
-LOCK: Final = "SELECT pg_try_advisory_lock(%s)"
-UNLOCK: Final = "SELECT pg_advisory_unlock(%s)"
+LOCK: Final = "SELECT key FROM unnest(%b::bigint[]) AS key WHERE pg_try_advisory_lock(key)"
+UNLOCK: Final = "SELECT pg_advisory_unlock(key) FROM unnest(%b::bigint[]) AS key"
 UNLOCK_ALL: Final = "SELECT pg_advisory_unlock_all()"
 IS_LOCKED: Final = """\
 SELECT EXISTS (

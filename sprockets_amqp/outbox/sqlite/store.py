@@ -46,6 +46,9 @@ class SQLiteStore:
         """Write something to the client's own file."""
         await self._do(self._folder.try_out)
 
+    async def share(self) -> None:
+        """A client sends what is in its files itself."""
+
     async def close(self, left: Mapping[int, Changes]) -> None:
         """Close the files, and end the thread."""
         await self._do(self._folder.close, left)
