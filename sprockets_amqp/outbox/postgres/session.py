@@ -46,6 +46,7 @@ SETTINGS: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": str(1000 * GONE),
     "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
     "statement_timeout": "0",
     "lock_timeout": "5s",
     "default_transaction_isolation": "read committed",
@@ -217,9 +218,17 @@ class Session:
 
     def _listen(self) -> None:
         """While nothing else is done, notice what PostgreSQL tells."""
-        if self._connection is not None:
+        if self._connection is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
             self._descriptor = self._connection.fileno()
-            asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+        except psycopg.Error as error:
+            # What was done before is done.
+            self.end(f"PostgreSQL: {words_of(error)}")
+            loop.call_soon(self.on_loss)
+        else:
+            loop.add_reader(self._descriptor, self._on_readable)
 
     def _ignore(self) -> None:
         if self._descriptor >= 0:
