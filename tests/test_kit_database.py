@@ -98,6 +98,41 @@ def test_a_database_that_is_away_is_done_without(amqp_broker: Broker, client: am
     assert bodies(amqp_broker) == [b"first"]
 
 
+def test_two_clients_share_a_database_that_goes_and_comes(amqp_broker: Broker, client: amqp.Client) -> None:
+    """Each has its own box again; when one is shut down, the other sends what is common."""
+    other = amqp.Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop, outbox=URL, timeout=0)
+    amqp_broker.advance(1)
+    amqp_broker.stop()
+    amqp_broker.advance(1)
+    for each in (client, other):
+        each.publish("", "q", str(id(each)).encode())
+    amqp_broker.advance(0)
+    amqp_broker.database.stop()
+    with pytest.raises(ConnectionError), amqp_broker.database.transaction() as transaction:
+        transaction.execute(*outbox_insert("", "q", b"lost").psycopg)
+    amqp_broker.advance(2)
+    amqp_broker.database.start()
+    amqp_broker.advance(2)
+    assert (client.counters.stored, other.counters.stored) == (1, 1)
+    amqp_broker.start()
+    amqp_broker.advance(60)
+    assert sorted(bodies(amqp_broker)) == sorted(str(id(each)).encode() for each in (client, other))
+    for last, leaving in enumerate((client, other)):
+        with amqp_broker.database.transaction() as transaction:
+            transaction.execute(*outbox_insert("", "q", b"common").psycopg)
+        amqp_broker.advance(2)
+        assert bodies(amqp_broker)[2:] == [b"common"] * (last + 1)
+        amqp_broker.run(leaving.shutdown(1))
+    assert amqp_broker.database.owners == {}
+
+
+def test_a_row_that_is_damaged_is_set_aside(amqp_broker: Broker, client: amqp.Client) -> None:
+    """As in PostgreSQL; it is counted at the next look."""
+    amqp_broker.database.commit([("amqp", b"garbage", 0)])
+    amqp_broker.advance(61)
+    assert client.counters.set_aside == 1
+
+
 def test_code_without_a_client_is_seen_to_store(amqp_broker: Broker) -> None:
     """A script of another process stores; what is stored for a client of another name is not this one's."""
     with amqp_broker.database.transaction() as transaction:

@@ -230,8 +230,8 @@ class DatabaseStore(MemoryStore):
         for box, place in self._places.items():
             if self._owns(box):
                 del self._database.owners[place]
-            if not self._database.boxes.get(place, True):
-                del self._database.boxes[place]
+                if place[1] != COMMON and not self._database.boxes[place]:
+                    del self._database.boxes[place]
         self._places.clear()
         self.boxes = {}
         self._loop = None
