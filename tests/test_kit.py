@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import unittest
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -14,6 +15,7 @@ from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application
 
 from sprockets_amqp import (
+    STORED,
     Client,
     ExchangeRefused,
     MessageNacked,
@@ -656,3 +658,18 @@ def test_an_unknown_setting_is_told() -> None:
     Mistaken("test_nothing").run(result)
     ((_, traceback),) = result.errors
     assert "amqp_settings has no 'time_out'; the settings are url, timeout" in traceback
+
+
+def test_time_moves_when_threads_have_answered(amqp_broker: Broker, tmp_path: Path) -> None:
+    """Those of `asyncio.to_thread`, and the one that writes the outbox: in real time."""
+    client = Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop, outbox=tmp_path, timeout=0)
+    loop = amqp_broker.clock.loop
+    began = loop.time()
+    slow = loop.create_task(asyncio.to_thread(time.sleep, 0.1))
+    amqp_broker.stop()
+    amqp_broker.advance(1)
+    assert slow.done()
+    stored = client.publish("", "q", b"")
+    amqp_broker.advance(0)
+    assert stored.result() == STORED
+    assert loop.time() == began + 1

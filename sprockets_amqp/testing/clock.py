@@ -144,8 +144,11 @@ class _Selector(selectors.DefaultSelector):
         return []
 
     def _turn(self, timeout: float | None) -> list[Any]:
-        self.turns -= 1
         loop = self._clock.loop
+        if loop.in_threads and timeout != 0:
+            # There is nothing else to do: this is no turn.
+            return super().select(PATIENCE)
+        self.turns -= 1
         # If the timeout is not 0, no callback waits and no timer is due; sockets and threads may still bring some.
         idle = timeout != 0 and not loop.in_threads and len(self.get_map()) == OWN_SOCKETS
         if idle or not self.turns:
