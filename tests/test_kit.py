@@ -673,3 +673,15 @@ def test_time_moves_when_threads_have_answered(amqp_broker: Broker, tmp_path: Pa
     amqp_broker.advance(0)
     assert stored.result() == STORED
     assert loop.time() == began + 1
+
+
+def test_a_queue_is_bound_by_its_name_unless_told_otherwise(amqp_broker: Broker) -> None:
+    """As in a setup, and with pika."""
+    amqp_broker.queue_declare("audit")
+    amqp_broker.queue_bind("audit", "amq.direct")
+    client = Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop)
+    amqp_broker.advance(1)
+    client.publish("amq.direct", "audit", b"taken")
+    client.publish("amq.direct", "", b"not taken", mandatory=False)
+    amqp_broker.advance(1)
+    assert [message.body for message in amqp_broker.messages("audit")] == [b"taken"]

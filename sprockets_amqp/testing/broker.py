@@ -128,9 +128,13 @@ class Broker(Place):
         for message in self.published:
             message.queues = tuple(name for name in message.queues if name != queue)
 
-    def queue_bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Bind a queue to an exchange. Raises ValueError if one of them was not declared."""
-        self._routing.bind(queue, exchange, routing_key)
+    def queue_bind(self, queue: str, exchange: str, routing_key: str | None = None) -> None:
+        """Bind a queue to an exchange, with the queue's name by default, as `Topology.queue_bind` does.
+
+        Raises:
+            ValueError: one of them was not declared.
+        """
+        self._routing.bind(queue, exchange, queue if routing_key is None else routing_key)
 
     def exchange_bind(self, destination: str, source: str, routing_key: str = "") -> None:
         """Bind an exchange to another. Raises ValueError if one of them was not declared."""
