@@ -14,6 +14,7 @@ from pika import spec
 import sprockets_amqp as amqp
 from sprockets_amqp import STORED, Access, ExchangeRefused, NotReadyError, Topology, testing
 from sprockets_amqp.states import CONNECTION, Closed, Connecting, Renewal, State, Substate
+from sprockets_amqp.testing.routing import Binding
 from sprockets_amqp.testing.rules import Refusal
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
@@ -536,7 +537,7 @@ def test_a_refused_call_is_told_and_further_ones_go_on(broker: Broker) -> None:
     broker.open().open()
     assert client.ready, client.condition
     assert "no exchange 'events'" in found[0]
-    assert broker._routing._between == {("events", "copies", "")}
+    assert broker._routing._bindings == [Binding("events", "copies", "", to_queue=False)]
 
 
 # Credentials that have expired

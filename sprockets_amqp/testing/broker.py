@@ -1,7 +1,7 @@
 """A broker in memory, for testing code that publishes: the client, pika and the frames between them are real."""
 
 import functools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from sprockets_amqp.runtime import running_loop
 from .attempt import Attempt
 from .peer import Peer
 from .place import Place
-from .routing import BY_HEADERS, ExchangeType, Queue, Routing, by_headers
+from .routing import Binding, ExchangeType, Queue, Refused, Routing
 from .rules import Published, Refusal
 
 #: RabbitMQ's words when it refuses an exchange, by reply code; each is filled with the exchange.
@@ -42,6 +42,43 @@ def _parsed(address: str) -> tuple[str, int | None]:
     if host is None or set(address) & set("/@? "):
         raise ValueError(f"address must be a host or host:port, not {address!r:.80}")
     return host, port
+
+
+def _declare_exchange(routing: Routing, method: Any) -> None:
+    if method.passive:
+        routing.check_exchange(method.exchange)
+    else:
+        declared = {name: bool(getattr(method, name)) for name in ("durable", "auto_delete", "internal")}
+        routing.declare_exchange(method.exchange, method.type, declared, method.arguments)
+
+
+def _declare_queue(routing: Routing, method: Any) -> None:
+    if method.passive:
+        routing.check_queue(method.queue)
+    else:
+        routing.declare_queue(method.queue, _max_length(method.arguments or {}))
+
+
+def _unbind_queue(routing: Routing, method: Any) -> None:
+    routing.unbind(Binding(method.exchange, method.queue, method.routing_key, arguments=method.arguments or None))
+
+
+def _unbind_exchange(routing: Routing, method: Any) -> None:
+    names = method.source, method.destination, method.routing_key
+    routing.unbind(Binding(*names, to_queue=False, arguments=method.arguments or None))
+
+
+#: What each method does.
+_CALLS: Final[dict[str, Callable[[Routing, Any], object]]] = {
+    "Exchange.Declare": _declare_exchange,
+    "Exchange.Delete": lambda to, its: to.delete_exchange(its.exchange, if_unused=bool(its.if_unused)),
+    "Exchange.Bind": lambda to, its: to.bind_exchange(its.destination, its.source, its.routing_key, its.arguments),
+    "Exchange.Unbind": _unbind_exchange,
+    "Queue.Declare": _declare_queue,
+    "Queue.Delete": lambda to, its: to.delete_queue(its.queue),
+    "Queue.Bind": lambda to, its: to.bind(its.queue, its.exchange, its.routing_key, its.arguments),
+    "Queue.Unbind": _unbind_queue,
+}
 
 
 class Broker(Place):
@@ -111,7 +148,11 @@ class Broker(Place):
         return [message for message in self.published if queue in message.queues]
 
     def exchange_declare(self, exchange: str, exchange_type: ExchangeType = "direct") -> None:
-        """Declare an exchange: direct, fanout or topic. Raises ValueError for another type, or if it has another."""
+        """Declare an exchange; code that declares it may give it any other properties.
+
+        Raises:
+            ValueError: it has another type, or RabbitMQ refuses it, in RabbitMQ's words.
+        """
         self._routing.declare_exchange(exchange, exchange_type)
 
     def exchange_delete(self, exchange: str) -> None:
@@ -128,17 +169,25 @@ class Broker(Place):
         for message in self.published:
             message.queues = tuple(name for name in message.queues if name != queue)
 
-    def queue_bind(self, queue: str, exchange: str, routing_key: str | None = None) -> None:
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         """Bind a queue to an exchange, with the queue's name by default, as `Topology.queue_bind` does.
 
         Raises:
             ValueError: one of them was not declared.
         """
-        self._routing.bind(queue, exchange, queue if routing_key is None else routing_key)
+        self._routing.bind(queue, exchange, queue if routing_key is None else routing_key, arguments)
 
-    def exchange_bind(self, destination: str, source: str, routing_key: str = "") -> None:
+    def exchange_bind(
+        self, destination: str, source: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """Bind an exchange to another. Raises ValueError if one of them was not declared."""
-        self._routing.bind_exchange(destination, source, routing_key)
+        self._routing.bind_exchange(destination, source, routing_key, arguments)
 
     # Faults, one call each
 
@@ -240,14 +289,17 @@ class Broker(Place):
 
     def judge(self, message: Published) -> Refusal | None:
         """Return why a message, or a question about one, is refused, or None."""
-        if message.exchange in BY_HEADERS:
-            return Refusal(404, f"NOT_FOUND - {by_headers(message.exchange)}")
         code = self._refused.get(message.exchange) or (404 if message.exchange not in self._routing.exchanges else 0)
-        return Refusal(code, REFUSALS[code].format(message.exchange)) if code else None
+        if code:
+            return Refusal(code, REFUSALS[code].format(message.exchange))
+        if self._routing.exchanges[message.exchange].has("internal"):
+            what = f"cannot publish to internal exchange '{message.exchange}' in vhost '/'"
+            return Refusal(403, f"ACCESS_REFUSED - {what}")
+        return None
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
         """Accept a message: route it, return it if no queue takes it, and confirm it."""
-        queues = self._routing.route(message.exchange, message.routing_keys)
+        queues = self._routing.route(message.exchange, message.routing_keys, message.properties.headers)
         self.published.append(message)
         if self._nacks:
             self._nacks -= 1
@@ -272,32 +324,12 @@ class Broker(Place):
             word()
 
     def declare(self, method: Any) -> Refusal | None:
-        """Declare, delete or bind as the method asks; return why that is refused, or None."""
-        routing = self._routing
+        """Declare, delete, bind or unbind as the method asks; return why that is refused, or None."""
         try:
-            match method.NAME, getattr(method, "passive", False):
-                case "Exchange.Declare", True:
-                    return self._missing("exchange", method.exchange, routing.exchanges)
-                case "Queue.Declare", True:
-                    return self._missing("queue", method.queue, routing.queues)
-                case "Exchange.Declare", _:
-                    routing.declare_exchange(method.exchange, method.type)
-                case "Queue.Declare", _:
-                    routing.declare_queue(method.queue, _max_length(method.arguments or {}))
-                case "Exchange.Delete", _:
-                    routing.delete_exchange(method.exchange)
-                case "Queue.Delete", _:
-                    routing.delete_queue(method.queue)
-                case "Exchange.Bind", _:
-                    routing.bind_exchange(method.destination, method.source, method.routing_key)
-                case "Queue.Bind", _:
-                    routing.bind(method.queue, method.exchange, method.routing_key)
-        except ValueError as error:
-            return Refusal(406, f"PRECONDITION_FAILED - {error}")
+            _CALLS[method.NAME](self._routing, method)
+        except Refused as refused:
+            return Refusal(refused.code, str(refused), connection=refused.connection)
         return None
-
-    def _missing(self, kind: str, name: str, known: Container[str]) -> Refusal | None:
-        return None if name in known else Refusal(404, f"NOT_FOUND - no {kind} '{name}' in vhost '/'")
 
     def answers(self, _exchange: str) -> bool:
         """Return whether questions about the exchange are answered at all."""

@@ -21,6 +21,9 @@ from .rules import Published, Refusal, Rules
 CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
 
 
+#: What a client answers: nothing follows from it here.
+ANSWERS = {"Connection.TuneOk", "Connection.CloseOk", "Channel.CloseOk", "Channel.FlowOk"}
+
 #: Type and channel of a method frame, without its size, and its class and method (AMQP 0-9-1, section 4.2.4).
 _UPDATE_SECRET = struct.Struct(">BH4xHH")
 
@@ -39,6 +42,7 @@ class Peer:
         outbox: frames that were sent and have not arrived.
         line: frames on their way to the broker, with their sizes.
         client_properties: what the client said about itself.
+        user: who has logged in.
         received: how many messages were received on each channel in confirm mode.
         unconfirmed: the delivery tags on each of them that are still unconfirmed.
         messages: what was received, by channel and delivery tag.
@@ -55,6 +59,7 @@ class Peer:
         self.accepted = self.lost = self.stalled = self.slow = self.aborted = self.said_goodbye = False
         self.line: collections.deque[tuple[Any, int]] = collections.deque()
         self.client_properties: dict[str, Any] = {}
+        self.user = ""
         self.received: dict[int, int] = {}
         self.unconfirmed: dict[int, list[int]] = {}
         self.messages: dict[tuple[int, int], Published] = {}
@@ -233,15 +238,21 @@ class Peer:
         if isinstance(decoded, frame.ProtocolHeader):
             self.say(0, spec.Connection.Start(0, 9, {"capabilities": CAPABILITIES}, "PLAIN", "en_US"))
         elif isinstance(decoded, frame.Method):
-            answer = getattr(self, "_on_" + decoded.method.NAME.replace(".", "_").lower(), None)
-            number = decoded.channel_number
-            if answer is not None and (number == 0 or number in self.open_channels or "channel" in answer.__name__):
+            name, number = decoded.method.NAME, decoded.channel_number
+            answer = getattr(self, "_on_" + name.replace(".", "_").lower(), None)
+            if answer is None and name not in ANSWERS:
+                # Whoever waits for an answer would wait for ever.
+                self.close_connection(540, f"NOT_IMPLEMENTED - the broker in memory does not know {name.lower()}")
+            elif answer is not None and (number == 0 or number in self.open_channels or "channel" in answer.__name__):
                 answer(number, decoded.method)
         elif decoded.channel_number in self._content:
             self._on_content(decoded.channel_number, decoded)
 
     def _on_connection_startok(self, _number: int, method: Any) -> None:
         self.client_properties = method.client_properties
+        # PLAIN: authorisation identity, user and password, each behind a NUL (RFC 4616).
+        parts = bytes(method.response).decode(errors="replace").split("\0")
+        self.user = parts[1] if method.mechanism == "PLAIN" and len(parts) == 3 else ""
         refusal = self.broker.refuse_login()
         if refusal is None:
             self.say(0, self.broker.tune)
@@ -300,6 +311,12 @@ class Peer:
     def _on_queue_bind(self, number: int, method: Any) -> None:
         self._declare(number, method, spec.Queue.BindOk())
 
+    def _on_exchange_unbind(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Exchange.UnbindOk())
+
+    def _on_queue_unbind(self, number: int, method: Any) -> None:
+        self._declare(number, method, spec.Queue.UnbindOk())
+
     def _declare(self, number: int, method: Any, answer: Any) -> None:
         refusal = self.broker.declare(method)
         if refusal is not None:
@@ -325,7 +342,7 @@ class Peer:
             )
 
     def _on_message(self, number: int, message: Published) -> None:
-        refusal = self.broker.judge(message)
+        refusal = self.broker.judge(message) or self._foreign(message)
         if refusal is not None:
             self._refuse(number, refusal)
         elif number in self._asking:
@@ -338,6 +355,14 @@ class Peer:
                 self.unconfirmed[number].append(tag)
                 self.messages[number, tag] = message
             self.broker.accept(self, number, message)
+
+    def _foreign(self, message: Published) -> Refusal | None:
+        """Return why a message is refused that names another user (https://www.rabbitmq.com/docs/validated-user-id)."""
+        user = message.properties.user_id
+        if user in {None, self.user}:
+            return None
+        what = f"user_id property set to '{user}' but authenticated user was '{self.user}'"
+        return Refusal(406, f"PRECONDITION_FAILED - {what}")
 
     def give_back(self, number: int, message: Published) -> None:
         """Return a message that no queue takes, without the header BCC, which RabbitMQ hides."""
