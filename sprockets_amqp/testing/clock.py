@@ -2,7 +2,9 @@
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from tornado.ioloop import IOLoop
@@ -13,6 +15,8 @@ TURNS: Final = 40
 MOST_TURNS: Final = 400_000
 #: Real seconds to wait for threads at a time.
 PATIENCE: Final = 0.05
+#: Real seconds after which it goes on without them, when it was told how far to go: they may wait for the loop.
+MOST_PATIENCE: Final = 10.0
 #: Real seconds within which data from one socket of this process reaches another.
 GRACE: Final = 0.002
 #: The socket by which the loop wakes itself.
@@ -49,7 +53,7 @@ class Clock:
         """Let the loop run what is due and what follows from it, for at most ``times`` turns."""
         self._turns_left -= times
         assert self._turns_left > 0, "what the test waits for never happens"
-        self.loop.selector.turns = times
+        self.loop.selector.turns, self.loop.selector.until = times, time.monotonic() + MOST_PATIENCE
         try:
             self.loop.run_forever()
         finally:
@@ -100,7 +104,7 @@ class _Loop(asyncio.SelectorEventLoop):
     def __init__(self, clock: Clock) -> None:
         self.selector = _Selector(clock)
         super().__init__(self.selector)
-        self.in_threads = 0
+        self.in_threads = self.in_real_threads = 0
         self._test_clock = clock
 
     def time(self) -> float:
@@ -110,12 +114,14 @@ class _Loop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Count what is in progress."""
         future = super().run_in_executor(executor, func, *args)
-        self.in_threads += 1
-        future.add_done_callback(self._count_down)
+        # What stands in for threads may never answer.
+        self._count(1, is_real := executor is None or isinstance(executor, ThreadPoolExecutor))
+        future.add_done_callback(lambda _: self._count(-1, is_real))
         return future
 
-    def _count_down(self, _future: object) -> None:
-        self.in_threads -= 1
+    def _count(self, step: int, is_real: bool) -> None:
+        self.in_threads += step
+        self.in_real_threads += step * is_real
 
 
 class _Selector(selectors.DefaultSelector):
@@ -128,6 +134,8 @@ class _Selector(selectors.DefaultSelector):
         super().__init__()
         self.jumps = False
         self.turns = 0
+        #: Until when threads are waited for, in real time.
+        self.until = 0.0
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[Any]:
@@ -145,7 +153,7 @@ class _Selector(selectors.DefaultSelector):
 
     def _turn(self, timeout: float | None) -> list[Any]:
         loop = self._clock.loop
-        if loop.in_threads and timeout != 0:
+        if loop.in_real_threads and timeout != 0 and time.monotonic() < self.until:
             # There is nothing else to do: this is no turn.
             return super().select(PATIENCE)
         self.turns -= 1
