@@ -328,7 +328,7 @@ class Broker(Place):
         try:
             _CALLS[method.NAME](self._routing, method)
         except Refused as refused:
-            return Refusal(refused.code, str(refused), connection=refused.connection)
+            return Refusal(refused.code, str(refused))
         return None
 
     def answers(self, _exchange: str) -> bool:

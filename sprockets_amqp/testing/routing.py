@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
-from pika.spec import ACCESS_REFUSED, COMMAND_INVALID, NOT_FOUND, PRECONDITION_FAILED
+from pika.spec import ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED
 
 ExchangeType = Literal["direct", "fanout", "topic", "headers"]
 TYPES: Final = get_args(ExchangeType)
@@ -30,12 +30,11 @@ MATCHES: Final = {"all": True, "any": False, "all-with-x": True, "any-with-x": F
 
 
 class Refused(ValueError):
-    """RabbitMQ closes the channel over a call, or the connection."""
+    """RabbitMQ closes the channel over a call."""
 
-    def __init__(self, code: int, words: str, *, connection: bool = False) -> None:
+    def __init__(self, code: int, words: str) -> None:
         super().__init__(words)
         self.code = code
-        self.connection = connection
 
 
 @dataclasses.dataclass
@@ -116,7 +115,8 @@ class Routing:
     ) -> None:
         """Declare an exchange, or see whether it was declared in the same way."""
         if kind not in TYPES:
-            raise Refused(COMMAND_INVALID, f"COMMAND_INVALID - unknown exchange type '{kind}'", connection=True)
+            # Before version 4, RabbitMQ closes the connection (503).
+            raise Refused(PRECONDITION_FAILED, f"PRECONDITION_FAILED - unknown exchange type '{kind}'")
         _check_default(name)
         known = {key: value for key, value in (arguments or {}).items() if key == ALTERNATE}
         exchange = self.exchanges.get(name)
