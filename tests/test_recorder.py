@@ -460,7 +460,7 @@ async def test_a_client_that_never_connects_is_recorded_as_well(folder: Path) ->
     ("url", "hidden"),
     [
         (f"amqp://user:{PASSWORD}@host/%2f", "amqp://user:***@host/%2f"),
-        (f"amqp://user:{PASSWORD}@@host/%2f", "amqp://user:***@@host/%2f"),
+        (f"amqp://user:{PASSWORD}@@host/%2f", "amqp://user:***@host/%2f"),
         (f"amqp://one,amqp://user:{PASSWORD}@two", "amqp://one,amqp://user:***@two"),
         (f"postgresql://user:{PASSWORD}@host/events", "postgresql://user:***@host/events"),
     ],
