@@ -88,8 +88,12 @@ async def publishes(client):
 async def main():
     client = amqp.Client(url, outbox=database, timeout=0.2, reconnect_delay=0.1, max_reconnect_delay=0.3)
     await asyncio.gather(transactions(), publishes(client))
-    while client.counters.stored or client.outbox_trouble or client.state is not amqp.State.READY:
+    # What is common is counted when it is read.
+    connection = await connected()
+    await connection.set_autocommit(True)
+    while (await (await connection.execute("SELECT count(*) FROM sprockets_amqp_outbox")).fetchone())[0]:
         await asyncio.sleep(0.1)
+    await connection.close()
     await client.shutdown()
 
 asyncio.run(main())
