@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 from pika import BasicProperties
+from pika.channel import Channel
 from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application
 
@@ -23,6 +24,7 @@ from sprockets_amqp import (
     NotReadyError,
     OutcomeUnknown,
     State,
+    Topology,
 )
 from sprockets_amqp.testing import AMQPTestCase, Broker
 from sprockets_amqp.testing.routing import Routing
@@ -688,3 +690,30 @@ def test_a_queue_is_bound_by_its_name_unless_told_otherwise(amqp_broker: Broker)
     client.publish("amq.direct", "", b"not taken", mandatory=False)
     amqp_broker.advance(1)
     assert [message.body for message in amqp_broker.messages("audit")] == [b"taken"]
+
+
+def test_what_the_broker_does_not_know_is_named(amqp_broker: Broker) -> None:
+    """Nobody waits for an answer that never comes."""
+
+    async def setup(topology: Topology) -> None:
+        await topology._call(Channel.queue_purge, queue="q")
+
+    client = Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop, setup=setup)
+    amqp_broker.advance(1)
+    assert "(540) NOT_IMPLEMENTED - the broker in memory does not know queue.purge" in client.condition
+
+
+def test_a_binding_is_what_it_was_when_it_was_made(amqp_broker: Broker) -> None:
+    """What an application changes later changes nothing; a nonsensical way to match is refused."""
+    amqp_broker.queue_declare("q")
+    arguments: dict[str, Any] = {"x-match": "all", "a": 1}
+    amqp_broker.queue_bind("q", "amq.headers", arguments=arguments)
+    arguments["a"] = 2
+    client = Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop)
+    amqp_broker.advance(1)
+    for number in (1, 2):
+        client.publish("amq.headers", "", b"%d" % number, {"headers": {"a": number}}, mandatory=False)
+    amqp_broker.advance(1)
+    assert [message.body for message in amqp_broker.messages("q")] == [b"1"]
+    with pytest.raises(ValueError, match="expected longstr"):
+        amqp_broker.queue_bind("q", "amq.headers", arguments={"x-match": ["all"]})

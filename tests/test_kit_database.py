@@ -126,6 +126,27 @@ def test_two_clients_share_a_database_that_goes_and_comes(amqp_broker: Broker, c
     assert amqp_broker.database.owners == {}
 
 
+def test_what_is_on_the_wire_stays_with_the_client_that_has_sent_it(amqp_broker: Broker, client: amqp.Client) -> None:
+    """Even while that cannot send more: it is confirmed yet, and not sent by another as well."""
+    other = amqp.Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop, outbox=URL, timeout=0)
+    amqp_broker.advance(1)
+    amqp_broker.swallow_confirms()
+
+    def commit(body: bytes) -> None:
+        with amqp_broker.database.transaction() as transaction:
+            transaction.execute(*outbox_insert("", "q", body).psycopg)
+        amqp_broker.advance(1)
+
+    commit(b"before")
+    sender = client if client.counters.unconfirmed else other
+    stopping = amqp_broker.clock.loop.create_task(sender.shutdown(20))
+    commit(b"while it stops")
+    amqp_broker.release_confirms()
+    amqp_broker.advance(20)
+    assert stopping.done()
+    assert (bodies(amqp_broker), amqp_broker.database.stored()) == ([b"before", b"while it stops"], [])
+
+
 def test_a_row_that_is_damaged_is_set_aside(amqp_broker: Broker, client: amqp.Client) -> None:
     """As in PostgreSQL; it is counted at the next look."""
     amqp_broker.database.commit([("amqp", b"garbage", 0)])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 
-from sprockets_amqp.outbox.postgres.migrate import script
+from sprockets_amqp.outbox.postgres.table import script
 from tools.rabbitmq import GUARD, POLL_INTERVAL, START_LIMIT, STOP_LIMIT, free_port
 
 if TYPE_CHECKING:

@@ -27,15 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
-    options, others = parser.parse_known_args(arguments)
-    if any(each.startswith("-") for each in others) or not hasattr(options, "message"):
-        if others:
-            # One of them may be a URL.
-            named = ("***" if may_hold_password(each) else each for each in others)
-            parser.error(f"unrecognized arguments: {' '.join(named)}")
-    else:
-        # What follows an option is not found by argparse where arguments may be missing.
-        options.outbox, *options.message = [*filter(None, (options.outbox, *options.message, *others))] or [None]
+    # argparse does not find arguments that may be missing behind an option.
+    options, more = parser.parse_known_args(arguments)
+    options.more = more
+    if options.more and not (options.takes_more and all(not each.startswith("-") for each in options.more)):
+        # One of them may be a URL.
+        named = ("***" if may_hold_password(each) else each for each in options.more)
+        parser.error(f"unrecognized arguments: {' '.join(named)}")
     logging.basicConfig(level=LEVELS[min(options.verbose, 3)], format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(options.run(options))
@@ -74,5 +72,5 @@ def _add_command(commands: Any, command: ModuleType, settings: str) -> None:
         epilog=command.STATUS + settings,
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log warnings; -vv: info; -vvv: everything")
-    parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run, takes_more=False)
     command.add_arguments(parser)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sprockets_amqp.names import PATTERN
-from sprockets_amqp.outbox.postgres.table import MIGRATIONS, TABLE, VERSION
+from sprockets_amqp.outbox.postgres.table import TABLE, VERSION, script
 from sprockets_amqp.outbox.sqlite.file import SUFFIX
 from sprockets_amqp.outbox.sqlite.store import SQLiteStore
 from sprockets_amqp.outbox.store import SPOILT, Record, Store, unpack
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="as list shows it (amqp.1.outbox:42, or amqp.0:42 in PostgreSQL); default: all that were set aside",
     )
+    parser.set_defaults(takes_more=True)
     parser.add_argument("--sql", action="store_true", help="print the SQL of migrate rather than executing it")
     parser.add_argument("-y", "--yes", action="store_true", help="drop all that were set aside without asking")
 
@@ -81,9 +82,9 @@ def _store(place: str, name: str) -> Store:
 
 
 def _print_script(options: argparse.Namespace) -> int:
-    if options.action != "migrate" or options.outbox or options.message:
+    if options.action != "migrate" or options.outbox or options.message or options.more:
         raise UsageError("--sql goes with migrate alone: sprockets-amqp outbox migrate --sql")
-    print(MIGRATIONS[VERSION], end="")
+    print(script(), end="")
     return OK
 
 
@@ -142,7 +143,7 @@ async def _print_box(store: Store, place: str, action: str, box: str, numbers: l
 
 def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
     """Return the outbox and the names of messages: without an outbox, it is that of the environment."""
-    given: list[str] = [each for each in (options.outbox, *options.message) if each is not None]
+    given: list[str] = [each for each in (options.outbox, *options.message, *options.more) if each is not None]
     variables = [f"{prefix}OUTBOX" for prefix in prefixes(options.name)]
     if not given or MESSAGE.fullmatch(given[0]):
         found = next((os.environ[each] for each in variables if os.environ.get(each)), None)

@@ -237,7 +237,8 @@ class OutboxModel(Model):
     def _on_news(self) -> None:
         if self._gate.sends_stored:
             self._stock.note_news()
-        else:
+        elif not self._stock.has_others:
+            # What is on the wire can still be confirmed, and is deleted then.
             self._writer.next.share = True
             self._writer.submit()
 

@@ -97,6 +97,11 @@ class Stock(Keeper):
         """How many of them are in the publisher's line."""
         return self.ledger.count("in_line")
 
+    @property
+    def has_others(self) -> bool:
+        """Whether messages that others have stored are in memory."""
+        return any(box != OWN for box, _ in self.ledger.rows)
+
     # A message comes
 
     def takes(self, publish: Publish, error: AMQPException, *, on_wire: bool) -> bool:

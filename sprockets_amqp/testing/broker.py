@@ -60,12 +60,12 @@ def _declare_queue(routing: Routing, method: Any) -> None:
 
 
 def _unbind_queue(routing: Routing, method: Any) -> None:
-    routing.unbind(Binding(method.exchange, method.queue, method.routing_key, arguments=method.arguments or None))
+    routing.unbind(Binding(method.exchange, method.queue, method.routing_key, arguments=method.arguments or {}))
 
 
 def _unbind_exchange(routing: Routing, method: Any) -> None:
     names = method.source, method.destination, method.routing_key
-    routing.unbind(Binding(*names, to_queue=False, arguments=method.arguments or None))
+    routing.unbind(Binding(*names, to_queue=False, arguments=method.arguments or {}))
 
 
 #: What each method does.

@@ -239,7 +239,8 @@ class DatabaseStore(MemoryStore):
 
     def abandon(self) -> None:
         """In a forked child, leave everything to the parent: memory is not shared."""
-        self.__init__(self._database, self._name)  # type: ignore[misc]
+        self._places.clear()
+        self.boxes, self._loop = {}, None
 
     async def names(self) -> list[str]:
         """Return the names of the boxes in which there is anything."""

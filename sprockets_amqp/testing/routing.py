@@ -1,6 +1,6 @@
 """Exchanges, queues and bindings: what RabbitMQ refuses of them, in its words, and which queues a message goes to.
 
-tests/test_kit_like_rabbitmq.py holds all of it against RabbitMQ.
+tests/test_kit_scenarios.py holds all of it against RabbitMQ.
 
 https://www.rabbitmq.com/docs/exchanges, https://www.rabbitmq.com/docs/queues#property-equivalence
 """
@@ -65,7 +65,7 @@ class Binding:
     destination: str
     routing_key: str = ""
     to_queue: bool = True
-    arguments: Mapping[str, Any] | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Queue:
@@ -135,7 +135,7 @@ class Routing:
             exchange.declared, exchange.arguments = declared, known
         for key in ("durable", "auto_delete", "internal"):
             _check_same(key, where, *(f"'{str(each[key]).lower()}'" for each in (declared, exchange.declared)))
-        check_same_arguments(where, known, exchange.arguments)
+        _check_same_arguments(where, known, exchange.arguments)
 
     def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
         """Delete an exchange and its bindings; a missing one is ignored."""
@@ -177,7 +177,7 @@ class Routing:
         """Bind a queue to an exchange."""
         source = self.check_exchange(exchange)
         self.check_queue(queue)
-        self._bind(source, Binding(exchange, queue, routing_key, arguments=arguments or None))
+        self._bind(source, Binding(exchange, queue, routing_key, arguments=dict(arguments or {})))
 
     def bind_exchange(
         self, destination: str, source: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
@@ -185,7 +185,7 @@ class Routing:
         """Bind an exchange to another."""
         found = self.check_exchange(source)
         self.check_exchange(destination)
-        self._bind(found, Binding(source, destination, routing_key, False, arguments or None))
+        self._bind(found, Binding(source, destination, routing_key, to_queue=False, arguments=dict(arguments or {})))
 
     def unbind(self, binding: Binding) -> None:
         """Remove a binding; a missing one is ignored."""
@@ -193,8 +193,8 @@ class Routing:
         self._remove([each for each in self._bindings if each == binding])
 
     def _bind(self, source: Exchange, binding: Binding) -> None:
-        how = (binding.arguments or {}).get("x-match", "all")
-        if source.kind == "headers" and how not in MATCHES:
+        how = binding.arguments.get("x-match", "all")
+        if source.kind == "headers" and not (isinstance(how, str) and how in MATCHES):
             allowed = "expected all, any, all-with-x, or any-with-x"
             what = (
                 f'Invalid x-match field value <<"{how}">>; {allowed}'
@@ -247,7 +247,7 @@ def type_name(value: object) -> str:
     return {dict: "table", list: "array", type(None): "void"}.get(type(value), "longstr")
 
 
-def check_same_arguments(where: str, received: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def _check_same_arguments(where: str, received: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raise Refused if arguments that RabbitMQ knows are not those of the declaration before."""
     for name in sorted({*received, *current}):
         if (name in received, received.get(name)) == (name in current, current.get(name)):
@@ -281,7 +281,7 @@ def _matches(kind: ExchangeType, binding: Binding, routing_keys: list[str], head
     if kind == "fanout":
         return True
     if kind == "headers":
-        return _match_headers(dict(binding.arguments or {}), headers)
+        return _match_headers(dict(binding.arguments), headers)
     if kind == "direct":
         return binding.routing_key in routing_keys
     return any(_match_words(_words(binding.routing_key), _words(key)) for key in routing_keys)

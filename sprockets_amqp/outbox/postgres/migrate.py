@@ -1,19 +1,16 @@
 """Make the table, or bring it up to this version: by one's own connection, or by printed SQL."""
 
+from typing import Any
+
 import psycopg
 
 from sprockets_amqp.secret import hidden, reveal
 
 from .session import words_of
-from .table import COMMENT, FIND, MIGRATIONS, RIGHTS, TABLE, VERSION
+from .table import FIND, MIGRATIONS, RIGHTS, TABLE, VERSION, version_of
 
 #: Only one migrates at a time.
 LOCK = f"SELECT pg_advisory_xact_lock(hashtext('{TABLE}'))"
-
-
-def script(version: int = 0) -> str:
-    """Return the SQL that makes the table, or brings it up from a version."""
-    return "\n".join(MIGRATIONS[each] for each in range(version + 1, VERSION + 1))
 
 
 def migrate(url: str) -> int:
@@ -37,13 +34,13 @@ def migrate(url: str) -> int:
     raise OSError(f"PostgreSQL: {problem}")
 
 
-def _version(connection: "psycopg.Connection[tuple[object, ...]]") -> int:
+def _version(connection: "psycopg.Connection[tuple[Any, ...]]") -> int:
     found = connection.execute(FIND, (list(RIGHTS),)).fetchone()
     if found is None:
         return 0
-    match = COMMENT.fullmatch(str(found[2] or ""))
-    if match is None:
+    version = version_of(str(found[1]), found[2])
+    if not version:
         raise ValueError(f"there is a {TABLE} that is no outbox: rename it, or comment it as `migrate --sql` prints it")
-    if int(match[1]) > VERSION:
-        raise ValueError(f"{TABLE} is of version {match[1]}, and this is {VERSION}: upgrade sprockets_amqp")
-    return int(match[1])
+    if version > VERSION:
+        raise ValueError(f"{TABLE} is of version {version}, and this is {VERSION}: upgrade sprockets_amqp")
+    return version

@@ -18,7 +18,7 @@ from sprockets_amqp.outbox.store import Unsure
 from sprockets_amqp.secret import Secret, hidden, reveal
 from sprockets_amqp.text import shown
 
-from .table import CHANNEL, COMMENT, COPIED, COPY, FIND, RIGHTS, TABLE, VERSION
+from .table import CHANNEL, COPIED, COPY, FIND, RIGHTS, TABLE, VERSION, version_of
 
 #: The oldest version of PostgreSQL.
 OLDEST: Final = 14
@@ -187,8 +187,9 @@ class Session:
             try:
                 await asyncio.wait([task])
             except asyncio.CancelledError:
-                limit.cancel()
-                limit = loop.call_later(CANCELLED_LIMIT, self._break)
+                if limit.when() > loop.time() + CANCELLED_LIMIT:
+                    limit.cancel()
+                    limit = loop.call_later(CANCELLED_LIMIT, self._break)
         limit.cancel()
         problem = self._understood(task.exception())
         if problem is not None:
@@ -300,14 +301,14 @@ def checked_table(found: Any) -> int:
             "outbox migrate"
         )
     oid, kind, comment, database, user, missing = found
-    match = COMMENT.fullmatch(comment or "")
-    if kind not in {"r", "p"} or match is None:
+    version = version_of(kind, comment)
+    if not version:
         raise ValueError(
             f"{TABLE} in database {database} has no version: run sprockets-amqp outbox migrate, or rename what is there"
         )
-    if int(match[1]) != VERSION:
-        what = "run sprockets-amqp outbox migrate" if int(match[1]) < VERSION else "upgrade sprockets_amqp"
-        raise ValueError(f"{TABLE} in database {database} is of version {match[1]}, and this is {VERSION}: {what}")
+    if version != VERSION:
+        what = "run sprockets-amqp outbox migrate" if version < VERSION else "upgrade sprockets_amqp"
+        raise ValueError(f"{TABLE} in database {database} is of version {version}, and this is {VERSION}: {what}")
     if missing:
         raise PermissionError(f"the user needs more: GRANT {', '.join(missing)} ON {TABLE} TO {user}")
     return int(oid)

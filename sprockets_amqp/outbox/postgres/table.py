@@ -130,6 +130,17 @@ SELECT EXISTS (
 """
 
 
+def script(version: int = 0) -> str:
+    """Return the SQL that makes the table, or brings it up from a version."""
+    return "\n".join(MIGRATIONS[each] for each in range(version + 1, VERSION + 1))
+
+
+def version_of(kind: str, comment: str | None) -> int:
+    """Return the version of the table that `FIND` has found; 0: it is something else."""
+    match = COMMENT.fullmatch(comment or "")
+    return int(match[1]) if match is not None and kind in {"r", "p"} else 0
+
+
 def lock_key(oid: int, name: str, box: int) -> int:
     """Return the key of the lock of a box, a signed integer of 64 bits: applications have locks of their own."""
     digest = hashlib.sha256(f"{TABLE} {oid} {name} {box}".encode()).digest()
