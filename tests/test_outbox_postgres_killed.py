@@ -5,14 +5,14 @@ import collections
 import logging
 import os
 import random
-import sys
 import time
 import uuid
 from typing import Any
 
 from tests.support.consume import on_channel
+from tests.support.lives import Lives
 from tests.test_outbox_real import _take
-from tools.history import CONFIRMED, STORED, UNKNOWN, UNSENT, History, check
+from tools.history import CONFIRMED, STORED, UNKNOWN, UNSENT, check
 from tools.postgres import Server
 from tools.rabbitmq import Node
 
@@ -100,70 +100,32 @@ asyncio.run(main())
 """
 
 
-class Publishing:
-    """A process that publishes, is killed and started anew, and what all of its lives told.
+class Publishing(Lives):
+    """The program, and its transactions.
 
     Attributes:
-        history: what became of its publishes.
         transactions: the names in each of its transactions.
         committed: those of which it was told that they are.
-        told: how many publishes and transactions have ended well, and how many publishes were stored.
     """
 
     def __init__(self, node: Node, database: str, queue: str) -> None:
-        self._arguments = node.url, database, queue
-        self.history = History()
+        super().__init__(PUBLISHER, node.url, database, queue)
         self.transactions: list[list[str]] = []
         self.committed: set[str] = set()
-        self.told: collections.Counter[str] = collections.Counter()
-        self._life = 0
-        self._more = asyncio.Event()
 
-    async def run(self, rate: float) -> None:
-        """Run a process to its end, or until this is cancelled."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PUBLISHER, *self._arguments, str(rate), stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        try:
-            async for line in process.stdout:
-                self._note(line)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            for line in (await process.stdout.read()).splitlines(keepends=True):
-                self._note(line)
-            await process.wait()
-            self.history.killed()
-            self._life += 1
-
-    async def more(self, count: int, what: str) -> None:
-        """Return when so many more have ended like this."""
-        wanted = self.told[what] + count
-        async with asyncio.timeout(90):
-            while self.told[what] < wanted:
-                self._more.clear()
-                await self._more.wait()
-
-    def _note(self, line: bytes) -> None:
-        if not line.endswith(b"\n"):
-            return
-        first, *words = line.decode().split()
+    def note(self, words: list[str]) -> None:
+        """Note a line."""
+        first, *others = words
         if first == "transaction":
-            self.transactions.append(words)
-        elif words == ["committed"]:
+            self.transactions.append(others)
+        elif others == ["committed"]:
             self.committed.add(first)
-            self._count("committed")
-        elif words == ["published"]:
-            self.history.published(first, f"{self._life}")
+            self.count("committed")
+        elif others == ["published"]:
+            self.history.published(first, f"{self.life}")
         else:
-            outcome = OUTCOMES[words[0]]
-            self.history.ended(first, outcome)
-            self._count(outcome)
-
-    def _count(self, what: str) -> None:
-        self.told[what] += 1
-        self._more.set()
+            self.history.ended(first, OUTCOMES[others[0]])
+            self.count(OUTCOMES[others[0]])
 
 
 def some() -> int:

@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import shutil
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -21,7 +20,8 @@ from sprockets_amqp.outbox.sqlite.file import OutboxFile
 from sprockets_amqp.outbox.sqlite.folder import files
 from sprockets_amqp.outbox.store import unpack
 from tests.support.consume import on_channel
-from tools.history import CONFIRMED, History, check
+from tests.support.lives import Lives
+from tools.history import CONFIRMED, check
 from tools.rabbitmq import Node
 
 LOGGER = logging.getLogger(__name__)
@@ -61,61 +61,27 @@ asyncio.run(main())
 """
 
 
-class Publishing:
-    """A process that publishes, is killed and started anew, and the ids that all of them told.
+class Publishing(Lives):
+    """The program, and how each of its publishes has ended.
 
     Attributes:
-        told: the ids of publishes that ended with None or STORED, and which of both.
-        history: all that was told, and the kills.
-        stored: how many ended with STORED.
+        ended: the ids of publishes that ended with None or STORED, and which of both.
     """
 
     def __init__(self, node: Node, folder: Path, queue: str) -> None:
-        self._arguments = (node.url, str(folder), queue)
-        self.told: dict[str, str] = {}
-        self.history = History()
-        self.stored = 0
-        self._more = asyncio.Event()
+        super().__init__(PUBLISHER, node.url, str(folder), queue)
+        self.ended: dict[str, str] = {}
 
-    async def run(self, rate: float) -> None:
-        """Run a process to its end, or until this is cancelled."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PUBLISHER, *self._arguments, str(rate), stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        try:
-            async for line in process.stdout:
-                self._note(line)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            for line in (await process.stdout.read()).splitlines(keepends=True):
-                self._note(line)
-            await process.wait()
-            self.history.killed()
-
-    async def more(self, count: int, *, stored: bool = False) -> None:
-        """Return when so many more were told, or were stored."""
-        wanted = self._count(stored=stored) + count
-        async with asyncio.timeout(60):
-            while self._count(stored=stored) < wanted:
-                self._more.clear()
-                await self._more.wait()
-
-    def _count(self, *, stored: bool) -> int:
-        return self.stored if stored else len(self.told)
-
-    def _note(self, line: bytes) -> None:
-        if line.endswith(b"\n"):
-            name, ended = line.decode().split()
-            if ended == "published":
-                self.history.published(name)
-                return
-            if name != "flushed":
-                self.history.ended(name, CONFIRMED if ended == "None" else ended)
-            self.told[name] = ended
-            self.stored += ended == amqp.STORED
-            self._more.set()
+    def note(self, words: list[str]) -> None:
+        """Note a line."""
+        name, ended = words
+        if ended == "published":
+            self.history.published(name)
+            return
+        if name != "flushed":
+            self.history.ended(name, CONFIRMED if ended == "None" else ended)
+        self.ended[name] = ended
+        self.count(ended)
 
 
 def some() -> int:
@@ -139,7 +105,7 @@ async def kill_brokers(publishing: Publishing, node: Node) -> None:
     for _ in range(BROKER_KILLS):
         await publishing.more(some())
         await node.kill()
-        await publishing.more(some(), stored=True)
+        await publishing.more(some(), amqp.STORED)
         await node.start()
 
 
@@ -152,10 +118,10 @@ async def test_killed_processes_and_brokers_lose_nothing(node: Node, tmp_path: P
     began = time.monotonic()
     await kill_processes(publishing, asyncio.create_task(kill_brokers(publishing, node)))
     seconds = time.monotonic() - began
-    told = publishing.told.keys() - {"flushed"}
-    assert publishing.stored
+    told = publishing.ended.keys() - {"flushed"}
+    assert publishing.told[amqp.STORED]
     await publishing.run(0)
-    assert publishing.told.pop("flushed") == "all"
+    assert publishing.ended.pop("flushed") == "all"
     taken = await on_channel(node.url, lambda channel: _take(channel, queue))
     for name in taken:
         publishing.history.delivered(name)
@@ -165,7 +131,7 @@ async def test_killed_processes_and_brokers_lose_nothing(node: Node, tmp_path: P
         "%d told within %.0f s, %d of them stored; %d arrived, %d twice; %d missing",
         len(told),
         seconds,
-        publishing.stored,
+        publishing.told[amqp.STORED],
         arrived.total(),
         arrived.total() - len(arrived),
         len(told - arrived.keys()),
