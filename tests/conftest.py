@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from sprockets_amqp.outbox.postgres import store
 from tests.support import leaks
 from tests.support.browser import chromium
 from tests.support.consume import Queue, declare_queue
@@ -149,11 +150,20 @@ async def cluster(_breakable_cluster: Cluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """A PostgreSQL server that every test shares and none breaks; each has a database of its own."""
+def _shared_server() -> Iterator[Server]:
     with closing(Server()) as shared:
         asyncio.run(shared.start())
         yield shared
+
+
+@pytest.fixture
+def postgres(_shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A PostgreSQL server that every test shares and none breaks; each has a database of its own.
+
+    It is as one that has been up for long: nobody comes back for boxes.
+    """
+    monkeypatch.setattr(store, "GRACE", 0.0)
+    return _shared_server
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,9 @@ from sprockets_amqp.cli import main
 from sprockets_amqp.cli import outbox as outbox_command
 from sprockets_amqp.outbox import writer
 from sprockets_amqp.outbox.postgres import session
+from sprockets_amqp.outbox.postgres import store as postgres_store
 from sprockets_amqp.outbox.postgres.store import PostgresStore
-from sprockets_amqp.outbox.store import OWN, Changes, Unsure, checksum, pack, unpack
+from sprockets_amqp.outbox.store import GRACE, OWN, Changes, Unsure, checksum, pack, unpack
 from sprockets_amqp.states import Outbox
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
@@ -166,6 +167,8 @@ async def test_a_session_is_what_a_box_needs_whatever_the_database_has_by_defaul
     await store.close({})
 
 
+#: Has boxes taken over as soon as PostgreSQL has started.
+AT_ONCE = "from sprockets_amqp.outbox.postgres import store; store.GRACE = 0.0"
 FORKING = """
 import asyncio, os, sys
 from sprockets_amqp import Client
@@ -257,8 +260,12 @@ async def test_postgresql_that_is_away_is_done_without_until_it_comes(
     assert len(await rows(server, database)) == 2
 
 
-async def test_what_is_being_stored_when_postgresql_is_killed_ends_with_the_truth(server: Server) -> None:
+async def test_what_is_being_stored_when_postgresql_is_killed_ends_with_the_truth(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What ended with STORED is there; what ended with NotReadyError is not, and nobody knows of the rest."""
+    # Nobody comes back for the box at the end.
+    monkeypatch.setattr(postgres_store, "GRACE", 0.0)
     database = await server.outbox()
     outcomes: dict[str, list[str]] = {}
 
@@ -291,6 +298,31 @@ async def test_what_is_being_stored_when_postgresql_is_killed_ends_with_the_trut
     found = {str(unpack(record.message)[1].message_id) for record in there}
     assert set(outcomes["STORED"]) <= found
     assert found.isdisjoint(outcomes.get("NotReadyError", []))
+
+
+async def test_after_a_restart_each_client_gets_its_own_box_again(server: Server) -> None:
+    """Even if another one starts before it has noticed; what nobody claims is taken over five seconds later."""
+    database = await server.outbox()
+    one, gone, new = (PostgresStore(database, "amqp") for _ in range(3))
+    for store, name in ((one, "one"), (gone, "gone")):
+        await store.open()
+        await store.write(OWN, putting(name))
+    looks: list[float] = []
+    new.watch(lambda: None, lambda: looks.append(asyncio.get_running_loop().time()))
+    await server.kill()
+    gone._session.end()
+    await server.start()
+    began = asyncio.get_running_loop().time()
+    await new.open()
+    await until(lambda: not one._session.is_open)
+    await one.open()
+    assert (await ids(one), await ids(new)) == (["one"], [])
+    await until(lambda: bool(looks))
+    assert looks[0] - began <= GRACE
+    await new.open()
+    assert await ids(new) == ["gone"]
+    for store in (one, gone, new):
+        await store.close({})
 
 
 async def test_a_standby_takes_over(server: Server, broker: Node) -> None:
@@ -936,8 +968,11 @@ async def test_the_password_is_shown_nowhere(
     assert [text for text in shown if "hush" in text] == []
 
 
-async def test_the_session_is_encrypted_and_the_server_verified(tmp_path: Path) -> None:
+async def test_the_session_is_encrypted_and_the_server_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As libpq's options in the URL say; a forked child does not end it either."""
+    monkeypatch.setattr(postgres_store, "GRACE", 0.0)
     folders = [tmp_path / "ours", tmp_path / "theirs"]
     for folder in folders:
         folder.mkdir()
@@ -954,7 +989,12 @@ async def test_the_session_is_encrypted_and_the_server_verified(tmp_path: Path) 
                 if not trouble:
                     assert await stored(client, "secret") == STORED
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", FORKING, f"{database}?sslmode=verify-full&sslrootcert={authority.certificate}"),
+            *(
+                sys.executable,
+                "-c",
+                f"{AT_ONCE}{FORKING}",
+                f"{database}?sslmode=verify-full&sslrootcert={authority.certificate}",
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -13,8 +13,8 @@ from .ledger import Key
 
 #: The client's own box; the boxes of clients that are gone have higher numbers.
 OWN: Final = 0
-#: Seconds after a session was lost for which clients take back their own boxes, and take over no others: when a server
-#: was restarted, all have lost theirs.
+#: Seconds after a session was lost, or the server started, for which clients take back their own boxes, and take over
+#: no others: when a server was restarted, all have lost theirs.
 GRACE: Final = 5.0
 #: Octets that a message counts for besides its names, properties and body; of them, 14 are in its method.
 EACH: Final = 180

@@ -56,10 +56,12 @@ SETTINGS: Final = {
     "enable_sort": "off",
     "plan_cache_mode": "force_custom_plan",
 }
-PREPARE: Final = f"""\
-SELECT pg_backend_pid(), {", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())},
-       CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END
-"""
+_SET: Final = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())
+PREPARE: Final = (
+    "SELECT pg_backend_pid(), extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8, "  # noqa: S608
+    f"{_SET}, CASE WHEN current_setting('synchronous_commit') = 'off' "
+    "THEN set_config('synchronous_commit', 'on', false) END"
+)
 
 T = TypeVar("T")
 
@@ -89,6 +91,7 @@ class Session:
         on_loss: called when the session ends while nothing is done.
         oid: which table it is.
         problem: why there is no session.
+        uptime: for how many seconds the server had been up when the session began.
         encoding: what words are encoded in: everything else is octets.
     """
 
@@ -103,6 +106,7 @@ class Session:
         self._silence = ""
         self.problem = "there is no session with PostgreSQL"
         self.oid = 0
+        self.uptime = 0.0
         self.encoding = "ascii"
 
     @property
@@ -136,7 +140,7 @@ class Session:
         version = connection.info.server_version
         if version < 10000 * OLDEST:
             raise ValueError(f"this is PostgreSQL {version // 10000}: the outbox needs {OLDEST} or newer")
-        ((process, *_),) = await (await connection.execute(PREPARE)).fetchall()
+        ((process, self.uptime, *_),) = await (await connection.execute(PREPARE)).fetchall()
         if process != connection.info.backend_pid:
             raise ValueError(
                 "a connection pooler answers for PostgreSQL, and gives the session to others: name PostgreSQL itself "

@@ -34,7 +34,9 @@ class PostgresStore:
         self._log = named(LOGGER, name)
         self._session = Session(url, name)
         self._on_news: Callable[[], object] = bool
+        self._on_loss: Callable[[], object] = bool
         self._timer: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
         #: The boxes that are locked, by the numbers that the client knows them by.
         self._boxes: dict[int, int] = {}
         self._ids = count(OWN + 1)
@@ -45,7 +47,8 @@ class PostgresStore:
 
     def watch(self, on_news: Callable[[], object], on_loss: Callable[[], object]) -> None:
         """Call these: others may have stored messages, as PostgreSQL says, or a second is over; the session is lost."""
-        self._on_news, self._session.on_news, self._session.on_loss = on_news, on_news, on_loss
+        self._on_news = self._session.on_news = on_news
+        self._on_loss = self._session.on_loss = on_loss
 
     def _look(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look)
@@ -57,7 +60,7 @@ class PostgresStore:
         now = asyncio.get_running_loop().time()
         if not self._session.is_open:
             await self._session.open(to_write=True)
-            self._adopts_at = now + GRACE if self._boxes else now
+            self._wait_for_owners(now, GRACE if self._boxes else GRACE - self._session.uptime)
             await self._lock_again()
         if OWN not in self._boxes:
             box = await self._draw()
@@ -70,6 +73,13 @@ class PostgresStore:
         await self._give_up([number for number, box in others.items() if box not in filled])
         if now >= self._adopts_at:
             await self._adopt(sorted(filled - {COMMON} - set(self._boxes.values()))[: MOST - len(others)])
+
+    def _wait_for_owners(self, now: float, seconds: float) -> None:
+        """Take over no boxes for so long, and then look again."""
+        if self._grace is not None:
+            self._grace.cancel()
+        self._adopts_at = now + max(0.0, seconds)
+        self._grace = asyncio.get_running_loop().call_at(self._adopts_at, self._on_loss) if seconds > 0 else None
 
     async def _lock_again(self) -> None:
         """Take the locks that have ended with the session before: what another has taken since is its own."""
@@ -176,9 +186,10 @@ class PostgresStore:
 
     def _rest(self) -> None:
         self._boxes.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._grace):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._grace = None
 
     # For people
 
