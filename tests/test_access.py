@@ -14,8 +14,8 @@ from pika import spec
 import sprockets_amqp as amqp
 from sprockets_amqp import STORED, Access, ExchangeRefused, NotReadyError, Topology, testing
 from sprockets_amqp.states import CONNECTION, Closed, Connecting, Renewal, State, Substate
-from sprockets_amqp.testing.routing import Binding
-from sprockets_amqp.testing.rules import Refusal
+from sprockets_amqp.testing.exchanges import Binding
+from sprockets_amqp.testing.rules import Published, Refused
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.memory import Broker, in_memory, outcome
@@ -542,7 +542,7 @@ def test_a_refused_call_is_told_and_further_ones_go_on(broker: Broker) -> None:
 
 # Credentials that have expired
 
-EXPIRED: Final = Refusal(403, "ACCESS_REFUSED - access to exchange 'events' refused for user 'app': token has expired")
+EXPIRED: Final = Refused(403, "ACCESS_REFUSED - access to exchange 'events' refused for user 'app': token has expired")
 
 
 class Fails:
@@ -568,7 +568,13 @@ def expired(broker: Broker, **settings: Any) -> "Iterator[tuple[Client, Fails]]"
     broker.clock.advance(31)
     assert client.ready
     patched: Any = broker
-    patched.judge = lambda message: judge(message) if login.works else EXPIRED
+
+    def judge_login(message: Published) -> None:
+        if not login.works:
+            raise EXPIRED
+        judge(message)
+
+    patched.judge = judge_login
     yield client, login
 
 
@@ -626,7 +632,7 @@ def test_a_connection_that_is_closed_since_the_credentials_have_expired_blames_n
     with expired(broker, republish_unconfirmed=True) as (client, login):
         futures = [client.publish("", "q", b"", {"message_id": f"m{number}"}) for number in range(3)]
         broker.clock.turn()
-        broker.peer.close_connection(EXPIRED.code, EXPIRED.text)
+        broker.peer.close_connection(EXPIRED.code, str(EXPIRED))
         broker.peer.deliver()
         broker.clock.turn()
         assert (client.state, [each.done() for each in futures]) == (State.CLOSED, [False] * 3)
@@ -657,7 +663,11 @@ def test_credentials_that_are_valid_make_a_refusal_the_messages_own(broker: Brok
     login = Fails()
     client = broker.ready(login)
     patched: Any = broker
-    patched.judge = lambda _message: EXPIRED
+
+    def refuse(_message: Published) -> None:
+        raise EXPIRED
+
+    patched.judge = refuse
     broker.clock.advance(15)
     refused = client.publish("events", "key", b"")
     broker.open()

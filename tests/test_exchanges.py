@@ -13,7 +13,7 @@ from pika import spec
 from sprockets_amqp import Client, ExchangeRefused
 from sprockets_amqp.delivery.check import CheckModel
 from sprockets_amqp.states import CHECK, Check, Closing, Connecting, Running
-from sprockets_amqp.testing.rules import Published, Refusal
+from sprockets_amqp.testing.rules import Published
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -217,9 +217,9 @@ def test_a_check_has_the_user_id_of_its_message(broker: Broker) -> None:
     seen: list[object] = []
     judge, patched = broker.judge, cast("Any", broker)
 
-    def note(message: Published) -> Refusal | None:
+    def note(message: Published) -> None:
         seen.append((message.exchange, message.properties.user_id, message.properties.message_id is not None))
-        return judge(message)
+        judge(message)
 
     patched.judge = note
     client.publish("events", "q", b"", {"user_id": "guest"})

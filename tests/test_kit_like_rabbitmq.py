@@ -11,7 +11,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from sprockets_amqp import Client, State
 from sprockets_amqp.testing import Broker
-from sprockets_amqp.testing.routing import TYPES, ExchangeType
+from sprockets_amqp.testing.exchanges import TYPES, ExchangeType
 from tests.support.waiting import until
 from tools.rabbitmq import Node
 

@@ -10,7 +10,7 @@ from pika import spec
 from sprockets_amqp import Client, ExchangeRefused, InvalidMessage, MessageReturned, OutcomeUnknown, State
 from sprockets_amqp.delivery import exchanges
 from sprockets_amqp.delivery.message import Message
-from sprockets_amqp.testing.rules import Published, Refusal
+from sprockets_amqp.testing.rules import Published, Refused
 from tests.support.memory import Broker, in_memory, outcome
 
 broker = in_memory
@@ -190,13 +190,13 @@ def picky(broker: Broker, seen: list[Any]) -> None:
     """Have RabbitMQ fail over messages to one exchange that lack a header, as some types of exchanges do."""
     patched, judge = cast("Any", broker), broker.judge
 
-    def judge_headers(message: Published) -> Refusal | None:
+    def judge_headers(message: Published) -> None:
         headers = message.properties.headers or {}
         if message.exchange == "picky":
             seen.append(headers)
             if "kind" not in headers:
-                return Refusal(541, "INTERNAL_ERROR", connection=True)
-        return judge(message)
+                raise Refused(541, "INTERNAL_ERROR", connection=True)
+        judge(message)
 
     patched.judge = judge_headers
 
@@ -419,11 +419,11 @@ def refuses(broker: Broker, *denied: tuple[str, str]) -> None:
     """Have RabbitMQ refuse topics, each an exchange and a routing key, as RabbitMQ words it."""
     patched, judge = cast("Any", broker), broker.judge
 
-    def judge_topics(message: Published) -> Refusal | None:
+    def judge_topics(message: Published) -> None:
         if (message.exchange, message.routing_key) in denied:
             quoted = f"topic '{message.routing_key}' in exchange '{message.exchange}' in vhost '/'"
-            return Refusal(403, f"ACCESS_REFUSED - access to {quoted} refused for user 'guest'"[:255])
-        return judge(message)
+            raise Refused(403, f"ACCESS_REFUSED - access to {quoted} refused for user 'guest'"[:255])
+        judge(message)
 
     patched.judge = judge_topics
 

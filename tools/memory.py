@@ -12,7 +12,7 @@ from sprockets_amqp.client import Client
 from sprockets_amqp.outbox.sqlite import store
 from sprockets_amqp.testing import broker as testing
 from sprockets_amqp.testing.clock import Clock
-from sprockets_amqp.testing.rules import Published, Refusal
+from sprockets_amqp.testing.rules import Published, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,16 +130,15 @@ class Broker(testing.Broker):
     def attempted(self, peer: Peer) -> None:
         """Leave it to the test what becomes of a connection."""
 
-    def judge(self, message: Published) -> Refusal | None:
+    def judge(self, message: Published) -> None:
         """Refuse what the test has named."""
         if message.exchange in self.costly:
-            return Refusal(541, "INTERNAL_ERROR", connection=True)
+            raise Refused(541, "INTERNAL_ERROR", connection=True)
         if message.exchange in self.missing:
-            return Refusal(404, "NOT_FOUND")
+            raise Refused(404, "NOT_FOUND")
         if denied := self.denied.intersection(message.routing_keys):
             topic = f"access to topic '{denied.pop()}' in exchange '{message.exchange}' in vhost '/' refused"
-            return Refusal(403, f"ACCESS_REFUSED - {topic}")
-        return None
+            raise Refused(403, f"ACCESS_REFUSED - {topic}")
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
         """Take a message; the test confirms it."""

@@ -14,7 +14,8 @@ under test is the same as in production: `install()`, handlers, the client, pika
 from .broker import Broker
 from .case import AMQPTestCase
 from .database import Database, Transaction
+from .declarations import VirtualHost
 from .paths import Path, paths
 from .rules import Published
 
-__all__ = ["AMQPTestCase", "Broker", "Database", "Path", "Published", "Transaction", "paths"]
+__all__ = ["AMQPTestCase", "Broker", "Database", "Path", "Published", "Transaction", "VirtualHost", "paths"]

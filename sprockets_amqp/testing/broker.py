@@ -1,7 +1,8 @@
 """A broker in memory, for testing code that publishes: the client, pika and the frames between them are real."""
 
 import functools
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -10,27 +11,21 @@ from pika import spec
 from sprockets_amqp.runtime import running_loop
 
 from .attempt import Attempt
+from .calls import CALLS
+from .declarations import VirtualHost
 from .peer import Peer
 from .place import Place
-from .routing import Binding, ExchangeType, Queue, Refused, Routing
-from .rules import Published, Refusal
+from .routing import Caller, Routing
+from .rules import Published, Refused
 
-#: RabbitMQ's words when it refuses an exchange, by reply code; each is filled with the exchange.
+#: RabbitMQ's words when it refuses an exchange, by reply code; each is filled with the exchange and the user.
 REFUSALS: Final = {
-    403: "ACCESS_REFUSED - write access to exchange '{}' in vhost '/' refused for user 'guest'",
-    404: "NOT_FOUND - no exchange '{}' in vhost '/'",
+    403: "ACCESS_REFUSED - write access to {} refused for user '{}'",
+    404: "NOT_FOUND - no {}",
 }
-LOGIN_REFUSED: Final = Refusal(
-    403,
-    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.",
-    connection=True,
+LOGIN_REFUSED: Final = (
+    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile."
 )
-
-
-def _max_length(arguments: dict[str, Any]) -> int | None:
-    # By default RabbitMQ drops the oldest message instead, without telling the publisher.
-    rejects = str(arguments.get("x-overflow", "")).startswith("reject-publish")
-    return arguments.get("x-max-length") if rejects else None
 
 
 def _parsed(address: str) -> tuple[str, int | None]:
@@ -44,44 +39,7 @@ def _parsed(address: str) -> tuple[str, int | None]:
     return host, port
 
 
-def _declare_exchange(routing: Routing, method: Any) -> None:
-    if method.passive:
-        routing.check_exchange(method.exchange)
-    else:
-        declared = {name: bool(getattr(method, name)) for name in ("durable", "auto_delete", "internal")}
-        routing.declare_exchange(method.exchange, method.type, declared, method.arguments)
-
-
-def _declare_queue(routing: Routing, method: Any) -> None:
-    if method.passive:
-        routing.check_queue(method.queue)
-    else:
-        routing.declare_queue(method.queue, _max_length(method.arguments or {}))
-
-
-def _unbind_queue(routing: Routing, method: Any) -> None:
-    routing.unbind(Binding(method.exchange, method.queue, method.routing_key, arguments=method.arguments or {}))
-
-
-def _unbind_exchange(routing: Routing, method: Any) -> None:
-    names = method.source, method.destination, method.routing_key
-    routing.unbind(Binding(*names, to_queue=False, arguments=method.arguments or {}))
-
-
-#: What each method does.
-_CALLS: Final[dict[str, Callable[[Routing, Any], object]]] = {
-    "Exchange.Declare": _declare_exchange,
-    "Exchange.Delete": lambda to, its: to.delete_exchange(its.exchange, if_unused=bool(its.if_unused)),
-    "Exchange.Bind": lambda to, its: to.bind_exchange(its.destination, its.source, its.routing_key, its.arguments),
-    "Exchange.Unbind": _unbind_exchange,
-    "Queue.Declare": _declare_queue,
-    "Queue.Delete": lambda to, its: to.delete_queue(its.queue),
-    "Queue.Bind": lambda to, its: to.bind(its.queue, its.exchange, its.routing_key, its.arguments),
-    "Queue.Unbind": _unbind_queue,
-}
-
-
-class Broker(Place):
+class Broker(Place, VirtualHost):
     """Takes every connection while it is installed, or those to one node, and records what was published.
 
     Declare what the code under test publishes to, run the code, look at `published`, and cause faults. Faults act on
@@ -110,7 +68,10 @@ class Broker(Place):
     peer_class: type[Peer] = Peer
 
     def __init__(self, address: str | None = None) -> None:
-        super().__init__()
+        Place.__init__(self)
+        VirtualHost.__init__(self, Routing("/", self._now))
+        #: The virtual hosts, by name.
+        self._vhosts = {"/": self._routing}
         self._host: str | None = None
         self._port: int | None = None
         if address is not None:
@@ -120,7 +81,6 @@ class Broker(Place):
         self.delay = 0.0
         self.alarm = ""
         self.tune = spec.Connection.Tune(2047, 131072, 0)
-        self._routing = Routing()
         self._refused: dict[str, int] = {}
         self._up = True
         self._logs_in = True
@@ -141,60 +101,18 @@ class Broker(Place):
         """The connections that are up."""
         return [peer for peer in self.peers if peer.accepted and not peer.lost]
 
-    def messages(self, queue: str) -> list[Published]:
-        """Return the messages that were routed to a queue, in order. Raises KeyError if it was not declared."""
-        if queue not in self._routing.queues:
-            raise KeyError(f"queue {queue!r} was not declared")
-        return [message for message in self.published if queue in message.queues]
-
-    def exchange_declare(self, exchange: str, exchange_type: ExchangeType = "direct") -> None:
-        """Declare an exchange; code that declares it may give it any other properties.
-
-        Raises:
-            ValueError: it has another type, or RabbitMQ refuses it, in RabbitMQ's words.
-        """
-        self._routing.declare_exchange(exchange, exchange_type)
-
-    def exchange_delete(self, exchange: str) -> None:
-        """Delete an exchange: publishing to it from now on closes the channel with a 404."""
-        self._routing.delete_exchange(exchange)
-
-    def queue_declare(self, queue: str, max_length: int | None = None) -> None:
-        """Declare a queue that takes at most ``max_length`` messages: further ones are nacked."""
-        self._routing.declare_queue(queue, max_length)
-
-    def queue_delete(self, queue: str) -> None:
-        """Delete a queue, with the messages in it."""
-        self._routing.delete_queue(queue)
-        for message in self.published:
-            message.queues = tuple(name for name in message.queues if name != queue)
-
-    def queue_bind(
-        self,
-        queue: str,
-        exchange: str,
-        routing_key: str | None = None,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Bind a queue to an exchange, with the queue's name by default, as `Topology.queue_bind` does.
-
-        Raises:
-            ValueError: one of them was not declared.
-        """
-        self._routing.bind(queue, exchange, queue if routing_key is None else routing_key, arguments)
-
-    def exchange_bind(
-        self, destination: str, source: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
-    ) -> None:
-        """Bind an exchange to another. Raises ValueError if one of them was not declared."""
-        self._routing.bind_exchange(destination, source, routing_key, arguments)
+    def vhost(self, name: str) -> VirtualHost:
+        """Return a virtual host, which exists from now on: a client is refused (530) in one that does not."""
+        return VirtualHost(self._vhosts.setdefault(name, Routing(name, self._now)))
 
     # Faults, one call each
 
     def stop(self) -> None:
-        """Stop: close every connection (320), and refuse new ones until `start`."""
+        """Stop: close every connection (320), and refuse new ones until `start`. What is transient is lost."""
         self._up = False
         self.close_connections("broker forced connection closure with reason 'shutdown'")
+        for vhost in self._vhosts.values():
+            vhost.restart()
 
     def start(self) -> None:
         """Accept connections again."""
@@ -254,10 +172,6 @@ class Broker(Place):
                 peer.close_channel(number, code, text)
         self._let_arrive()
 
-    def fill(self, queue: str, *, full: bool = True) -> None:
-        """Make a queue full, so that messages routed to it are nacked; or make room again."""
-        self._queue(queue).full = full
-
     def refuse_password(self, *, refused: bool = True) -> None:
         """Refuse logins from now on (403), as for a wrong password; or accept them again."""
         self._logs_in = not refused
@@ -276,39 +190,40 @@ class Broker(Place):
         if self._clock is not None and running_loop() is None:
             self._clock.turn()
 
-    def _queue(self, name: str) -> Queue:
-        if name not in self._routing.queues:
-            raise KeyError(f"queue {name!r} was not declared")
-        return self._routing.queues[name]
+    def _now(self) -> float:
+        """Return the time by which messages expire: that of the loop."""
+        return self._clock.loop.time() if self._clock is not None else time.monotonic()
 
     # Called by peers
 
-    def refuse_login(self) -> Refusal | None:
-        """Return why logins are refused, or None."""
-        return None if self._logs_in else LOGIN_REFUSED
+    def log_in(self) -> None:
+        """Refuse a login if the test says so. Raises Refused."""
+        if not self._logs_in:
+            raise Refused(spec.ACCESS_REFUSED, LOGIN_REFUSED, connection=True)
 
-    def judge(self, message: Published) -> Refusal | None:
-        """Return why a message, or a question about one, is refused, or None."""
-        code = self._refused.get(message.exchange) or (404 if message.exchange not in self._routing.exchanges else 0)
-        if code:
-            return Refusal(code, REFUSALS[code].format(message.exchange))
-        if self._routing.exchanges[message.exchange].has("internal"):
-            what = f"cannot publish to internal exchange '{message.exchange}' in vhost '/'"
-            return Refusal(403, f"ACCESS_REFUSED - {what}")
-        return None
+    def enter(self, vhost: str) -> None:
+        """Refuse a virtual host that does not exist. Raises Refused."""
+        if vhost not in self._vhosts:
+            raise Refused(spec.NOT_ALLOWED, f"NOT_ALLOWED - vhost {vhost} not found", connection=True)
+
+    def judge(self, message: Published) -> None:
+        """Refuse a message, or a question about one, that RabbitMQ refuses. Raises Refused."""
+        routing = self._vhosts[message.vhost]
+        if code := self._refused.get(message.exchange):
+            raise Refused(code, REFUSALS[code].format(routing.where("exchange", message.exchange), message.user))
+        routing.check_message(message)
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
         """Accept a message: route it, return it if no queue takes it, and confirm it."""
-        queues = self._routing.route(message.exchange, message.routing_keys, message.properties.headers)
+        routing = self._vhosts[message.vhost]
+        queues = routing.route(message.exchange, message.routing_keys, message.properties.headers)
         self.published.append(message)
         if self._nacks:
             self._nacks -= 1
             self._confirm(peer, channel_number, nack=True)
             return
         # A single full queue makes it a nack, though the others get the message all the same.
-        takers = [queue for queue in queues if queue.takes]
-        for queue in takers:
-            queue.size += 1
+        takers = [queue for queue in queues if routing.put(queue, message)]
         message.queues = tuple(queue.name for queue in takers)
         if not queues and message.mandatory:
             peer.give_back(channel_number, message)
@@ -323,13 +238,13 @@ class Broker(Place):
         else:
             word()
 
-    def declare(self, method: Any) -> Refusal | None:
-        """Declare, delete, bind or unbind as the method asks; return why that is refused, or None."""
-        try:
-            _CALLS[method.NAME](self._routing, method)
-        except Refused as refused:
-            return Refusal(refused.code, str(refused))
-        return None
+    def declare(self, peer: Peer, method: Any) -> Any:
+        """Declare, delete, bind or purge as the method asks, and return the answer. Raises Refused."""
+        return CALLS[method.NAME](self._vhosts[peer.vhost], method, Caller(peer, peer.user))
+
+    def left(self, peer: Peer) -> None:
+        """Delete what is exclusive to a connection that is gone."""
+        self._vhosts[peer.vhost].leave(peer)
 
     def answers(self, _exchange: str) -> bool:
         """Return whether questions about the exchange are answered at all."""

@@ -5,7 +5,6 @@
 
 import asyncio
 import collections
-import copy
 import errno
 import struct
 from typing import Any
@@ -15,7 +14,9 @@ from pika import frame, spec
 from sprockets_amqp.wire.connection import Connection
 
 from .attempt import Transport
-from .rules import Published, Refusal, Rules
+from .calls import CALLS
+from .messages import as_delivered
+from .rules import Published, Refused, Rules
 
 #: The capabilities that a server announces in connection.start (AMQP 0-9-1, section 1.4.2.2).
 CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
@@ -43,6 +44,7 @@ class Peer:
         line: frames on their way to the broker, with their sizes.
         client_properties: what the client said about itself.
         user: who has logged in.
+        vhost: the virtual host that the client has opened.
         received: how many messages were received on each channel in confirm mode.
         unconfirmed: the delivery tags on each of them that are still unconfirmed.
         messages: what was received, by channel and delivery tag.
@@ -60,6 +62,7 @@ class Peer:
         self.line: collections.deque[tuple[Any, int]] = collections.deque()
         self.client_properties: dict[str, Any] = {}
         self.user = ""
+        self.vhost = "/"
         self.received: dict[int, int] = {}
         self.unconfirmed: dict[int, list[int]] = {}
         self.messages: dict[tuple[int, int], Published] = {}
@@ -73,6 +76,8 @@ class Peer:
         self._mute: set[int] = set()
         self._buffer = b""
         self._content: dict[int, list[Any]] = {}
+        #: The queue that was declared last on each channel, which an empty name stands for.
+        self._declared: dict[int, str] = {}
         #: When the last frame sent arrives.
         self._due = 0.0
         #: Whether the client was told that the line does not take more for now.
@@ -92,7 +97,7 @@ class Peer:
 
     def refuse(self, error: Exception | None = None) -> None:
         """Refuse the connection."""
-        self.lost = True
+        self._leave()
         self.connection.failed(error or ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
 
     def deliver(self, count: int | None = None) -> None:
@@ -172,22 +177,24 @@ class Peer:
     def lose(self, error: Exception | None = None) -> None:
         """Cut the line."""
         if not self.lost:
-            self.lost = True
+            self._leave()
             self.connection.lost(error or ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
 
     def drop_later(self, error: Exception | None) -> None:
         """Cut the line in a later turn."""
         if not self.lost:
-            self.lost = True
+            self._leave()
             self.loop.call_soon(self.connection.lost, error)
+
+    def _leave(self) -> None:
+        self.lost = True
+        self.broker.left(self)
 
     # What the client does to the line
 
     def abandoned(self) -> None:
         """Called when the client stops connecting."""
-        if not self.lost:
-            self.lost = True
-            self.loop.call_soon(self.connection.lost, None)
+        self.drop_later(None)
 
     def dropped(self) -> None:
         """Called when the client drops the line."""
@@ -239,12 +246,15 @@ class Peer:
             self.say(0, spec.Connection.Start(0, 9, {"capabilities": CAPABILITIES}, "PLAIN", "en_US"))
         elif isinstance(decoded, frame.Method):
             name, number = decoded.method.NAME, decoded.channel_number
-            answer = getattr(self, "_on_" + name.replace(".", "_").lower(), None)
+            answer = self._declare if name in CALLS else getattr(self, "_on_" + name.replace(".", "_").lower(), None)
             if answer is None and name not in ANSWERS:
                 # Whoever waits for an answer would wait for ever.
                 self.close_connection(540, f"NOT_IMPLEMENTED - the broker in memory does not know {name.lower()}")
             elif answer is not None and (number == 0 or number in self.open_channels or "channel" in answer.__name__):
-                answer(number, decoded.method)
+                try:
+                    answer(number, decoded.method)
+                except Refused as refused:
+                    self._refuse(number, refused)
         elif decoded.channel_number in self._content:
             self._on_content(decoded.channel_number, decoded)
 
@@ -253,13 +263,12 @@ class Peer:
         # PLAIN: authorisation identity, user and password, each behind a NUL (RFC 4616).
         parts = bytes(method.response).decode(errors="replace").split("\0")
         self.user = parts[1] if method.mechanism == "PLAIN" and len(parts) == 3 else ""
-        refusal = self.broker.refuse_login()
-        if refusal is None:
-            self.say(0, self.broker.tune)
-        else:
-            self._refuse(0, refusal)
+        self.broker.log_in()
+        self.say(0, self.broker.tune)
 
-    def _on_connection_open(self, _number: int, _method: Any) -> None:
+    def _on_connection_open(self, _number: int, method: Any) -> None:
+        self.broker.enter(method.virtual_host)
+        self.vhost = method.virtual_host
         self.say(0, spec.Connection.OpenOk())
 
     def _on_connection_updatesecret(self, _number: int, method: Any) -> None:
@@ -293,35 +302,17 @@ class Peer:
         if number not in self._mute:
             self.say(number, spec.Tx.RollbackOk())
 
-    def _on_exchange_declare(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Exchange.DeclareOk())
-
-    def _on_exchange_delete(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Exchange.DeleteOk())
-
-    def _on_queue_declare(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Queue.DeclareOk(method.queue, 0, 0))
-
-    def _on_queue_delete(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Queue.DeleteOk(0))
-
-    def _on_exchange_bind(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Exchange.BindOk())
-
-    def _on_queue_bind(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Queue.BindOk())
-
-    def _on_exchange_unbind(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Exchange.UnbindOk())
-
-    def _on_queue_unbind(self, number: int, method: Any) -> None:
-        self._declare(number, method, spec.Queue.UnbindOk())
-
-    def _declare(self, number: int, method: Any, answer: Any) -> None:
-        refusal = self.broker.declare(method)
-        if refusal is not None:
-            self._refuse(number, refusal)
-        else:
+    def _declare(self, number: int, method: Any) -> None:
+        if method.NAME != "Queue.Declare" and getattr(method, "queue", None) == "":
+            if number not in self._declared:
+                raise Refused(spec.NOT_FOUND, "NOT_FOUND - no previously declared queue")
+            method.queue = self._declared[number]
+            if getattr(method, "routing_key", None) == "":
+                method.routing_key = method.queue
+        answer = self.broker.declare(self, method)
+        if isinstance(answer, spec.Queue.DeclareOk):
+            self._declared[number] = answer.queue
+        if not method.nowait:
             self.say(number, answer)
 
     def _on_basic_publish(self, number: int, method: Any) -> None:
@@ -336,16 +327,17 @@ class Peer:
         if len(content[2]) == content[1].body_size:
             del self._content[number]
             method, header, body = content
-            self._on_message(
-                number,
-                Published(method.exchange, method.routing_key, body, header.properties, bool(method.mandatory)),
-            )
+            message = Published(method.exchange, method.routing_key, body, header.properties, bool(method.mandatory))
+            message.client = self.broker.name_of(self.connection)
+            message.vhost, message.user = self.vhost, self.user
+            try:
+                self._on_message(number, message)
+            except Refused as refused:
+                self._refuse(number, refused)
 
     def _on_message(self, number: int, message: Published) -> None:
-        refusal = self.broker.judge(message) or self._foreign(message)
-        if refusal is not None:
-            self._refuse(number, refusal)
-        elif number in self._asking:
+        self.broker.judge(message)
+        if number in self._asking:
             if not self.broker.answers(message.exchange):
                 self._mute.add(number)
         else:
@@ -356,19 +348,9 @@ class Peer:
                 self.messages[number, tag] = message
             self.broker.accept(self, number, message)
 
-    def _foreign(self, message: Published) -> Refusal | None:
-        """Return why a message is refused that names another user (https://www.rabbitmq.com/docs/validated-user-id)."""
-        user = message.properties.user_id
-        if user in {None, self.user}:
-            return None
-        what = f"user_id property set to '{user}' but authenticated user was '{self.user}'"
-        return Refusal(406, f"PRECONDITION_FAILED - {what}")
-
     def give_back(self, number: int, message: Published) -> None:
         """Return a message that no queue takes, without the header BCC, which RabbitMQ hides."""
-        properties = copy.copy(message.properties)
-        if properties.headers:
-            properties.headers = {name: value for name, value in properties.headers.items() if name != "BCC"}
+        properties = as_delivered(message.properties)
         size = self.connection.params.frame_max - 8
         self.say(
             number,
@@ -377,11 +359,11 @@ class Peer:
             *(frame.Body(number, message.body[start : start + size]) for start in range(0, len(message.body), size)),
         )
 
-    def _refuse(self, number: int, refusal: Refusal) -> None:
-        if refusal.connection:
-            self.close_connection(refusal.code, refusal.text)
+    def _refuse(self, number: int, refused: Refused) -> None:
+        if refused.connection:
+            self.close_connection(refused.code, str(refused))
         else:
-            self.close_channel(number, refusal.code, refusal.text)
+            self.close_channel(number, refused.code, str(refused))
 
     def _forget(self, number: int) -> None:
         self._mute.discard(number)
@@ -389,6 +371,7 @@ class Peer:
         self.received.pop(number, None)
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
+        self._declared.pop(number, None)
 
 
 def decode(data: bytes) -> tuple[int, Any]:

@@ -1,109 +1,73 @@
-"""Exchanges, queues and bindings: what RabbitMQ refuses of them, in its words, and which queues a message goes to.
+"""A virtual host: what is declared in it, what RabbitMQ refuses of that, in its words, and where messages go.
 
 tests/test_kit_scenarios.py holds all of it against RabbitMQ.
-
-https://www.rabbitmq.com/docs/exchanges, https://www.rabbitmq.com/docs/queues#property-equivalence
 """
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, get_args
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
-from pika.spec import ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED
+from pika.spec import ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED
 
-ExchangeType = Literal["direct", "fanout", "topic", "headers"]
-TYPES: Final = get_args(ExchangeType)
-#: What RabbitMQ has of its own; names that begin with the prefix are its own, too.
-OWN: Final[dict[str, ExchangeType]] = {
-    "": "direct",
-    "amq.direct": "direct",
-    "amq.fanout": "fanout",
-    "amq.topic": "topic",
-    "amq.headers": "headers",
-    "amq.match": "headers",
-}
+from .dead_letters import dead_letter, died_in
+from .equivalence import check_arguments, check_property, precondition_failed, type_name
+from .exchanges import ALTERNATE, OWN, TYPES, Binding, Exchange
+from .messages import LARGEST, check_properties
+from .permissions import Permissions
+from .queues import CLASSIC, DEAD_LETTER_EXCHANGE, TAKEN, TYPE, Queue, queue_type
+from .rules import Published, Refused
+
+#: Names that begin with this are RabbitMQ's own.
 PREFIX: Final = "amq."
-VHOST: Final = "in vhost '/'"
-ALTERNATE: Final = "alternate-exchange"
-#: What `x-match` may be, and whether all of the other arguments have to match.
-MATCHES: Final = {"all": True, "any": False, "all-with-x": True, "any-with-x": False}
+#: What the default exchange is called where permissions are meant.
+DEFAULT: Final = "amq.default"
+NOWHERE: Final = Exchange("", "direct")
 
 
-class Refused(ValueError):
-    """RabbitMQ closes the channel over a call."""
+class Caller(NamedTuple):
+    """Who declares: a connection, and the user who has logged in on it. A test, which may do anything, is None."""
 
-    def __init__(self, code: int, words: str) -> None:
-        super().__init__(words)
-        self.code = code
-
-
-@dataclasses.dataclass
-class Exchange:
-    """An exchange.
-
-    Attributes:
-        kind: its type.
-        declared: its other properties; None: they are not known, because a test has declared it without them.
-        arguments: its arguments that RabbitMQ knows.
-    """
-
-    name: str
-    kind: ExchangeType
-    declared: dict[str, bool] | None = None
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def has(self, name: str) -> bool:
-        """Return whether it has a property: `internal`, `auto_delete`, `durable`."""
-        return self.declared is not None and self.declared[name]
-
-
-@dataclasses.dataclass(frozen=True)
-class Binding:
-    """A binding of a queue, or of another exchange, to an exchange."""
-
-    source: str
-    destination: str
-    routing_key: str = ""
-    to_queue: bool = True
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-class Queue:
-    """A queue, with the messages that were routed to it.
-
-    Attributes:
-        full: whether it takes no more messages, and RabbitMQ nacks those routed to it (``x-overflow: reject-publish``).
-    """
-
-    def __init__(self, name: str, max_length: int | None = None) -> None:
-        self.name = name
-        self.full = False
-        self.size = 0
-        self._max_length = max_length
-
-    @property
-    def takes(self) -> bool:
-        """Whether there is room for one more message."""
-        return not self.full and (self._max_length is None or self.size < self._max_length)
+    connection: object
+    user: str
 
 
 class Routing:
-    """What was declared and bound. The exchange "" routes to the queue with the routing key's name."""
+    """What was declared and bound in a virtual host. The exchange "" routes to the queue that the key names."""
 
-    def __init__(self) -> None:
-        usual = {"durable": True, "auto_delete": False, "internal": False}
-        self.exchanges = {name: Exchange(name, kind, dict(usual)) for name, kind in OWN.items()}
-        self.exchanges["amq.rabbitmq.trace"] = Exchange("amq.rabbitmq.trace", "topic", {**usual, "internal": True})
-        self.queues: dict[str, Queue] = {}
+    def __init__(self, name: str = "/", clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.exchanges = {
+            each: Exchange(each, kind, {"durable": True, "auto_delete": False, "internal": "trace" in each}, {})
+            for each, kind in OWN.items()
+        }
+        self._queues: dict[str, Queue] = {}
         self._bindings: list[Binding] = []
+        self._now = clock
+        self.permissions = Permissions()
+
+    def where(self, kind: str, name: str) -> str:
+        """Return how RabbitMQ names an exchange or a queue."""
+        return f"{kind} '{name}' in vhost '{self.name}'"
+
+    def _may(self, caller: Caller | None, verb: str, kind: str, name: str) -> None:
+        """Raise Refused if a client may not configure, write to, or read an exchange or a queue."""
+        if caller is not None:
+            name = name or DEFAULT
+            self.permissions.check(verb, name, self.where(kind, name), caller.user)
+
+    def _may_topic(self, caller: Caller | None, verb: str, exchange: str, routing_key: str) -> None:
+        """Raise Refused if a client may not write or read a routing key."""
+        if caller is not None and self.exchanges.get(exchange, NOWHERE).kind == "topic":
+            where = self.where("exchange", exchange)
+            self.permissions.check_topic(verb, exchange, routing_key, where, caller.user)
 
     # Exchanges
 
     def check_exchange(self, name: str) -> Exchange:
         """Return an exchange; raises Refused if there is none."""
-        _check_default(name)
         if name not in self.exchanges:
-            raise Refused(NOT_FOUND, f"NOT_FOUND - no exchange '{name}' {VHOST}")
+            raise Refused(NOT_FOUND, f"NOT_FOUND - no {self.where('exchange', name)}")
         return self.exchanges[name]
 
     def declare_exchange(
@@ -112,39 +76,44 @@ class Routing:
         kind: str = "direct",
         declared: dict[str, bool] | None = None,
         arguments: Mapping[str, Any] | None = None,
+        caller: Caller | None = None,
     ) -> None:
         """Declare an exchange, or see whether it was declared in the same way."""
         if kind not in TYPES:
-            # Before version 4, RabbitMQ closes the connection (503).
-            raise Refused(PRECONDITION_FAILED, f"PRECONDITION_FAILED - unknown exchange type '{kind}'")
-        _check_default(name)
-        known = {key: value for key, value in (arguments or {}).items() if key == ALTERNATE}
+            raise precondition_failed(f"unknown exchange type '{kind}'")
+        check_default(name)
+        self._may(caller, "configure", "exchange", name)
+        where = self.where("exchange", name)
         exchange = self.exchanges.get(name)
         if exchange is None:
             _check_name("exchange", name)
-            if known and not isinstance(known[ALTERNATE], str):
-                what = f"invalid type '{type_name(known[ALTERNATE])}' for arg '{ALTERNATE}' in exchange '{name}'"
-                raise Refused(PRECONDITION_FAILED, f"PRECONDITION_FAILED - {what} {VHOST}")
-            self.exchanges[name] = Exchange(name, kind, declared, known)  # type: ignore[arg-type] # it is one of them
-            return
-        where = f"exchange '{name}'"
-        _check_same("type", where, f"'{kind}'", f"'{exchange.kind}'")
-        if declared is None:
-            return
-        if exchange.declared is None:
-            exchange.declared, exchange.arguments = declared, known
-        for key in ("durable", "auto_delete", "internal"):
-            _check_same(key, where, *(f"'{str(each[key]).lower()}'" for each in (declared, exchange.declared)))
-        _check_same_arguments(where, known, exchange.arguments)
+            exchange = Exchange(name, kind)  # type: ignore[arg-type] # it is one of them
+            if ALTERNATE in (arguments or {}):
+                alternate = (arguments or {})[ALTERNATE]
+                _check_text(ALTERNATE, alternate, where)
+                self._may(caller, "read", "exchange", name)
+                self._may(caller, "write", "exchange", alternate)
+        check_property("type", where, kind, exchange.kind)
+        if declared is not None and exchange.declared is None:
+            exchange.declared = declared
+            arguments = arguments or {}
+        if arguments is not None and exchange.arguments is None:
+            exchange.arguments = dict(arguments)
+        self.exchanges[name] = exchange
+        for each in ("durable", "auto_delete", "internal") if declared and exchange.declared else ():
+            check_property(each, where, declared[each], exchange.declared[each])  # type: ignore[index] # not None
+        if arguments is not None or declared is not None:
+            check_arguments(where, (ALTERNATE,), arguments or {}, exchange.arguments or {})
 
-    def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
+    def delete_exchange(self, name: str, *, if_unused: bool = False, caller: Caller | None = None) -> None:
         """Delete an exchange and its bindings; a missing one is ignored."""
-        _check_default(name)
+        check_default(name)
         if name.startswith(PREFIX):
-            what = f"deletion of system exchange '{name}' {VHOST} not allowed"
+            what = f"deletion of system {self.where('exchange', name)} not allowed"
             raise Refused(ACCESS_REFUSED, f"ACCESS_REFUSED - {what}")
+        self._may(caller, "configure", "exchange", name)
         if if_unused and any(each.source == name for each in self._bindings):
-            raise Refused(PRECONDITION_FAILED, f"PRECONDITION_FAILED - exchange '{name}' {VHOST} in use")
+            raise precondition_failed(f"{self.where('exchange', name)} in use")
         self.exchanges.pop(name, None)
         self._remove(
             [each for each in self._bindings if each.source == name or (each.destination == name and not each.to_queue)]
@@ -152,58 +121,143 @@ class Routing:
 
     # Queues
 
-    def check_queue(self, name: str) -> Queue:
-        """Return a queue; raises Refused if there is none."""
-        if name not in self.queues:
-            raise Refused(NOT_FOUND, f"NOT_FOUND - no queue '{name}' {VHOST}")
-        return self.queues[name]
+    @property
+    def queues(self) -> dict[str, Queue]:
+        """The queues, with what is in them by now."""
+        self._expire()
+        return self._queues
 
-    def declare_queue(self, name: str, max_length: int | None = None) -> Queue:
-        """Declare a queue; an existing one stays as it is."""
+    def check_queue(self, name: str, caller: Caller | None = None) -> Queue:
+        """Return a queue; raises Refused if there is none, or if it is exclusive to another connection."""
         if name not in self.queues:
+            raise Refused(NOT_FOUND, f"NOT_FOUND - no {self.where('queue', name)}")
+        queue = self._queues[name]
+        if caller is not None and queue.owner not in {None, caller.connection}:
+            raise self._locked(name)
+        return queue
+
+    def look_at_queue(self, name: str, caller: Caller) -> Queue:
+        """Return a queue, of which its use begins anew."""
+        queue = self.check_queue(name, caller)
+        queue.use(self._now())
+        return queue
+
+    def declare_queue(
+        self,
+        name: str,
+        declared: dict[str, bool] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        exclusive: bool = False,
+        room: int | None = None,
+        caller: Caller | None = None,
+    ) -> Queue:
+        """Declare a queue, or see whether it was declared in the same way; without a name, give it one."""
+        if not name:
+            name = f"{PREFIX}gen-{secrets.token_urlsafe(16)}"
+            if (kind := queue_type(arguments)) != CLASSIC:
+                raise precondition_failed(f"Cannot declare a server-named queue for type rabbit_{kind}_queue")
+        elif name not in self._queues:
             _check_name("queue", name)
-        return self.queues.setdefault(name, Queue(name, max_length))
+        self._may(caller, "configure", "queue", name)
+        queue, where = self.queues.get(name), self.where("queue", name)
+        owner = caller.connection if exclusive and caller is not None else None
+        if queue is None:
+            queue = Queue(name, room)
+            queue.take_on(declared, arguments, owner)
+            self._check_dead_letters(queue, caller)
+            queue.check(where)
+            self._queues[name] = queue
+        else:
+            self._check_same(queue, declared, arguments, owner)
+            if queue.declared is None:
+                new = Queue(name)
+                new.take_on(declared, arguments, owner)
+                new.check(where)
+            queue.take_on(declared, arguments, owner)
+        queue.use(self._now())
+        return queue
 
-    def delete_queue(self, name: str) -> None:
-        """Delete a queue and its bindings; a missing one is ignored."""
-        self.queues.pop(name, None)
+    def delete_queue(self, name: str, *, if_empty: bool = False, caller: Caller | None = None) -> int:
+        """Delete a queue and its bindings; a missing one is ignored. Return how many messages were in it."""
+        self._may(caller, "configure", "queue", name)
+        if name not in self.queues:
+            return 0
+        queue = self.check_queue(name, caller)
+        if if_empty and queue.held:
+            raise precondition_failed(f"{self.where('queue', name)} not empty")
+        self._drop_queue(name)
+        return len(queue.held)
+
+    def purge_queue(self, name: str, *, caller: Caller | None = None) -> int:
+        """Remove all messages; return how many there were."""
+        self._may(caller, "read", "queue", name)
+        held = self.check_queue(name, caller).held
+        count = len(held)
+        held.clear()
+        return count
+
+    def _drop_queue(self, name: str) -> None:
+        self._queues.pop(name)
         self._remove([each for each in self._bindings if each.to_queue and each.destination == name])
+
+    def _check_dead_letters(self, queue: Queue, caller: Caller | None) -> None:
+        if DEAD_LETTER_EXCHANGE in (queue.arguments or {}):
+            exchange = (queue.arguments or {})[DEAD_LETTER_EXCHANGE]
+            _check_text(DEAD_LETTER_EXCHANGE, exchange, self.where("queue", queue.name))
+            self._may(caller, "read", "queue", queue.name)
+            self._may(caller, "write", "exchange", exchange)
+
+    def _check_same(
+        self, queue: Queue, declared: dict[str, bool] | None, arguments: Mapping[str, Any] | None, owner: object
+    ) -> None:
+        where = self.where("queue", queue.name)
+        if declared is not None and queue.declared is not None:
+            if queue.owner is not owner:
+                raise self._locked(queue.name)
+            # RabbitMQ takes an exclusive queue as transient.
+            for each in ("auto_delete",) if owner is not None else ("durable", "auto_delete"):
+                check_property(each, where, declared[each], queue.declared[each])
+        if (declared is not None or arguments is not None) and queue.arguments is not None:
+            received, current = dict(arguments or {}), dict(queue.arguments)
+            kind = queue_type(current)
+            check_property(TYPE, where, queue_type(received), kind)
+            check_arguments(where, (name for name in TAKEN[kind] if name != TYPE), received, current)
+
+    def _locked(self, name: str) -> Refused:
+        why = (
+            "It could be originally declared on another connection or the exclusive property value does not match "
+            "that of the original declaration."
+        )
+        locked = f"cannot obtain exclusive access to locked {self.where('queue', name)}"
+        return Refused(RESOURCE_LOCKED, f"RESOURCE_LOCKED - {locked}. {why}")
 
     # Bindings
 
-    def bind(
-        self, queue: str, exchange: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
-    ) -> None:
-        """Bind a queue to an exchange."""
-        source = self.check_exchange(exchange)
-        self.check_queue(queue)
-        self._bind(source, Binding(exchange, queue, routing_key, arguments=dict(arguments or {})))
-
-    def bind_exchange(
-        self, destination: str, source: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
-    ) -> None:
-        """Bind an exchange to another."""
-        found = self.check_exchange(source)
-        self.check_exchange(destination)
-        self._bind(found, Binding(source, destination, routing_key, to_queue=False, arguments=dict(arguments or {})))
-
-    def unbind(self, binding: Binding) -> None:
-        """Remove a binding; a missing one is ignored."""
-        _check_default(binding.source)
-        self._remove([each for each in self._bindings if each == binding])
-
-    def _bind(self, source: Exchange, binding: Binding) -> None:
-        how = binding.arguments.get("x-match", "all")
-        if source.kind == "headers" and not (isinstance(how, str) and how in MATCHES):
-            allowed = "expected all, any, all-with-x, or any-with-x"
-            what = (
-                f'Invalid x-match field value <<"{how}">>; {allowed}'
-                if isinstance(how, str)
-                else f"Invalid x-match field type {type_name(how)} (value {how}); expected longstr"
-            )
-            raise Refused(PRECONDITION_FAILED, f"PRECONDITION_FAILED - {what}")
+    def bind(self, binding: Binding, caller: Caller | None = None) -> None:
+        """Bind a queue, or an exchange, to an exchange."""
+        self._check_binding(binding, caller)
+        source = self.check_exchange(binding.source)
+        if binding.to_queue:
+            self.check_queue(binding.destination, caller)
+        else:
+            self.check_exchange(binding.destination)
+        binding.check(source.kind)
         if binding not in self._bindings:
             self._bindings.append(binding)
+
+    def unbind(self, binding: Binding, caller: Caller | None = None) -> None:
+        """Remove a binding; a missing one is ignored."""
+        self._check_binding(binding, caller)
+        self._remove([each for each in self._bindings if each == binding])
+
+    def _check_binding(self, binding: Binding, caller: Caller | None) -> None:
+        self._may(caller, "write", "queue" if binding.to_queue else "exchange", binding.destination)
+        check_default(binding.source)
+        if not binding.to_queue:
+            check_default(binding.destination)
+        self._may(caller, "read", "exchange", binding.source)
+        self._may_topic(caller, "read", binding.source, binding.routing_key)
 
     def _remove(self, bindings: list[Binding]) -> None:
         """Remove bindings, and the exchanges that were to go with the last of them."""
@@ -215,59 +269,108 @@ class Routing:
 
     # Messages
 
+    def check_message(self, message: Published) -> None:
+        """Raise Refused if RabbitMQ takes no such message."""
+        caller, name = Caller(None, message.user), message.exchange
+        if len(message.body) > LARGEST:
+            what = f"message size {len(message.body)} is larger than configured max size {LARGEST}"
+            raise precondition_failed(what)
+        self._may(caller, "write", "exchange", name)
+        if self.check_exchange(name).has("internal"):
+            what = f"cannot publish to internal {self.where('exchange', name)}"
+            raise Refused(ACCESS_REFUSED, f"ACCESS_REFUSED - {what}")
+        check_properties(message)
+        for key in message.routing_keys:
+            self._may_topic(caller, "write", name, key)
+
     def route(
         self, exchange: str, routing_keys: Iterable[str], headers: Mapping[str, Any] | None = None
     ) -> list[Queue]:
         """Return the queues that a message to an existing exchange goes to, each once."""
-        keys = list(routing_keys)
+        self._expire()
+        return self._route(exchange, routing_keys, headers)
+
+    def _route(self, exchange: str, routing_keys: Iterable[str], headers: Mapping[str, Any] | None) -> list[Queue]:
+        keys, queues = list(routing_keys), self._queues
         if not exchange:
-            return [self.queues[key] for key in dict.fromkeys(keys) if key in self.queues]
+            return [queues[key] for key in dict.fromkeys(keys) if key in queues]
         names: dict[str, None] = {}
         reached = [exchange]
         for each in reached:
             kind = self.exchanges[each].kind
-            matching = [its for its in self._of(each) if _matches(kind, its, keys, headers or {})]
+            matching = [its for its in self._of(each) if its.matches(kind, keys, headers or {})]
             names |= dict.fromkeys(its.destination for its in matching if its.to_queue)
             others = [its.destination for its in matching if not its.to_queue]
-            if not matching and (alternate := self.exchanges[each].arguments.get(ALTERNATE)) in self.exchanges:
-                others.append(alternate)
+            if not matching and isinstance(alternate := self.exchanges[each].alternate, str):
+                others += [alternate] if alternate in self.exchanges else []
             reached += [other for other in dict.fromkeys(others) if other not in reached]
-        return [self.queues[name] for name in names]
+        return [queues[name] for name in names]
+
+    def put(self, queue: Queue, message: Published) -> bool:
+        """Put a message into a queue, unless that rejects it; return whether it took it."""
+        took = self._put(queue, message, self._now())
+        self._expire()
+        return took
+
+    def _put(self, queue: Queue, message: Published, now: float) -> bool:
+        if queue.rejects(message):
+            if queue.keeps_rejected:
+                self._die(queue, message, "maxlen", now)
+            return False
+        for dropped in queue.put(message, now):
+            self._die(queue, dropped, "maxlen", now)
+        return True
+
+    def _die(self, queue: Queue, message: Published, reason: str, now: float) -> None:
+        """Publish a message that dies in a queue to the queue's dead-letter exchange, if there is one."""
+        exchange, key = queue.dead_letters or (None, None)
+        if exchange is None or exchange not in self.exchanges:
+            return
+        letter = dead_letter(message, queue.name, reason, exchange, key)
+        keys = message.routing_keys if key is None else [key]
+        queues = self._route(exchange, keys, letter.properties.headers)
+        # What comes round by itself is dropped.
+        takers = [each for each in queues if not died_in(letter, each.name) and self._put(each, letter, now)]
+        letter.queues = tuple(each.name for each in takers)
+
+    def _expire(self) -> None:
+        """Let what is due by now happen, in its order."""
+        now = self._now()
+        while True:
+            queues = self._queues.values()
+            messages = [(queue.due, queue) for queue in queues if queue.due is not None]
+            unused = [(queue.unused_until, queue) for queue in queues if queue.unused_until is not None]
+            at, queue = min((*messages, *unused), key=lambda each: each[0], default=(now + 1, None))
+            if queue is None or at > now:
+                return
+            if queue.unused_until is not None and queue.unused_until <= at:
+                self._drop_queue(queue.name)
+                continue
+            for message in queue.expire(at):
+                self._die(queue, message, "expired", at)
+
+    # What goes by itself
+
+    def leave(self, owner: object) -> None:
+        """Delete the queues that are exclusive to a connection, which is gone."""
+        for name in [name for name, queue in self.queues.items() if queue.owner is owner]:
+            self._drop_queue(name)
+
+    def restart(self) -> None:
+        """Lose what RabbitMQ loses when it stops: what is transient."""
+        for queue in list(self.queues.values()):
+            queue.restart()
+            if queue.transient:
+                self._drop_queue(queue.name)
+        for exchange in [each for each in self.exchanges.values() if each.transient]:
+            self.delete_exchange(exchange.name)
 
     def _of(self, source: str) -> list[Binding]:
         return sorted((each for each in self._bindings if each.source == source), key=lambda its: its.destination)
 
 
-def type_name(value: object) -> str:
-    """Return RabbitMQ's name for the type of a value in a table, as pika encodes it."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "signedint" if -(2**31) <= value < 2**31 else "long"
-    return {dict: "table", list: "array", type(None): "void"}.get(type(value), "longstr")
-
-
-def _check_same_arguments(where: str, received: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Raise Refused if arguments that RabbitMQ knows are not those of the declaration before."""
-    for name in sorted({*received, *current}):
-        if (name in received, received.get(name)) == (name in current, current.get(name)):
-            continue
-        if name in received and name in current:
-            _check_same(name, where, f"'{received[name]}'", f"'{current[name]}'")
-        told = [
-            f"the value '{each[name]}' of type '{type_name(each[name])}'" if name in each else "none"
-            for each in (received, current)
-        ]
-        _check_same(name, where, *told)
-
-
-def _check_same(name: str, where: str, received: str, current: str) -> None:
-    if received != current:
-        what = f"inequivalent arg '{name}' for {where} {VHOST}: received {received} but current is {current}"
-        raise Refused(PRECONDITION_FAILED, f"PRECONDITION_FAILED - {what}")
-
-
-def _check_default(name: str) -> None:
+def check_default(name: str) -> None:
+    """Raise Refused for the default exchange."""
     if not name:
         raise Refused(ACCESS_REFUSED, "ACCESS_REFUSED - operation not permitted on the default exchange")
 
@@ -277,37 +380,6 @@ def _check_name(kind: str, name: str) -> None:
         raise Refused(ACCESS_REFUSED, f"ACCESS_REFUSED - {kind} name '{name}' contains reserved prefix 'amq.*'")
 
 
-def _matches(kind: ExchangeType, binding: Binding, routing_keys: list[str], headers: Mapping[str, Any]) -> bool:
-    if kind == "fanout":
-        return True
-    if kind == "headers":
-        return _match_headers(dict(binding.arguments), headers)
-    if kind == "direct":
-        return binding.routing_key in routing_keys
-    return any(_match_words(_words(binding.routing_key), _words(key)) for key in routing_keys)
-
-
-def _match_headers(wanted: dict[str, Any], headers: Mapping[str, Any]) -> bool:
-    """Match headers (https://www.rabbitmq.com/tutorials/amqp-concepts#exchange-headers)."""
-    how = wanted.pop("x-match", "all")
-    if not how.endswith("-with-x"):
-        wanted = {name: value for name, value in wanted.items() if not name.startswith("x-")}
-    matching = [
-        name in headers and (value is None or (headers[name] == value and type_name(headers[name]) == type_name(value)))
-        for name, value in wanted.items()
-    ]
-    return all(matching) if MATCHES[how] else any(matching)
-
-
-def _words(text: str) -> list[str]:
-    return text.split(".") if text else []
-
-
-def _match_words(pattern: list[str], words: list[str]) -> bool:
-    """Match a topic's words: * stands for one, # for any number."""
-    if not pattern:
-        return not words
-    first, rest = pattern[0], pattern[1:]
-    if first == "#":
-        return any(_match_words(rest, words[skipped:]) for skipped in range(len(words) + 1))
-    return bool(words) and first in {"*", words[0]} and _match_words(rest, words[1:])
+def _check_text(argument: str, value: object, where: str) -> None:
+    if not isinstance(value, str):
+        raise precondition_failed(f"invalid type '{type_name(value)}' for arg '{argument}' in {where}")

@@ -14,6 +14,9 @@ class Published:
     Attributes:
         queues: the names of the queues that it was routed to, in no particular order; empty if it was unroutable.
         confirmed: True once it was acknowledged, False once it was nacked, None before.
+        client: the name of the client that published it.
+        vhost: the virtual host that it was published in.
+        user: who had logged in.
     """
 
     exchange: str
@@ -23,6 +26,9 @@ class Published:
     mandatory: bool = False
     queues: tuple[str, ...] = ()
     confirmed: bool | None = None
+    client: str = ""
+    vhost: str = "/"
+    user: str = ""
 
     @property
     def routing_keys(self) -> Iterator[str]:
@@ -30,16 +36,17 @@ class Published:
         yield self.routing_key
         for name in ("CC", "BCC"):
             keys = (self.properties.headers or {}).get(name)
-            yield from map(str, keys if isinstance(keys, list) else ())
+            # RabbitMQ ignores what is no text.
+            yield from (key for key in (keys if isinstance(keys, list) else ()) if isinstance(key, str))
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why the broker closes the channel or connection because of what it received."""
+class Refused(ValueError):
+    """RabbitMQ closes the channel, or the connection, over what a client asks."""
 
-    code: int
-    text: str
-    connection: bool = False
+    def __init__(self, code: int, words: str, *, connection: bool = False) -> None:
+        super().__init__(words)
+        self.code = code
+        self.connection = connection
 
 
 class Rules(Protocol):
@@ -55,20 +62,29 @@ class Rules(Protocol):
     clings: bool
     tune: spec.Connection.Tune
 
-    def refuse_login(self) -> Refusal | None:
-        """Return why logins are refused, or None."""
+    def log_in(self) -> None:
+        """Called when a client logs in. Raises Refused."""
 
-    def judge(self, message: Published) -> Refusal | None:
-        """Return why a message, or a question about one, is refused, or None."""
+    def enter(self, vhost: str) -> None:
+        """Called when a client opens a virtual host. Raises Refused."""
+
+    def name_of(self, connection: Any) -> str:
+        """Return the name of the client that a connection belongs to."""
+
+    def judge(self, message: Published) -> None:
+        """Called with a message, or with a question about one. Raises Refused."""
 
     def accept(self, peer: Any, channel_number: int, message: Published) -> None:
         """Accept a message, and have it confirmed if its channel is in confirm mode."""
 
-    def declare(self, method: Any) -> Refusal | None:
-        """Declare, delete or bind as the method asks; return why that is refused, or None."""
+    def declare(self, peer: Any, method: Any) -> Any:
+        """Declare, delete, bind or purge as the method asks; return the answer. Raises Refused."""
 
     def answers(self, exchange: str) -> bool:
         """Return whether questions about the exchange are answered at all."""
 
     def note_sent(self, message_id: str) -> None:
         """Called when a message was handed to the socket, whether it is read or not."""
+
+    def left(self, peer: Any) -> None:
+        """Called when the line is gone."""

@@ -1,0 +1,102 @@
+"""The methods that declare, bind, purge and delete: what RabbitMQ does, and answers.
+
+https://www.rabbitmq.com/amqp-0-9-1-reference
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pika import spec
+
+from .exchanges import Binding
+from .routing import Caller, Routing, check_default
+
+#: Does what a method asks in a virtual host; returns the answer.
+Call = Callable[[Routing, Any, Caller], Any]
+
+
+def _declare_exchange(routing: Routing, method: Any, caller: Caller) -> Any:
+    name = named(method.exchange)
+    if method.passive:
+        check_default(name)
+        routing.check_exchange(name)
+    else:
+        declared = {each: bool(getattr(method, each)) for each in ("durable", "auto_delete", "internal")}
+        routing.declare_exchange(name, method.type, declared, method.arguments or {}, caller)
+    return spec.Exchange.DeclareOk()
+
+
+def _delete_exchange(routing: Routing, method: Any, caller: Caller) -> Any:
+    routing.delete_exchange(named(method.exchange), if_unused=bool(method.if_unused), caller=caller)
+    return spec.Exchange.DeleteOk()
+
+
+def _declare_queue(routing: Routing, method: Any, caller: Caller) -> Any:
+    name = named(method.queue)
+    if method.passive:
+        queue = routing.look_at_queue(name, caller)
+    else:
+        declared = {each: bool(getattr(method, each)) for each in ("durable", "auto_delete")}
+        exclusive = bool(method.exclusive)
+        queue = routing.declare_queue(name, declared, method.arguments or {}, exclusive=exclusive, caller=caller)
+    return spec.Queue.DeclareOk(queue.name, len(queue.held), 0)
+
+
+def _delete_queue(routing: Routing, method: Any, caller: Caller) -> Any:
+    # Nobody consumes: every queue is unused.
+    count = routing.delete_queue(named(method.queue), if_empty=bool(method.if_empty), caller=caller)
+    return spec.Queue.DeleteOk(count)
+
+
+def _purge_queue(routing: Routing, method: Any, caller: Caller) -> Any:
+    return spec.Queue.PurgeOk(routing.purge_queue(named(method.queue), caller=caller))
+
+
+def _queue_binding(method: Any) -> Binding:
+    return Binding(
+        named(method.exchange), named(method.queue), method.routing_key, arguments=dict(method.arguments or {})
+    )
+
+
+def _exchange_binding(method: Any) -> Binding:
+    names = named(method.source), named(method.destination)
+    return Binding(*names, method.routing_key, to_queue=False, arguments=dict(method.arguments or {}))
+
+
+def _bind_queue(routing: Routing, method: Any, caller: Caller) -> Any:
+    routing.bind(_queue_binding(method), caller)
+    return spec.Queue.BindOk()
+
+
+def _unbind_queue(routing: Routing, method: Any, caller: Caller) -> Any:
+    routing.unbind(_queue_binding(method), caller)
+    return spec.Queue.UnbindOk()
+
+
+def _bind_exchange(routing: Routing, method: Any, caller: Caller) -> Any:
+    routing.bind(_exchange_binding(method), caller)
+    return spec.Exchange.BindOk()
+
+
+def _unbind_exchange(routing: Routing, method: Any, caller: Caller) -> Any:
+    routing.unbind(_exchange_binding(method), caller)
+    return spec.Exchange.UnbindOk()
+
+
+#: By the name of the method.
+CALLS: Final[dict[str, Call]] = {
+    "Exchange.Declare": _declare_exchange,
+    "Exchange.Delete": _delete_exchange,
+    "Exchange.Bind": _bind_exchange,
+    "Exchange.Unbind": _unbind_exchange,
+    "Queue.Declare": _declare_queue,
+    "Queue.Delete": _delete_queue,
+    "Queue.Purge": _purge_queue,
+    "Queue.Bind": _bind_queue,
+    "Queue.Unbind": _unbind_queue,
+}
+
+
+def named(name: str) -> str:
+    """Return a name as RabbitMQ takes it: without line breaks."""
+    return name.replace("\r", "").replace("\n", "")

@@ -1,0 +1,218 @@
+"""Queues: how they may be declared, which messages they take, and when those go.
+
+https://www.rabbitmq.com/docs/queues, https://www.rabbitmq.com/docs/maxlength, https://www.rabbitmq.com/docs/ttl
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pika.spec import INTERNAL_ERROR
+
+from .equivalence import precondition_failed, type_name
+from .rules import Published, Refused
+
+DEAD_LETTER_EXCHANGE: Final = "x-dead-letter-exchange"
+DEAD_LETTER_KEY: Final = "x-dead-letter-routing-key"
+TYPE: Final = "x-queue-type"
+CLASSIC: Final = "classic"
+#: The longest time in milliseconds that RabbitMQ takes: ten years.
+LONGEST: Final = 315_360_000_000
+
+
+def _whole(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f'"expected integer, got {type_name(value)}"'
+    return f"{{value_negative,{value}}}" if value < 0 else ""
+
+
+def check_time(value: Any) -> str:
+    """Return what RabbitMQ says of a time in milliseconds that it refuses, or the empty string."""
+    return _whole(value) or (f"{{value_too_large,{value}}}" if value > LONGEST else "")
+
+
+def _of(kind: type, value: Any) -> str:
+    return "" if isinstance(value, kind) else f"{{unacceptable_type,{type_name(value)}}}"
+
+
+def _text(value: Any) -> str:
+    return _of(str, value)
+
+
+def _overflow(value: Any) -> str:
+    known = {"drop-head", "reject-publish", "reject-publish-dlx"}
+    return _text(value) or ("" if value in known else "invalid_overflow")
+
+
+#: The arguments of queues, in the order in which RabbitMQ looks at them, and what it says of a bad one, if anything.
+_CHECKS: Final[dict[str, Callable[[Any], str]]] = {
+    "x-expires": lambda value: "{value_zero,0}" if value == 0 and _whole(value) == "" else check_time(value),
+    "x-message-ttl": check_time,
+    DEAD_LETTER_EXCHANGE: _text,
+    DEAD_LETTER_KEY: _text,
+    "x-max-length": _whole,
+    "x-max-length-bytes": _whole,
+    "x-max-priority": lambda value: _whole(value) or (f"{{max_value_exceeded,{value}}}" if value > 255 else ""),
+    "x-overflow": _overflow,
+    "x-queue-mode": lambda _: "",
+    "x-single-active-consumer": lambda value: _of(bool, value),
+    TYPE: _text,
+    "x-queue-master-locator": lambda _: "",
+    "x-queue-version": lambda _: "",
+    "x-queue-leader-locator": lambda _: "",
+}
+_CLASSIC_ALONE: Final = {"x-max-priority", "x-queue-mode", "x-queue-master-locator", "x-queue-version"}
+_NO_STREAM: Final = {"x-expires", "x-message-ttl", DEAD_LETTER_EXCHANGE, DEAD_LETTER_KEY, "x-max-length", "x-overflow"}
+#: What a queue of each type takes and compares.
+TAKEN: Final = {
+    CLASSIC: tuple(_CHECKS),
+    "quorum": tuple(name for name in _CHECKS if name not in _CLASSIC_ALONE),
+    "stream": tuple(name for name in _CHECKS if name not in _CLASSIC_ALONE | _NO_STREAM),
+}
+
+
+def queue_type(arguments: Mapping[str, Any] | None) -> str:
+    """Return the type of a queue; raises Refused if RabbitMQ has none of this name."""
+    kind = (arguments or {}).get(TYPE, CLASSIC)
+    if not isinstance(kind, str):
+        raise Refused(INTERNAL_ERROR, "INTERNAL_ERROR", connection=True)
+    if kind not in TAKEN:
+        raise precondition_failed(f"unknown queue type '{kind}'")
+    return kind
+
+
+@dataclasses.dataclass
+class Held:
+    """A message in a queue, when it expires there, if at all, and how important it is."""
+
+    message: Published
+    expires: float | None
+    priority: int
+
+
+class Queue:
+    """A queue, with the messages in it.
+
+    Attributes:
+        declared: its properties, durable and auto_delete; None: a test has declared it without them, and the
+            application may declare it with any.
+        owner: the connection that it is exclusive to, or None.
+        room: for how many messages a test has left room; None: for any number.
+        full: whether it nacks all that is routed to it.
+    """
+
+    def __init__(self, name: str, room: int | None = None) -> None:
+        self.name = name
+        self.declared: dict[str, bool] | None = None
+        self.owner: object = None
+        self.room = room
+        self.full = False
+        self.held: list[Held] = []
+        #: When it is deleted, because nobody uses it.
+        self.unused_until: float | None = None
+        self._arguments: Mapping[str, Any] | None = None
+
+    @property
+    def arguments(self) -> Mapping[str, Any] | None:
+        """Its arguments; None: a test has declared it without them."""
+        return self._arguments
+
+    def take_on(self, declared: dict[str, bool] | None, arguments: Mapping[str, Any] | None, owner: object) -> None:
+        """Have the properties that the application, or a test, declares, where none are known."""
+        if declared is not None and self.declared is None:
+            self.declared, self.owner = declared, owner
+            arguments = arguments or {}
+        if arguments is not None and self._arguments is None:
+            self._arguments = dict(arguments)
+
+    def use(self, now: float) -> None:
+        """Be used: a queue that expires is kept for some time from now on."""
+        expires = self._get("x-expires")
+        self.unused_until = None if expires is None else now + expires / 1000
+
+    def check(self, where: str) -> None:
+        """Raise Refused if RabbitMQ has no such queue."""
+        arguments, kind = self._arguments or {}, queue_type(self._arguments)
+        for name in _CHECKS:
+            if name in arguments and name not in TAKEN[kind]:
+                raise precondition_failed(f"invalid arg '{name}' for {where} of queue type rabbit_{kind}_queue")
+        for name, check in _CHECKS.items():
+            words = check(arguments[name]) if name in arguments else ""
+            if name == DEAD_LETTER_KEY and name in arguments and DEAD_LETTER_EXCHANGE not in arguments:
+                words = words or "routing_key_but_no_dlx_defined"
+            if words:
+                raise precondition_failed(f"invalid arg '{name}' for {where}: {words}")
+        if kind != CLASSIC and self.declared is not None:
+            wrong = {
+                "non-durable": not self.declared["durable"],
+                "exclusive-owner": self.owner is not None,
+                "auto-delete": self.declared["auto_delete"],
+            }
+            for name in (name for name, is_so in wrong.items() if is_so):
+                raise precondition_failed(f"invalid property '{name}' for {where}")
+
+    @property
+    def transient(self) -> bool:
+        """Whether it goes when the broker stops."""
+        return self.owner is not None or (self.declared is not None and not self.declared["durable"])
+
+    @property
+    def due(self) -> float | None:
+        """When its first message expires: those behind it wait for it."""
+        return self.held[0].expires if self.held else None
+
+    @property
+    def dead_letters(self) -> tuple[str, str | None] | None:
+        """The exchange, and the routing key if there is one, of messages that die in it; or None."""
+        exchange = self._get(DEAD_LETTER_EXCHANGE)
+        return None if exchange is None else (exchange, self._get(DEAD_LETTER_KEY))
+
+    def rejects(self, message: Published) -> bool:
+        """Return whether it nacks one more message."""
+        if self.full or (self.room is not None and len(self.held) >= self.room):
+            return True
+        return self._get("x-overflow", "").startswith("reject-publish") and self._over(1, len(message.body))
+
+    @property
+    def keeps_rejected(self) -> bool:
+        """Whether what it rejects is dead-lettered."""
+        return bool(self._get("x-overflow") == "reject-publish-dlx")
+
+    def put(self, message: Published, now: float) -> list[Published]:
+        """Put a message into the queue; return those that are dropped for it, from the head."""
+        highest = self._get("x-max-priority", 0)
+        priority = min(message.properties.priority or 0, highest)
+        behind = next((n for n, held in enumerate(self.held) if held.priority < priority), len(self.held))
+        self.held.insert(behind, Held(message, self._expires(message, now), priority))
+        dropped = []
+        while self.held and self._over(0, 0):
+            dropped.append(self.held.pop(0).message)
+        return dropped
+
+    def expire(self, now: float) -> list[Published]:
+        """Remove the messages at the head that have expired, and return them."""
+        expired = []
+        while self.due is not None and self.due <= now:
+            expired.append(self.held.pop(0).message)
+        return expired
+
+    def restart(self) -> None:
+        """Lose what a classic queue loses when the broker stops: messages that are not persistent."""
+        if self._get(TYPE, CLASSIC) == CLASSIC:
+            self.held = [held for held in self.held if held.message.properties.delivery_mode == 2]
+
+    def _expires(self, message: Published, now: float) -> float | None:
+        times = [self._get("x-message-ttl"), message.properties.expiration]
+        after = [int(each) / 1000 for each in times if each is not None]
+        return now + min(after) if after and self._get(TYPE) != "stream" else None
+
+    def _over(self, more: int, octets: int) -> bool:
+        """Return whether it is too long, with that much more."""
+        if self._get(TYPE) == "stream":
+            return False
+        length, size = self._get("x-max-length"), self._get("x-max-length-bytes")
+        held = sum(len(each.message.body) for each in self.held) if size is not None else 0
+        return (length is not None and len(self.held) + more > length) or (size is not None and held + octets > size)
+
+    def _get(self, name: str, default: Any = None) -> Any:
+        return (self._arguments or {}).get(name, default)
