@@ -39,8 +39,6 @@ def dead_letter(message: Published, queue: str, reason: str, exchange: str, rout
     if properties.expiration is not None:
         death["original-expiration"] = properties.expiration
         properties.expiration = None
-    if routing_key is not None:
-        headers.pop(CC, None)
     # What an application has put into this header is not believed.
     deaths = message.deaths if isinstance(message, DeadLetter) else []
     before = next((each for each in deaths if (each["queue"], each["reason"]) == (queue, reason)), None)

@@ -312,7 +312,7 @@ class Peer:
         answer = self.broker.declare(self, method)
         if isinstance(answer, spec.Queue.DeclareOk):
             self._declared[number] = answer.queue
-        if not method.nowait:
+        if not getattr(method, "nowait", False):
             self.say(number, answer)
 
     def _on_basic_publish(self, number: int, method: Any) -> None:
@@ -328,8 +328,7 @@ class Peer:
             del self._content[number]
             method, header, body = content
             message = Published(method.exchange, method.routing_key, body, header.properties, bool(method.mandatory))
-            message.client = self.broker.name_of(self.connection)
-            message.vhost, message.user = self.vhost, self.user
+            message.client, message.vhost, message.user = self.connection.client_name, self.vhost, self.user
             try:
                 self._on_message(number, message)
             except Refused as refused:

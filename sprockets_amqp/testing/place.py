@@ -66,10 +66,6 @@ class Place(network.Substitute):
     ) -> None:
         self.close()
 
-    def name_of(self, connection: object) -> str:
-        """Return the name of the client that a connection belongs to; empty if that has another one by now."""
-        return next((client.name for client in Client.bound() if client.connection is connection), "")
-
     # A loop whose time the broker controls
 
     @property

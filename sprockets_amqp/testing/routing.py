@@ -155,7 +155,9 @@ class Routing:
         """Declare a queue, or see whether it was declared in the same way; without a name, give it one."""
         if not name:
             name = f"{PREFIX}gen-{secrets.token_urlsafe(16)}"
-            if (kind := queue_type(arguments)) != CLASSIC:
+            if (kind := queue_type(arguments)) not in TAKEN:
+                raise precondition_failed(f"unknown queue type '{kind}'")
+            if kind != CLASSIC:
                 raise precondition_failed(f"Cannot declare a server-named queue for type rabbit_{kind}_queue")
         elif name not in self._queues:
             _check_name("queue", name)

@@ -68,9 +68,6 @@ class Rules(Protocol):
     def enter(self, vhost: str) -> None:
         """Called when a client opens a virtual host. Raises Refused."""
 
-    def name_of(self, connection: Any) -> str:
-        """Return the name of the client that a connection belongs to."""
-
     def judge(self, message: Published) -> None:
         """Called with a message, or with a question about one. Raises Refused."""
 
