@@ -1,6 +1,8 @@
 """What RabbitMQ says, the broker in memory says in the same words: the same calls on both, one after the other."""
 
 import asyncio
+import os
+import random
 import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -20,6 +22,13 @@ NAMES: Final = {"exchange", "queue", "source", "destination"}
 ARGUMENTS: Final = {"alternate-exchange", "x-dead-letter-exchange", "x-dead-letter-routing-key"}
 #: How many scenarios RabbitMQ sees at the same time.
 AT_ONCE: Final = 16
+
+
+#: How many scripts at random, and of how many calls; CI's are the same in each run.
+SCRIPTS: Final = int(os.environ.get("KIT_SCRIPTS", "24"))
+CALLS: Final = 80
+#: The queue for messages that have died.
+DEAD: Final = "dead"
 
 
 def call(verb: str, **arguments: Any) -> Call:
@@ -336,6 +345,63 @@ SCENARIOS: Final[dict[str, list[Call]]] = {
     "a virtual host that is not there": [call("enter", vhost="nowhere"), exchange()],
 }
 
+
+def at_random(seed: int) -> list[Call]:
+    """Make calls at random, of those that depend on one another; no message dies twice, which takes its time."""
+    draw = random.Random(seed)
+    choose = draw.choice
+    exchanges, queues, keys = ("e", "f", "g", "amq.nothing"), ("q", "r", "s"), ("k", "l.m", "q")
+    arguments: dict[str, tuple[Any, ...]] = {
+        "x-max-length": (0, 1, 2, "1"),
+        "x-max-length-bytes": (3, 5),
+        "x-overflow": ("reject-publish", "drop-head", "reject-publish-dlx", "funny"),
+        "x-message-ttl": (100000,),
+        "x-max-priority": (3,),
+    }
+
+    def some_queue() -> Call:
+        its = {name: choose(values) for name, values in arguments.items() if draw.random() < 0.25}
+        if draw.random() < 0.25:
+            its |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
+        properties = {name: draw.random() < 0.1 for name in ("durable", "auto_delete", "exclusive", "passive")}
+        return queue(choose(queues), on=choose(("one", "one", "two")), arguments=its, **properties)
+
+    def some_exchange() -> Call:
+        its = {"alternate-exchange": choose(exchanges)} if draw.random() < 0.3 else None
+        kind = choose(("direct", "fanout", "topic", "headers"))
+        properties = {name: draw.random() < 0.1 for name in ("durable", "auto_delete", "internal", "passive")}
+        return exchange(choose(exchanges), kind, arguments=its, **properties)
+
+    def some_message() -> Call:
+        headers = {name: value for name, value in (("a", 1), ("BCC", ["q", "l.m"])) if draw.random() < 0.2}
+        properties = {"headers": headers, "priority": draw.randrange(5)}
+        if draw.random() < 0.1:
+            properties["expiration"] = choose(("100000", "x"))
+        to = choose(("", "", *exchanges))
+        return publish(to, choose(queues if not to else keys), b"1" * draw.randrange(4), **properties)
+
+    def some_binding() -> Call:
+        how = {"x-match": choose(("any", "all")), "a": 1} if draw.random() < 0.2 else None
+        return choose((bind, bind, bind, unbind))(
+            choose(queues), choose(exchanges), choose((*keys, "#")), arguments=how
+        )
+
+    def some_chain() -> Call:
+        verb = choose(("exchange_bind", "exchange_bind", "exchange_unbind"))
+        return chain(choose(exchanges), choose(exchanges), choose((*keys, "#")), verb)
+
+    def some_end() -> Call:
+        name = choose(queues)
+        ends = [delete(name, if_empty=True), delete(name), call("queue_purge", queue=name)]
+        gone = call("exchange_delete", exchange=choose(exchanges), if_unused=draw.random() < 0.5)
+        return choose((*ends, gone, call("close", on="two")))
+
+    makers = (some_queue, some_exchange, some_message, some_binding, some_chain, some_end)
+    return [queue(DEAD), *(make() for make in draw.choices(makers, (4, 3, 9, 5, 2, 1), k=CALLS))]
+
+
+SCENARIOS.update({f"at random {seed}": at_random(seed) for seed in range(SCRIPTS)})
+
 #: What RabbitMQ 3 says where RabbitMQ 4, and so the broker in memory, says something else.
 BEFORE_4: Final = {
     r"channel closed: 406 PRECONDITION_FAILED - (unknown exchange type 'funny')": (
@@ -433,7 +499,7 @@ class Scene:
             return said
         told = self.line(on).told
         if verb == "queue_declare":
-            self.queues.setdefault(told.queue, on)
+            self.queues[told.queue] = on
             if (arguments.get("arguments") or {}).get("x-queue-type") == "stream":
                 self.streams.add(told.queue)
         if verb == "exchange_declare" and not arguments.get("passive"):
@@ -579,5 +645,6 @@ async def test_the_kit_says_what_rabbitmq_says(name: str, real: dict[str, Seen])
 
 
 def in_any_order(seen: Seen) -> list[list[str]]:
-    """Return what is in the queues, of which the server may have named some."""
-    return sorted(list(map(str, found)) for found in seen.contents.values())
+    """Return what is in the queues, of which the server may have named some; the dead arrive when they do."""
+    contents = {name: list(map(str, found)) for name, found in seen.contents.items()}
+    return sorted(sorted(found) if name.endswith(f"-{DEAD}") else found for name, found in contents.items())

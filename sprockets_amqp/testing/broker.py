@@ -215,19 +215,16 @@ class Broker(Place, VirtualHost):
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:
         """Accept a message: route it, return it if no queue takes it, and confirm it."""
-        routing = self._vhosts[message.vhost]
-        queues = routing.route(message.exchange, message.routing_keys, message.properties.headers)
         self.published.append(message)
         if self._nacks:
             self._nacks -= 1
             self._confirm(peer, channel_number, nack=True)
             return
-        # A single full queue makes it a nack, though the others get the message all the same.
-        takers = [queue for queue in queues if routing.put(queue, message)]
-        message.queues = tuple(queue.name for queue in takers)
+        queues, took = self._vhosts[message.vhost].publish(message)
         if not queues and message.mandatory:
             peer.give_back(channel_number, message)
-        self._confirm(peer, channel_number, nack=len(takers) < len(queues))
+        # A single full queue makes it a nack, though the others get the message all the same.
+        self._confirm(peer, channel_number, nack=took < queues)
 
     def _confirm(self, peer: Peer, channel_number: int, *, nack: bool) -> None:
         if channel_number not in peer.received:

@@ -3,6 +3,7 @@
 tests/test_kit_scenarios.py holds all of it against RabbitMQ.
 """
 
+import collections
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pika.spec import ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED
 
-from .dead_letters import dead_letter, died_in
+from .dead_letters import DeadLetter, dead_letter, died_in
 from .equivalence import check_arguments, check_property, precondition_failed, type_name
 from .exchanges import ALTERNATE, OWN, TYPES, Binding, Exchange
 from .messages import LARGEST, check_properties
@@ -308,48 +309,56 @@ class Routing:
             reached += [other for other in dict.fromkeys(others) if other not in reached]
         return [queues[name] for name in names]
 
-    def put(self, queue: Queue, message: Published) -> bool:
-        """Put a message into a queue, unless that rejects it; return whether it took it."""
-        took = self._put(queue, message, self._now())
+    def publish(self, message: Published) -> tuple[int, int]:
+        """Put a message into the queues that it goes to; return how many those are, and how many of them took it."""
+        queues = self.route(message.exchange, message.routing_keys, message.properties.headers)
+        self._put(message, queues, self._now())
         self._expire()
-        return took
+        return len(queues), len(message.queues)
 
-    def _put(self, queue: Queue, message: Published, now: float) -> bool:
-        if queue.rejects(message):
-            if queue.keeps_rejected:
-                self._die(queue, message, "maxlen", now)
-            return False
-        for dropped in queue.put(message, now):
-            self._die(queue, dropped, "maxlen", now)
-        return True
+    def _put(self, message: Published, queues: list[Queue], now: float) -> None:
+        """Put a message into queues; what dies over it, is published after that, and so on."""
+        arriving = collections.deque([(message, queues)])
+        while arriving:
+            letter, queues = arriving.popleft()
+            took: list[str] = []
+            for queue in queues:
+                if queue.rejects(letter):
+                    dead = [letter] if queue.keeps_rejected else []
+                else:
+                    took.append(queue.name)
+                    dead = queue.put(letter, now)
+                arriving += self._die(queue, dead, "maxlen")
+            letter.queues = tuple(took)
 
-    def _die(self, queue: Queue, message: Published, reason: str, now: float) -> None:
-        """Publish a message that dies in a queue to the queue's dead-letter exchange, if there is one."""
+    def _die(self, queue: Queue, dead: list[Published], reason: str) -> list[tuple[DeadLetter, list[Queue]]]:
+        """Return what is published to a queue's dead-letter exchange, if any, and the queues that it goes to."""
         exchange, key = queue.dead_letters or (None, None)
         if exchange is None or exchange not in self.exchanges:
-            return
-        letter = dead_letter(message, queue.name, reason, exchange, key)
-        keys = message.routing_keys if key is None else [key]
-        queues = self._route(exchange, keys, letter.properties.headers)
-        # What comes round by itself is dropped.
-        takers = [each for each in queues if not died_in(letter, each.name) and self._put(each, letter, now)]
-        letter.queues = tuple(each.name for each in takers)
+            return []
+        letters = []
+        for message in dead:
+            letter = dead_letter(message, queue.name, reason, exchange, key)
+            keys = message.routing_keys if key is None else [key]
+            queues = self._route(exchange, keys, letter.properties.headers)
+            # What comes round by itself is dropped.
+            letters.append((letter, [each for each in queues if not died_in(letter, each.name)]))
+        return letters
 
     def _expire(self) -> None:
         """Let what is due by now happen, in its order."""
         now = self._now()
         while True:
-            queues = self._queues.values()
-            messages = [(queue.due, queue) for queue in queues if queue.due is not None]
-            unused = [(queue.unused_until, queue) for queue in queues if queue.unused_until is not None]
+            messages = [(each.due, each) for each in self._queues.values() if each.due is not None]
+            unused = [(each.unused_until, each) for each in self._queues.values() if each.unused_until is not None]
             at, queue = min((*messages, *unused), key=lambda each: each[0], default=(now + 1, None))
             if queue is None or at > now:
                 return
             if queue.unused_until is not None and queue.unused_until <= at:
                 self._drop_queue(queue.name)
                 continue
-            for message in queue.expire(at):
-                self._die(queue, message, "expired", at)
+            for letter, queues in self._die(queue, queue.expire(at), "expired"):
+                self._put(letter, queues, at)
 
     # What goes by itself
 

@@ -106,7 +106,7 @@ class Line:
     def _on_closed(self, channel: Channel, error: Any) -> None:
         if channel is self._channel:
             self._channel = None
-            if not isinstance(error, pika.exceptions.ConnectionClosed):
+            if not isinstance(error, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosedByClient):
                 self._tell(said(error))
 
     def _on_confirm(self, frame: Any) -> None:
