@@ -25,7 +25,7 @@ AT_ONCE: Final = 16
 
 
 #: How many scripts at random, and of how many calls; CI's are the same in each run.
-SCRIPTS: Final = int(os.environ.get("KIT_SCRIPTS", "24"))
+SCRIPTS: Final = int(os.environ.get("KIT_SCRIPTS", "12"))
 CALLS: Final = 80
 #: The queue for messages that have died.
 DEAD: Final = "dead"

@@ -15,7 +15,7 @@ from pika.spec import Exchange, Queue
 
 from sprockets_amqp.bounded_log import named
 from sprockets_amqp.errors import AMQPException
-from sprockets_amqp.text import function_name
+from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.wire.connection import Connection
 from sprockets_amqp.wire.replies import describe
 
@@ -62,6 +62,7 @@ class Topology:
         arguments: Mapping[str, Any] | None = None,
     ) -> Exchange.DeclareOk:
         """Declare an exchange."""
+        _check_name(exchange)
         declared: Exchange.DeclareOk = await self._call(
             Channel.exchange_declare,
             exchange=exchange,
@@ -85,6 +86,7 @@ class Topology:
         arguments: Mapping[str, Any] | None = None,
     ) -> Queue.DeclareOk:
         """Declare a queue; the answer's ``queue`` is its name, even if RabbitMQ chose it (``""``)."""
+        _check_name(queue)
         declared: Queue.DeclareOk = await self._call(
             Channel.queue_declare,
             queue=queue,
@@ -229,6 +231,12 @@ def in_setup(connection: Connection | None) -> bool:
 def _settle(answer: "asyncio.Future[Any]", told: Any) -> None:
     if not answer.done():
         answer.set_result(getattr(told, "method", None))
+
+
+def _check_name(name: str) -> None:
+    """Raise ValueError for a name that RabbitMQ would change, so that its answer would be another thing's."""
+    if {"\r", "\n"}.intersection(str(name)):
+        raise ValueError(f"a name must not contain line breaks, which RabbitMQ removes: {shown(name)}")
 
 
 def _copy(arguments: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ class VirtualHost:
             message
             if (seen := as_delivered(message.properties)) is message.properties
             else dataclasses.replace(message, properties=seen)
-            for message in (held.message for held in self._queue(queue).held)
+            for message in (held.message for held in self._found(queue).held)
         ]
 
     def exchange_declare(
@@ -88,7 +88,7 @@ class VirtualHost:
 
     def fill(self, queue: str, *, full: bool = True) -> None:
         """Make a queue full, so that messages routed to it are nacked; or make room again."""
-        self._queue(queue).full = full
+        self._found(queue).full = full
 
     def set_permissions(self, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
         """Allow clients what the patterns match, from now on, as ``rabbitmqctl set_permissions`` does; "" is nothing.
@@ -106,7 +106,7 @@ class VirtualHost:
         """
         self._routing.permissions.set_topic(exchange, write=write, read=read)
 
-    def _queue(self, name: str) -> Queue:
+    def _found(self, name: str) -> Queue:
         queues = self._routing.queues
         if name not in queues:
             raise KeyError(f"queue {name!r} does not exist: declare it, or have the code under test do so")

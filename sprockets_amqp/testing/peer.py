@@ -69,6 +69,7 @@ class Peer:
         self.open_channels: set[int] = set()
         self.channels: list[int] = []
         self.secrets: list[str] = []
+        self._client_end: Transport | None = None
         #: Whether the broker sent connection.close.
         self._closing = False
         #: Channels for questions, which are transactional, and channels on which nothing is answered any more.
@@ -93,7 +94,8 @@ class Peer:
     def accept(self) -> None:
         """Accept the connection."""
         self.accepted = True
-        self.connection.connected(Transport(self))
+        self._client_end = transport = Transport(self)
+        self.connection.connected(transport)
 
     def refuse(self, error: Exception | None = None) -> None:
         """Refuse the connection."""
@@ -188,6 +190,8 @@ class Peer:
 
     def _leave(self) -> None:
         self.lost = True
+        if self._client_end is not None:
+            self._client_end.end()
         self.broker.left(self)
 
     # What the client does to the line

@@ -73,6 +73,8 @@ TAKEN: Final[dict[str, tuple[str, ...]]] = {
     "quorum": (*_COMMON, *_QUORUM_ALONE),
     "stream": (*(name for name in _COMMON if name not in _NO_STREAM), *_STREAM_ALONE),
 }
+#: What RabbitMQ calls the types where it refuses something of them.
+MODULES: Final = {CLASSIC: "rabbit_classic_queue", "quorum": "rabbit_quorum_queue", "stream": "rabbit_stream_queue"}
 _KNOWN: Final = (*_CHECKS, *_QUORUM_ALONE, *_STREAM_ALONE)
 
 
@@ -135,7 +137,7 @@ class Queue:
         arguments, kind = self._arguments or {}, queue_type(self._arguments)
         for name in _KNOWN:
             if name in arguments and name not in TAKEN.get(kind, _KNOWN):
-                raise precondition_failed(f"invalid arg '{name}' for {where} of queue type rabbit_{kind}_queue")
+                raise precondition_failed(f"invalid arg '{name}' for {where} of queue type {MODULES[kind]}")
         for name, check in _CHECKS.items():
             words = check(arguments[name]) if name in arguments else ""
             if name == DEAD_LETTER_KEY and name in arguments and DEAD_LETTER_EXCHANGE not in arguments:

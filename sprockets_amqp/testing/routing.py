@@ -16,7 +16,7 @@ from .equivalence import check_arguments, check_property, precondition_failed, t
 from .exchanges import ALTERNATE, OWN, TYPES, Binding, Exchange
 from .messages import LARGEST, check_properties
 from .permissions import Permissions
-from .queues import CLASSIC, DEAD_LETTER_EXCHANGE, TAKEN, TYPE, Queue, queue_type
+from .queues import CLASSIC, DEAD_LETTER_EXCHANGE, MODULES, TAKEN, TYPE, Queue, queue_type
 from .rules import Published, Refused
 
 #: Names that begin with this are RabbitMQ's own.
@@ -159,7 +159,7 @@ class Routing:
             if (kind := queue_type(arguments)) not in TAKEN:
                 raise precondition_failed(f"unknown queue type '{kind}'")
             if kind != CLASSIC:
-                raise precondition_failed(f"Cannot declare a server-named queue for type rabbit_{kind}_queue")
+                raise precondition_failed(f"Cannot declare a server-named queue for type {MODULES[kind]}")
         elif name not in self._queues:
             _check_name("queue", name)
         self._may(caller, "configure", "queue", name)

@@ -23,8 +23,9 @@ SocketAddress = tuple[str | int, ...]
 class Transport(Protocol):
     """Carries octets to a node; it tells a `Line` what comes back."""
 
-    #: None if there is no socket.
-    socket: socket.socket | None
+    @property
+    def socket(self) -> "socket.socket | None":
+        """The socket, or None if there is none."""
 
     def write(self, data: bytes) -> None:
         """Send the data. What the socket does not take now is kept, and `Line.pause_writing` is called."""
