@@ -7,11 +7,10 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import pytest
-from pika import BasicProperties
-from pika.channel import Channel
+from pika import BasicProperties, spec
 from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application
 
@@ -24,11 +23,13 @@ from sprockets_amqp import (
     NotReadyError,
     OutcomeUnknown,
     State,
-    Topology,
 )
 from sprockets_amqp.testing import AMQPTestCase, Broker, VirtualHost
+from sprockets_amqp.testing.peer import knows
 from sprockets_amqp.testing.routing import Routing
 from sprockets_amqp.wire import network
+from tests.support.line import Line
+from tools.kit_methods import methods
 
 URL = "amqp://rabbit.example.com"
 
@@ -696,15 +697,29 @@ def test_a_queue_is_bound_by_its_name_unless_told_otherwise(amqp_broker: Broker)
     assert [message.body for message in amqp_broker.messages("audit")] == [b"taken"]
 
 
-def test_what_the_broker_does_not_know_is_named(amqp_broker: Broker) -> None:
+#: Arguments without which pika sends no such method.
+NEEDED: Final[dict[str, dict[str, Any]]] = {
+    "Basic.Cancel": {"consumer_tag": "tag"},
+    "Basic.Reject": {"delivery_tag": 1},
+    "Connection.SecureOk": {"response": "words"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in methods() if not knows(name)))
+async def test_what_the_broker_does_not_know_is_named(name: str) -> None:
     """Nobody waits for an answer that never comes."""
+    method = next(each for each in spec.methods.values() if name == each.NAME)
+    with Broker():
+        async with Line("amqp://guest:guest@broker/%2f") as line:
+            words = f"connection closed: 540 NOT_IMPLEMENTED - the broker in memory does not know {name.lower()}"
+            assert await line.send(method(**NEEDED.get(name, {}))) == words
 
-    async def setup(topology: Topology) -> None:
-        await topology._call(Channel.basic_qos, prefetch_count=1)
 
-    client = Client("amqp://anywhere", io_loop=amqp_broker.clock.io_loop, setup=setup)
-    amqp_broker.advance(1)
-    assert "(540) NOT_IMPLEMENTED - the broker in memory does not know basic.qos" in client.condition
+def test_the_methods_of_the_client_are_known() -> None:
+    """Those that setup and publishing need."""
+    known = {name for name in methods() if knows(name)}
+    assert {"Basic.Publish", "Confirm.Select", "Queue.Purge", "Connection.UpdateSecret", "Tx.Rollback"} <= known
+    assert {"Basic.Consume", "Basic.Get", "Basic.Qos", "Tx.Commit", "Channel.Flow"}.isdisjoint(known)
 
 
 def test_a_binding_is_what_it_was_when_it_was_made(amqp_broker: Broker) -> None:

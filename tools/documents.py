@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks import growth_report, report, results
 from sprockets_amqp.drawing import diagrams, tables
 from sprockets_amqp.states import CHECK, OUTAGE, OUTBOX, RENEWAL
-from tools import defects, faults, matrix, modules, places, proved, starts
+from tools import defects, faults, kit_methods, matrix, modules, places, proved, starts
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
@@ -31,6 +31,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "mermaid": lambda: f"```mermaid\n{diagrams.mermaid()}```\n",
     "checks": lambda: tables.states_table(CHECK) + "\n" + tables.substates_table(CHECK),
     "every_way": lambda: f"```python\n{(ROOT / 'examples/test_every_way.py').read_text()}```\n",
+    "kit_methods": kit_methods.table,
     "proved": proved.table,
     "properties": proved.properties,
     "defects": defects.table,

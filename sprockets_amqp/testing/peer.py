@@ -250,8 +250,8 @@ class Peer:
             self.say(0, spec.Connection.Start(0, 9, {"capabilities": CAPABILITIES}, "PLAIN", "en_US"))
         elif isinstance(decoded, frame.Method):
             name, number = decoded.method.NAME, decoded.channel_number
-            answer = self._declare if name in CALLS else getattr(self, "_on_" + name.replace(".", "_").lower(), None)
-            if answer is None and name not in ANSWERS:
+            answer = self._declare if name in CALLS else getattr(self, _handler(name), None)
+            if not knows(name):
                 # Whoever waits for an answer would wait for ever.
                 self.close_connection(540, f"NOT_IMPLEMENTED - the broker in memory does not know {name.lower()}")
             elif answer is not None and (number == 0 or number in self.open_channels or "channel" in answer.__name__):
@@ -375,6 +375,15 @@ class Peer:
         self.unconfirmed.pop(number, None)
         self._content.pop(number, None)
         self._declared.pop(number, None)
+
+
+def knows(name: str) -> bool:
+    """Return whether the broker knows a method, by its name in pika: ``Basic.Publish``."""
+    return name in CALLS or name in ANSWERS or hasattr(Peer, _handler(name))
+
+
+def _handler(name: str) -> str:
+    return "_on_" + name.replace(".", "_").lower()
 
 
 def decode(data: bytes) -> tuple[int, Any]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
@@ -34,12 +35,13 @@ TESTED: Final = {
     ("Every way that a connection can go", "python"),  # The same.
     ("Every way that a connection can go", "sh"),
     ("A mock instead", "python"),
+    ("Fixtures of your own", "python"),
 }
 
 #: What the broker's verbs are for that no test of an application calls: the kit's own parts do.
 INNER: Final = {
-    *("install", "uninstall", "own_loop", "close", "refuse_login", "judge", "accept", "declare", "answers"),
-    *("note_sent", "serves", "reach", "attempted"),
+    *("install", "uninstall", "own_loop", "close", "judge", "accept", "declare", "answers"),
+    *("log_in", "enter", "left", "note_sent", "serves", "reach", "attempted"),
 }
 
 
@@ -95,6 +97,38 @@ async def test_a_mock_takes_the_place_of_the_client() -> None:
         async with PAGE.run("A mock instead", application=application, mock=mock, fetch=post) as names:
             assert names["properties"]["delivery_mode"] == 2
         await client.shutdown()
+
+
+#: Tests that use the page's fixtures, beneath them.
+USES_FIXTURES: Final = """
+
+async def send(client):
+    await client.publish("amq.topic", "k", b"", mandatory=False)
+
+def test_plain(amqp_broker, client):
+    amqp_broker.run(send(client))
+
+async def test_coroutine(async_client):
+    await send(async_client)
+
+def test_mixed(amqp_broker, async_client):
+    with pytest.raises(RuntimeError, match="belongs to another event loop"):
+        amqp_broker.run(send(async_client))
+"""
+
+
+async def test_fixtures_are_for_tests_of_their_own_kind(tmp_path: Path) -> None:
+    """With the other kind, publishing says so."""
+    (tmp_path / "test_fixtures.py").write_text(PAGE.block("Fixtures of your own", "python") + USES_FIXTURES)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", str(tmp_path)),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode == 0, out.decode()
+    assert b"3 passed" in out
 
 
 # What the tables name

@@ -78,6 +78,15 @@ class Line:
         self._channel.basic_publish(exchange, routing_key, body, its, mandatory=True)
         return await self._answered() + self._returned
 
+    async def send(self, method: Any) -> str:
+        """Send a method that nobody answers with what pika expects; return what the broker says."""
+        assert await self._open_channel() is None
+        assert self._connection is not None and self._channel is not None
+        self._answer = asyncio.Future()
+        sender: Any = self._connection
+        sender._send_method(self._channel.channel_number, method)
+        return await self._answered()
+
     async def get(self, queue: str) -> tuple[Any, Any, bytes] | None:
         """Get a message out of a queue."""
         assert await self._open_channel() is None
