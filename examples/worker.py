@@ -8,31 +8,17 @@ import sys
 
 from sprockets_amqp import Client
 
-#: How many messages are under way at a time; the client takes as many, unconfirmed, before others wait in line.
-WINDOW = 1000
-
 
 async def main(count: int) -> int:
     """Publish ``count`` events; return how many RabbitMQ has confirmed."""
     confirmed = 0
-    window = asyncio.Semaphore(WINDOW)
-
-    def settle(publish: "asyncio.Future[None]") -> None:
-        nonlocal confirmed
-        window.release()
-        error = publish.exception()
-        if error is None:
-            confirmed += 1
-        else:
-            print(error, file=sys.stderr)
-
+    events = (("amq.topic", "event.counted", str(number)) for number in range(count))
     async with Client.from_environment(default_app_id="worker") as client:
-        for number in range(count):
-            await window.acquire()
-            client.publish("amq.topic", "event.counted", str(number), mandatory=False).add_done_callback(settle)
-        # When every place is free again, everything has its outcome.
-        for _ in range(WINDOW):
-            await window.acquire()
+        async for outcome in client.publish_many(events, mandatory=False):
+            if outcome.confirmed:
+                confirmed += 1
+            else:
+                print(outcome.error, file=sys.stderr)
     return confirmed
 
 

@@ -40,6 +40,7 @@ from .errors import (
 from .handlers.install import client_of, install
 from .handlers.mixin import PublishingMixin
 from .hooks import Changes, StateChange, Subscription
+from .many import Outcomes, PublishOutcome
 from .observers import Delivery, Observation, Observer, Outcome, Publish, PublishEnd
 from .outbox.insert import OutboxInsert, outbox_insert
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
@@ -78,9 +79,11 @@ __all__ = [
     "OutboxInsert",
     "Outcome",
     "OutcomeUnknown",
+    "Outcomes",
     "Properties",
     "Publish",
     "PublishEnd",
+    "PublishOutcome",
     "PublishingFailure",
     "PublishingMixin",
     "Settings",

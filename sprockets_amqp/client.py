@@ -1,7 +1,8 @@
 """The client: the documented API."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, Unpack, cast
 
 from tornado.ioloop import IOLoop
@@ -13,6 +14,7 @@ from .delivery.options import OPTIONS, Options
 from .delivery.publish import Result  # noqa: TC001 - get_type_hints() of a public method needs it
 from .errors import ConnectionStateError
 from .hooks import Callback, Changes, StateChange, Subscription
+from .many import Outcomes, Outgoing, Window
 from .names import DEFAULT_NAME
 from .observers import Observation, Observer, Observers
 from .outbox.model import FINISH_LIMIT
@@ -191,6 +193,35 @@ class Client(PikaEvents):
             properties, watch = self._observers.begin(exchange, routing_key, properties)
             return runtime.publisher.publish(exchange, routing_key, body, properties, options, watch)
         return runtime.publisher.publish(exchange, routing_key, body, properties, options)
+
+    def publish_many(
+        self, messages: Iterable[Outgoing] | AsyncIterable[Outgoing], **options: Unpack[Options]
+    ) -> Outcomes:
+        """Publish any number of messages, and return their outcomes: an asynchronous iterator, in the same order.
+
+        Each message is a tuple of exchange, routing key, body and, perhaps, properties. They come from an iterable or
+        an asynchronous iterable, which is read no faster than RabbitMQ confirms: at most ``max_unconfirmed`` messages
+        are under way, and memory does not grow with their number. The options are those of `publish`, which publishes
+        each of them. One that fails harms no other, and is an outcome as any.
+
+        >>> async def send(client, lines):
+        ...     async for outcome in client.publish_many(("", "lines", line) for line in lines):
+        ...         if outcome.error is not None:
+        ...             print(outcome.message, outcome.error)
+
+        Raises:
+            RuntimeError: it is called from a thread other than the client's, or on another loop.
+            TypeError: ``messages`` cannot be iterated, or an option is unknown.
+        """
+        runtime, settings = self._here(), self.settings
+        if unknown := options.keys() - OPTIONS:
+            raise TypeError(f"publish_many() has no option {min(unknown)!r}; the options are {', '.join(OPTIONS)}")
+        publish = functools.partial(self.publish, **options) if options else self.publish
+        # Others want to wait in line, too; and it takes fewer messages to exchanges that it has not seen before.
+        limit = max(1, min(settings.max_unconfirmed, settings.max_waiting // 2))
+        size = min(settings.max_unconfirmed_size, settings.max_waiting_size // 2)
+        entries = runtime.publisher.flight.entries
+        return Outcomes(messages, Window(publish, limit, size), lambda: {each.future for each in entries.values()})
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when everything published so far has ended, and nothing is stored any more.

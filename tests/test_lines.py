@@ -10,6 +10,7 @@ import pytest
 from sprockets_amqp import ExchangeRefused, MessageNacked, NotReadyError, OutcomeUnknown
 from sprockets_amqp.cli import lines as lines_module
 from sprockets_amqp.cli.lines import CHUNK_SIZE, MAX_RANGES, READ_AHEAD, Account, Sender, read_lines
+from sprockets_amqp.many import Outcomes, Window
 
 
 class Broker:
@@ -19,7 +20,7 @@ class Broker:
         self.unsettled: list[asyncio.Future[None]] = []
         self.most = 0
 
-    def publish(self, _body: bytes) -> "asyncio.Future[None]":
+    def publish(self, *_message: object) -> "asyncio.Future[None]":
         """Keep the message until it is settled."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.unsettled.append(future)
@@ -33,6 +34,13 @@ class Broker:
                 self.unsettled.pop().set_result(None)
             await asyncio.sleep(0)
         return sending.result()
+
+
+def sender_of(broker: Broker, window: int) -> Sender:
+    """A sender with a window of so many lines."""
+    return Sender(
+        lambda messages: Outcomes(messages, Window(broker.publish, window, 2**30), set), lambda line: ("", "q", line)
+    )
 
 
 async def numbered(count: int) -> AsyncIterator[bytes]:
@@ -49,7 +57,7 @@ def sending(sender: Sender, count: int) -> "asyncio.Task[bool]":
 async def test_no_more_lines_than_the_window_are_pending() -> None:
     """However long the file is."""
     broker = Broker()
-    sender = Sender(broker.publish, window=5)
+    sender = sender_of(broker, 5)
     assert await broker.confirm_all(sending(sender, 2000))
     assert broker.most == 5
     assert (sender.account.sent, sender.account.counts) == (2000, {"confirmed": 2000})
@@ -59,7 +67,7 @@ async def test_no_more_lines_than_the_window_are_pending() -> None:
 async def test_a_hopeless_line_is_the_last(error: Exception) -> None:
     """What was on its way is still waited for."""
     broker = Broker()
-    sender = Sender(broker.publish, window=3)
+    sender = sender_of(broker, 3)
     task = sending(sender, 2000)
     while len(broker.unsettled) < 3:
         await asyncio.sleep(0)
@@ -71,7 +79,7 @@ async def test_a_hopeless_line_is_the_last(error: Exception) -> None:
 async def test_a_line_that_fails_alone_stops_nothing() -> None:
     """A full queue may have room again."""
     broker = Broker()
-    sender = Sender(broker.publish, window=3)
+    sender = sender_of(broker, 3)
     task = sending(sender, 100)
     while not broker.unsettled:
         await asyncio.sleep(0)
@@ -83,7 +91,7 @@ async def test_a_line_that_fails_alone_stops_nothing() -> None:
 async def test_an_interrupt_waits_for_what_is_pending() -> None:
     """Confirmations that come after it count."""
     broker = Broker()
-    sender = Sender(broker.publish, window=3)
+    sender = sender_of(broker, 3)
     task = sending(sender, 100)
     while len(broker.unsettled) < 3:
         await asyncio.sleep(0)
@@ -95,7 +103,7 @@ async def test_an_interrupt_waits_for_what_is_pending() -> None:
 
 async def test_a_second_interrupt_waits_for_nothing() -> None:
     """What is pending is told as such."""
-    sender = Sender(Broker().publish, window=3)
+    sender = sender_of(Broker(), 3)
     task = sending(sender, 100)
     while sender.account.sent < 3:
         await asyncio.sleep(0)
@@ -106,22 +114,21 @@ async def test_a_second_interrupt_waits_for_nothing() -> None:
 
 
 def test_line_numbers_are_told_as_ranges() -> None:
-    """Also when the lines were settled out of order."""
+    """For each outcome."""
     account = Account()
-    for number in (3, 2, 4, 9, 1):
-        account.settle(number, 1, OutcomeUnknown("lost"))
-    account.settle(5, 1, None)
-    account.sent = 6
+    for number in range(1, 10):
+        account.settle(1, OutcomeUnknown("lost") if number not in range(5, 9) else None)
+    account.sent = 10
     (line,) = account.listing()
     assert line.startswith("unknown: lines 1-4, 9; the first: ")
-    assert account.summary() == "5 unknown, 1 confirmed"
+    assert account.summary() == "5 unknown, 4 confirmed, 1 pending"
 
 
 def test_only_so_many_ranges_are_kept() -> None:
     """A million scattered failures are counted, not listed."""
     account = Account()
-    for number in range(1, 3 * MAX_RANGES, 2):
-        account.settle(number, 1, MessageNacked())
+    for number in range(1, 3 * MAX_RANGES):
+        account.settle(1, MessageNacked() if number % 2 else None)
     (line,) = account.listing()
     assert f", {2 * MAX_RANGES - 1} and {MAX_RANGES // 2} more; the first: " in line
 

@@ -2,14 +2,12 @@
 
 import asyncio
 import collections
-import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
-from sprockets_amqp.delivery.publish import Result
 from sprockets_amqp.errors import (
     ExchangeRefused,
     InvalidMessage,
@@ -18,6 +16,7 @@ from sprockets_amqp.errors import (
     NotReadyError,
     OutcomeUnknown,
 )
+from sprockets_amqp.many import Outcomes, Outgoing
 from sprockets_amqp.wire.reading import BODY_LIMIT
 
 from .command import plainly
@@ -65,8 +64,9 @@ class Account:
         """How many lines have an outcome."""
         return self.counts.total()
 
-    def settle(self, number: int, size: int, error: BaseException | None) -> None:
-        """Record what became of a line."""
+    def settle(self, size: int, error: BaseException | None) -> None:
+        """Record what became of the next line."""
+        number = self.settled + 1
         outcome = "confirmed" if error is None else OUTCOMES.get(type(error), "unfinished")
         self.octets += size
         self.counts[outcome] += 1
@@ -90,36 +90,31 @@ class Account:
         return [f"{outcome}: {self._numbers(outcome)}; the first: {reason}" for outcome, reason in self.reasons.items()]
 
     def _numbers(self, outcome: str) -> str:
-        ranges = _merged(self._ranges[outcome])
+        ranges = self._ranges[outcome]
         numbers = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
         noun = "line" if self.counts[outcome] == 1 else "lines"
         hidden = self.counts[outcome] - sum(last - first + 1 for first, last in ranges)
         return f"{noun} {numbers}" + (f" and {hidden} more" if hidden else "")
 
 
-def _merged(ranges: list[list[int]]) -> list[list[int]]:
-    merged: list[list[int]] = []
-    for first, last in sorted(ranges):
-        if merged and merged[-1][1] == first - 1:
-            merged[-1][1] = last
-        else:
-            merged.append([first, last])
-    return merged
-
-
 class Sender:
-    """Publishes the lines in order, at most ``window`` of them at a time."""
+    """Publishes lines in order, and keeps account of them.
 
-    def __init__(self, publish: Callable[[bytes], asyncio.Future[Result]], window: int) -> None:
+    Args:
+        publish: `Client.publish_many`.
+        message: makes a message of a line without its end.
+    """
+
+    def __init__(
+        self, publish: Callable[[AsyncIterator[Outgoing]], Outcomes], message: Callable[[bytes], Outgoing]
+    ) -> None:
         self.account = Account()
         self._publish = publish
-        self._window = window
-        self._room = asyncio.Semaphore(window)
-        self._pending = 0
+        self._message = message
+        self._complete = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._settled = asyncio.Event()
 
     def interrupt(self) -> None:
         """Read no further, and wait for pending lines within a limit; when called again, do not wait."""
@@ -132,42 +127,35 @@ class Sender:
 
         Returns whether it reached the end of the lines. Raises OSError if they cannot be read.
         """
-        sending = asyncio.ensure_future(self._send_all(lines))
-        ended = asyncio.Event()
-        sending.add_done_callback(lambda _sending: ended.set())
-        await _any(ended, self._stop)
-        complete = sending.done()
-        sending.cancel()
-        await _any(self._idle, self._stop)
-        await _any(self._idle, self._hurry, timeout=DRAIN_LIMIT)
-        return complete and sending.result()
+        sizes: collections.deque[int] = collections.deque()
+        outcomes = self._publish(self._messages(lines, sizes))
+        settling = asyncio.ensure_future(self._settle(outcomes, sizes))
+        settling.add_done_callback(lambda _settling: self._settled.set())
+        await _any(self._settled, self._stop)
+        outcomes.finish()
+        await _any(self._settled, self._hurry, timeout=DRAIN_LIMIT)
+        if settling.done():
+            settling.result()
+        return self._complete
 
     async def settled(self) -> None:
         """Return when each published line has its outcome; the client was shut down, which ends all of them."""
-        await self._idle.wait()
+        await self._settled.wait()
 
-    async def _send_all(self, lines: AsyncIterator[bytes]) -> bool:
+    async def _messages(self, lines: AsyncIterator[bytes], sizes: collections.deque[int]) -> AsyncIterator[Outgoing]:
         async for line in lines:
-            await self._room.acquire()
             if self._stop.is_set():
-                return False
-            account = self.account
-            account.sent += 1
-            self._pending += 1
-            self._idle.clear()
-            future = self._publish(line.removesuffix(b"\n").removesuffix(b"\r"))
-            future.add_done_callback(functools.partial(self._settle, account.sent, len(line)))
-        return True
+                return
+            self.account.sent += 1
+            sizes.append(len(line))
+            yield self._message(line.removesuffix(b"\n").removesuffix(b"\r"))
+        self._complete = True
 
-    def _settle(self, number: int, size: int, future: asyncio.Future[Result]) -> None:
-        error = future.exception()
-        self.account.settle(number, size, error)
-        if isinstance(error, HOPELESS):
-            self._stop.set()
-        self._room.release()
-        self._pending -= 1
-        if not self._pending:
-            self._idle.set()
+    async def _settle(self, outcomes: Outcomes, sizes: collections.deque[int]) -> None:
+        async for outcome in outcomes:
+            self.account.settle(sizes.popleft(), outcome.error)
+            if isinstance(outcome.error, HOPELESS):
+                self._stop.set()
 
 
 async def read_lines(descriptor: int) -> AsyncIterator[bytes]:

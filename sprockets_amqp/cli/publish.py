@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import functools
 import json
 import os
 import sys
@@ -145,8 +144,7 @@ async def _publish_one(
 async def _publish_lines(options: argparse.Namespace, settings: dict[str, Any], properties: dict[str, Any]) -> int:
     descriptor = _open(options.lines)
     client = _client(settings)
-    publish = functools.partial(client.publish, options.exchange, options.routing_key, properties=properties)
-    sender = Sender(publish, min(client.settings.max_unconfirmed, client.settings.max_waiting))
+    sender = Sender(client.publish_many, lambda line: (options.exchange, options.routing_key, line, properties))
     ended = False
     with signals(sender.interrupt) as came:
         try:

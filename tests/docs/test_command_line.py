@@ -249,7 +249,7 @@ def test_what_publish_prints_of_lines_is_as_shown() -> None:
     account.sent = 1000
     error = amqp.MessageNacked().about("5c1bf47e-8a0e-4c6e-9d0a-94a9a1d2e0b7", "amq.topic", "event.posted")
     for number in range(1, 1001):
-        account.settle(number, 1, error if number in {314, 315} else None)
+        account.settle(1, error if number in {314, 315} else None)
     assert [f"1000 lines: {account.summary()}", *account.listing()] == PAGE.block("publish", "text", 1).splitlines()
 
 
