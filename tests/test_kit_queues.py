@@ -1,11 +1,13 @@
 """What the broker in memory holds, for whom, and for how long."""
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
-from sprockets_amqp import Client, ExchangeRefused, MessageNacked, OutcomeUnknown, Topology
+from sprockets_amqp import Client, ExchangeRefused, MessageNacked, OutcomeUnknown, Topology, outbox_insert
 from sprockets_amqp.connection.topology import SetupFunction
 from sprockets_amqp.testing import Broker, VirtualHost
 
@@ -93,13 +95,13 @@ def test_a_queue_is_emptied_and_room_is_made(amqp_broker: Broker) -> None:
 
 
 def test_messages_expire_with_the_time_of_the_broker(amqp_broker: Broker) -> None:
-    """Days take no time; those behind one that stays wait for it."""
+    """Days take no time; one that expires behind another is dead when that goes, and nobody gets it."""
     amqp_broker.queue_declare("dead")
     amqp_broker.queue_declare("q", arguments={**DEAD, "x-message-ttl": 86_400_000})
     client = Client(URL)
     assert publish(amqp_broker, client, "q", b"1") is publish(amqp_broker, client, "q", b"2", expiration="1000") is None
     amqp_broker.advance(86_000)
-    assert (bodies(amqp_broker, "q"), bodies(amqp_broker, "dead")) == ([b"1", b"2"], [])
+    assert (bodies(amqp_broker, "q"), bodies(amqp_broker, "dead")) == ([b"1"], [])
     amqp_broker.advance(500)
     assert (bodies(amqp_broker, "q"), bodies(amqp_broker, "dead")) == ([], [b"1", b"2"])
     (_, second) = amqp_broker.messages("dead")
@@ -169,6 +171,138 @@ def test_an_exclusive_queue_goes_with_its_client(amqp_broker: Broker) -> None:
     amqp_broker.run(client.shutdown())
     with pytest.raises(KeyError, match="'q' does not exist"):
         amqp_broker.messages("q")
+
+
+def test_what_is_due_happens_before_what_comes_later(amqp_broker: Broker) -> None:
+    """An exchange that is deleted after an hour has had the letters of that hour."""
+    ends: list[tuple[str, Callable[[], None]]] = [
+        ("first", lambda: amqp_broker.exchange_delete("first")),
+        ("second", lambda: amqp_broker.queue_delete("q")),
+    ]
+    for name, gone in ends:
+        amqp_broker.exchange_declare(name, "fanout")
+        amqp_broker.queue_declare("dead")
+        amqp_broker.queue_bind("dead", name)
+        amqp_broker.queue_declare("q", arguments={"x-dead-letter-exchange": name, "x-message-ttl": 1000})
+        assert publish(amqp_broker, Client(URL), "q") is None
+        amqp_broker.advance(3600)
+        gone()
+        assert len(amqp_broker.messages("dead")) == 1
+        amqp_broker.queue_delete("dead")
+        amqp_broker.queue_delete("q")
+
+
+def test_an_end_of_the_test_is_no_jump_in_time() -> None:
+    """What has not expired by then never does; and a loop that comes later goes on from the time before it."""
+    broker = Broker()
+    broker.queue_declare("brief", arguments={"x-expires": 60_000})
+    with broker.own_loop().install():
+        broker.queue_declare("q", arguments={"x-message-ttl": 60_000})
+        assert publish(broker, Client(URL), "q") is None
+        broker.advance(50)
+        assert (len(broker.messages("q")), broker.messages("brief")) == (1, [])
+        broker.advance(9)
+    assert (len(broker.messages("q")), broker.messages("brief")) == (1, [])
+
+
+def test_brokers_beside_one_another_have_one_time_and_one_database(amqp_broker: Broker) -> None:
+    """They are nodes, which the test stops, and lets time pass at, by any of them."""
+    with Broker("one.example.com") as one:
+        client = Client("amqp://one.example.com", outbox="postgresql://anywhere/shop")
+        one.queue_declare("q", arguments={"x-message-ttl": 30_000})
+        assert publish(one, client, "q", delivery_mode=2) is None
+        one.stop()
+        assert not client.ready
+        one.start()
+        amqp_broker.advance(29)
+        assert bodies(one, "q") == [b""]
+        one.advance(2)
+        assert bodies(one, "q") == []
+
+        async def store() -> None:
+            async with one.database.transaction() as transaction:
+                await transaction.execute(*outbox_insert("", "q", b"stored").psycopg)
+
+        one.run(store())
+        amqp_broker.advance(5)
+        assert bodies(one, "q") == [b"stored"]
+        assert one.database is amqp_broker.database
+
+
+def test_an_hour_of_outage_is_no_hour_without_use(amqp_broker: Broker) -> None:
+    """What nobody uses is kept for its time again when the broker has started; a durable exchange stays, too."""
+
+    async def setup(topology: Topology) -> None:
+        await topology.exchange_declare("e", durable=True, auto_delete=True)
+        await topology.queue_declare("brief")
+        await topology.queue_bind("brief", "e", "key")
+        await topology.queue_declare("q", durable=True, arguments={"x-expires": 60_000})
+
+    client = Client(URL, setup=setup)
+    amqp_broker.advance(1)
+    amqp_broker.run(client.shutdown())
+    amqp_broker.stop()
+    amqp_broker.advance(3600)
+    amqp_broker.start()
+    amqp_broker.queue_bind("q", "e")
+    amqp_broker.advance(59)
+    assert bodies(amqp_broker, "q") == []
+    amqp_broker.advance(2)
+    with pytest.raises(KeyError):
+        amqp_broker.messages("q")
+
+
+def test_confirms_of_a_closed_channel_are_never_told_on_the_next(amqp_broker: Broker) -> None:
+    """Which has the same number, and counts from 1 again."""
+    amqp_broker.queue_declare("full", max_length=0)
+    amqp_broker.queue_declare("q")
+    client = Client(URL)
+    amqp_broker.advance(1)
+    amqp_broker.swallow_confirms()
+    first = client.publish("", "full", b"")
+    amqp_broker.advance(1)
+    amqp_broker.close_channel()
+    amqp_broker.advance(5)
+    second = client.publish("", "q", b"")
+    amqp_broker.advance(1)
+    amqp_broker.release_confirms()
+    amqp_broker.advance(1)
+    assert isinstance(first.exception(), OutcomeUnknown)
+    assert second.exception() is None
+
+
+def test_what_is_refused_changes_nothing(amqp_broker: Broker) -> None:
+    """What a test has declared is as open as before."""
+    amqp_broker.exchange_declare("e", arguments={"alternate-exchange": "other"})
+    given: list[dict[str, Any]] = [{"durable": True}, {"arguments": {"alternate-exchange": "other"}}]
+    answers: list[str] = []
+
+    async def setup(topology: Topology) -> None:
+        for arguments in given:
+            try:
+                await topology.exchange_declare("e", **arguments)
+            except ChannelClosedByBroker as error:
+                answers.append(error.reply_text)
+            else:
+                answers.append("ok")
+
+    client = Client(URL, setup=setup)
+    amqp_broker.advance(1)
+    assert client.ready
+    assert ("inequivalent arg 'alternate-exchange'" in answers[0], answers[1:]) == (True, ["ok"])
+
+
+def test_a_limit_counts_on_what_exists(amqp_broker: Broker) -> None:
+    """And has to be one; a queue without a name gets one, which the test is told."""
+    client = Client(URL)
+    assert amqp_broker.queue_declare("q") == amqp_broker.queue_declare("q", 1) == "q"
+    assert [publish(amqp_broker, client, "q") for _ in range(2)] == [None, MessageNacked]
+    for bad in (-1, {"x-max-length": 1}, "5"):
+        with pytest.raises(ValueError, match="max_length must be a number of messages, not"):
+            amqp_broker.queue_declare("r", bad)  # type: ignore[arg-type]
+    name = amqp_broker.queue_declare("")
+    assert name.startswith("amq.gen-") and publish(amqp_broker, client, name) is None
+    assert len(amqp_broker.messages(name)) == 1
 
 
 # For whom

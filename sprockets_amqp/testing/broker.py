@@ -1,7 +1,6 @@
 """A broker in memory, for testing code that publishes: the client, pika and the frames between them are real."""
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -69,7 +68,7 @@ class Broker(Place, VirtualHost):
 
     def __init__(self, address: str | None = None) -> None:
         Place.__init__(self)
-        VirtualHost.__init__(self, Routing("/", self._now))
+        VirtualHost.__init__(self, Routing("/", self._time))
         #: The virtual hosts, by name.
         self._vhosts = {"/": self._routing}
         self._host: str | None = None
@@ -85,8 +84,8 @@ class Broker(Place, VirtualHost):
         self._up = True
         self._logs_in = True
         self._swallows = False
-        #: The confirms that were swallowed, in order.
-        self._swallowed: list[tuple[Peer, Callable[[], object]]] = []
+        #: The confirms that were swallowed, in order, each with its channel: its number, and what is unconfirmed there.
+        self._swallowed: list[tuple[Peer, int, list[int], Callable[[], object]]] = []
         self._nacks = 0
         #: Attempts to connect that are not answered; None: all are.
         self._unanswered: list[Peer] | None = None
@@ -103,7 +102,7 @@ class Broker(Place, VirtualHost):
 
     def vhost(self, name: str) -> VirtualHost:
         """Return a virtual host, which exists from now on: a client is refused (530) in one that does not."""
-        return VirtualHost(self._vhosts.setdefault(name, Routing(name, self._now)))
+        return VirtualHost(self._vhosts.setdefault(name, Routing(name, self._time)))
 
     # Faults, one call each
 
@@ -112,11 +111,13 @@ class Broker(Place, VirtualHost):
         self._up = False
         self.close_connections("broker forced connection closure with reason 'shutdown'")
         for vhost in self._vhosts.values():
-            vhost.restart()
+            vhost.stop()
 
     def start(self) -> None:
         """Accept connections again."""
         self._up = True
+        for vhost in self._vhosts.values():
+            vhost.start()
 
     def close_connections(self, reason: str = "bye") -> None:
         """Close every connection as an operator does: ``rabbitmqctl close_all_connections``."""
@@ -160,8 +161,9 @@ class Broker(Place, VirtualHost):
         """Send the confirms that were held back, and confirm messages again from now on."""
         self._swallows = False
         swallowed, self._swallowed = self._swallowed, []
-        for peer, word in swallowed:
-            if not peer.lost:
+        for peer, channel_number, channel, word in swallowed:
+            # Another channel may have its number by now.
+            if not peer.lost and peer.unconfirmed.get(channel_number) is channel:
                 word()
         self._let_arrive()
 
@@ -187,12 +189,9 @@ class Broker(Place, VirtualHost):
 
     def _let_arrive(self) -> None:
         """Deliver to the client before the test goes on, rather than when the loop next turns."""
-        if self._clock is not None and running_loop() is None:
-            self._clock.turn()
-
-    def _now(self) -> float:
-        """Return the time by which messages expire: that of the loop."""
-        return self._clock.loop.time() if self._clock is not None else time.monotonic()
+        clock = self._present_clock()
+        if clock is not None and running_loop() is None:
+            clock.turn()
 
     # Called by peers
 
@@ -227,11 +226,12 @@ class Broker(Place, VirtualHost):
         self._confirm(peer, channel_number, nack=took < queues)
 
     def _confirm(self, peer: Peer, channel_number: int, *, nack: bool) -> None:
-        if channel_number not in peer.received:
+        channel = peer.unconfirmed.get(channel_number)
+        if channel is None:
             return
         word = functools.partial(peer.confirm, peer.received[channel_number], channel=channel_number, nack=nack)
         if self._swallows:
-            self._swallowed.append((peer, word))
+            self._swallowed.append((peer, channel_number, channel, word))
         else:
             word()
 

@@ -39,12 +39,12 @@ def _declare_queue(routing: Routing, method: Any, caller: Caller) -> Any:
         declared = {each: bool(getattr(method, each)) for each in ("durable", "auto_delete")}
         exclusive = bool(method.exclusive)
         queue = routing.declare_queue(name, declared, method.arguments or {}, exclusive=exclusive, caller=caller)
-    return spec.Queue.DeclareOk(queue.name, len(queue.held), 0)
+    return spec.Queue.DeclareOk(queue.name, queue.count, 0)
 
 
 def _delete_queue(routing: Routing, method: Any, caller: Caller) -> Any:
-    # Nobody consumes: every queue is unused.
-    count = routing.delete_queue(named(method.queue), if_empty=bool(method.if_empty), caller=caller)
+    flags = {name: bool(getattr(method, name)) for name in ("if_empty", "if_unused")}
+    count = routing.delete_queue(named(method.queue), caller=caller, **flags)
     return spec.Queue.DeleteOk(count)
 
 

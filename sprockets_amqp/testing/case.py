@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from unittest import mock
 
 from sprockets_amqp.client import Client
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     _Base = AsyncHTTPTestCase
 else:
     _Base = object
+
+
+#: With several attempts in a round, pika waits two seconds between them.
+SOON: Final = {"reconnect_delay": 0.01, "max_reconnect_delay": 0.1, "connection_attempts": 1}
 
 
 class AMQPTestCase(_Base):
@@ -44,7 +48,7 @@ class AMQPTestCase(_Base):
 
     def setUp(self) -> None:
         """Install the broker before the application is made. Raises ValueError for an unknown setting."""
-        variables = _variables({"reconnect_delay": 0.01, "max_reconnect_delay": 0.1, **self.amqp_settings})
+        variables = _variables({**SOON, **self.amqp_settings})
         environment = mock.patch.dict(os.environ, variables)
         environment.start()
         self.addCleanup(environment.stop)

@@ -15,7 +15,7 @@ TURNS: Final = 40
 MOST_TURNS: Final = 400_000
 #: Real seconds to wait for threads at a time.
 PATIENCE: Final = 0.05
-#: Real seconds after which it goes on without them, when it was told how far to go: they may wait for the loop.
+#: Real seconds after which it goes on without them: they may wait for the loop.
 MOST_PATIENCE: Final = 10.0
 #: Real seconds within which data from one socket of this process reaches another.
 GRACE: Final = 0.002
@@ -53,7 +53,7 @@ class Clock:
         """Let the loop run what is due and what follows from it, for at most ``times`` turns."""
         self._turns_left -= times
         assert self._turns_left > 0, "what the test waits for never happens"
-        self.loop.selector.turns, self.loop.selector.until = times, time.monotonic() + MOST_PATIENCE
+        self.loop.selector.turns = times
         try:
             self.loop.run_forever()
         finally:
@@ -134,8 +134,8 @@ class _Selector(selectors.DefaultSelector):
         super().__init__()
         self.jumps = False
         self.turns = 0
-        #: Until when threads are waited for, in real time.
-        self.until = 0.0
+        #: How many threads are waited for, and since when, in real time.
+        self._threads, self._since = 0, 0.0
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[Any]:
@@ -146,14 +146,21 @@ class _Selector(selectors.DefaultSelector):
             return super().select(timeout)
         if ready := super().select(self._clock.grace if len(self.get_map()) > OWN_SOCKETS else 0):
             return ready
-        if timeout is None or self._clock.loop.in_threads:
+        loop = self._clock.loop
+        if timeout is None or loop.in_threads > loop.in_real_threads or self._waits_for_threads():
             return super().select(PATIENCE)
         self._clock.now += timeout
         return []
 
+    def _waits_for_threads(self) -> bool:
+        threads = self._clock.loop.in_real_threads
+        if threads != self._threads:
+            self._threads, self._since = threads, time.monotonic()
+        return bool(threads) and time.monotonic() - self._since < MOST_PATIENCE
+
     def _turn(self, timeout: float | None) -> list[Any]:
         loop = self._clock.loop
-        if loop.in_real_threads and timeout != 0 and time.monotonic() < self.until:
+        if timeout != 0 and self._waits_for_threads():
             # There is nothing else to do: this is no turn.
             return super().select(PATIENCE)
         self.turns -= 1

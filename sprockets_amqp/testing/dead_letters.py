@@ -49,7 +49,8 @@ def dead_letter(message: Published, queue: str, reason: str, exchange: str, rout
     told = {"exchange": message.exchange, "queue": queue, "reason": reason}
     for name, value in told.items():
         headers[f"x-last-death-{name}"] = value
-        headers.setdefault(f"x-first-death-{name}", value)
+        if not isinstance(message, DeadLetter):
+            headers[f"x-first-death-{name}"] = value
     properties.headers = headers
     fields = {each.name: getattr(message, each.name) for each in dataclasses.fields(Published)}
     fields |= {"exchange": exchange, "properties": properties, "mandatory": False, "queues": (), "confirmed": None}

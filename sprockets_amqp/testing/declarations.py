@@ -26,7 +26,7 @@ class VirtualHost:
             message
             if (seen := as_delivered(message.properties)) is message.properties
             else dataclasses.replace(message, properties=seen)
-            for message in (held.message for held in self._found(queue).held)
+            for message in self._found(queue).ready(self._routing.time())
         ]
 
     def exchange_declare(
@@ -48,13 +48,19 @@ class VirtualHost:
 
     def queue_declare(
         self, queue: str, max_length: int | None = None, arguments: Mapping[str, Any] | None = None
-    ) -> None:
-        """Declare a queue that takes at most ``max_length`` messages: further ones are nacked.
+    ) -> str:
+        """Declare a queue that takes at most ``max_length`` messages: further ones are nacked. Return its name.
 
         Raises:
-            ValueError: RabbitMQ refuses it, in RabbitMQ's words.
+            ValueError: RabbitMQ refuses it, in RabbitMQ's words; or ``max_length`` is no number of messages.
         """
-        self._routing.declare_queue(queue, arguments=arguments, room=max_length)
+        given: object = max_length
+        if given is not None and not (isinstance(given, int) and given >= 0):
+            raise ValueError(f"max_length must be a number of messages, not {max_length!r:.80}")
+        declared = self._routing.declare_queue(queue, arguments=arguments)
+        if max_length is not None:
+            declared.room = max_length
+        return declared.name
 
     def queue_delete(self, queue: str) -> None:
         """Delete a queue, with the messages in it."""

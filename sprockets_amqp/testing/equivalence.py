@@ -3,12 +3,24 @@
 https://www.rabbitmq.com/docs/queues#property-equivalence
 """
 
+import datetime as dt
+import decimal
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pika.spec import PRECONDITION_FAILED
 
 from .rules import Refused
+
+_NAMES: Final = {
+    dict: "table",
+    list: "array",
+    type(None): "void",
+    bytes: "binary",
+    float: "double",
+    decimal.Decimal: "decimal",
+    dt.datetime: "timestamp",
+}
 
 
 def precondition_failed(what: str) -> Refused:
@@ -22,7 +34,16 @@ def type_name(value: object) -> str:
         return "bool"
     if isinstance(value, int):
         return "signedint" if -(2**31) <= value < 2**31 else "long"
-    return {dict: "table", list: "array", type(None): "void", bytes: "binary"}.get(type(value), "longstr")
+    return _NAMES.get(type(value), "longstr")
+
+
+def typed(value: object) -> object:
+    """Return a value with the types within: for RabbitMQ, true is not 1."""
+    if isinstance(value, dict):
+        return {name: typed(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [typed(each) for each in value]
+    return type_name(value), value
 
 
 def check_property(name: str, where: str, received: object, current: object) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args
 
-from .equivalence import precondition_failed, type_name
+from .equivalence import precondition_failed, type_name, typed
 
 ExchangeType = Literal["direct", "fanout", "topic", "headers"]
 TYPES: Final = get_args(ExchangeType)
@@ -67,6 +67,12 @@ class Binding:
     to_queue: bool = True
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def is_same(self, other: "Binding") -> bool:
+        """Return whether RabbitMQ takes them for one."""
+        return dataclasses.replace(self, arguments={}) == dataclasses.replace(other, arguments={}) and typed(
+            dict(self.arguments)
+        ) == typed(dict(other.arguments))
+
     def check(self, kind: ExchangeType) -> None:
         """Raise Refused if an exchange of this type cannot match as the binding says."""
         how = self.arguments.get("x-match", "all")
@@ -94,8 +100,7 @@ def _match_headers(wanted: dict[str, Any], headers: Mapping[str, Any]) -> bool:
     if not how.endswith("-with-x"):
         wanted = {name: value for name, value in wanted.items() if not name.startswith("x-")}
     matching = [
-        name in headers and (value is None or (headers[name] == value and type_name(headers[name]) == type_name(value)))
-        for name, value in wanted.items()
+        name in headers and (value is None or typed(headers[name]) == typed(value)) for name, value in wanted.items()
     ]
     return all(matching) if MATCHES[how] else any(matching)
 
@@ -106,9 +111,11 @@ def _words(text: str) -> list[str]:
 
 def _match_words(pattern: list[str], words: list[str]) -> bool:
     """Match a topic's words: * stands for one, # for any number."""
-    if not pattern:
-        return not words
-    first, rest = pattern[0], pattern[1:]
-    if first == "#":
-        return any(_match_words(rest, words[skipped:]) for skipped in range(len(words) + 1))
-    return bool(words) and first in {"*", words[0]} and _match_words(rest, words[1:])
+    # How many words may be matched so far.
+    matched = {0}
+    for each in pattern:
+        if each == "#":
+            matched = set(range(min(matched, default=len(words) + 1), len(words) + 1))
+        else:
+            matched = {count + 1 for count in matched if count < len(words) and each in {"*", words[count]}}
+    return len(words) in matched

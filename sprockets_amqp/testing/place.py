@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 import weakref
 from collections.abc import Coroutine
 from types import TracebackType
@@ -36,6 +37,9 @@ class Place(network.Substitute):
     def __init__(self) -> None:
         self.database = Database()
         self._clock: Clock | None = None
+        #: Where its time comes from (None: the machine), what to add to that, and the time that it has told.
+        self._timed_by: Clock | None = None
+        self._offset = self._told = 0.0
         self._loop_before: asyncio.AbstractEventLoop | None = None
         #: The clients that existed before it was installed.
         self._others: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -46,6 +50,9 @@ class Place(network.Substitute):
         """Make every client's connections to this broker from now on, until `uninstall`."""
         self._others = weakref.WeakSet(Client.bound())
         if self not in _installed:
+            if _installed:
+                # Brokers are nodes, and there is one PostgreSQL beside them.
+                self.database = _installed[-1].database
             _installed.append(self)
             STAND_INS.append(self.database.store)
         network.use(self)
@@ -75,9 +82,25 @@ class Place(network.Substitute):
         Raises:
             RuntimeError: the test runs on its own loop, whose time cannot be moved.
         """
-        if self._clock is None:
+        clock = self._present_clock()
+        if clock is None:
             raise RuntimeError("the test runs on its own loop: await what it waits for, with short limits")
-        return self._clock
+        return clock
+
+    def _present_clock(self) -> Clock | None:
+        """Return its clock, or that of the latest broker that is installed beside it and has one."""
+        clocks = [self._clock, *(broker._clock for broker in reversed(_installed))]  # noqa: SLF001 - of its own class
+        return next((clock for clock in clocks if clock is not None), None)
+
+    def _time(self) -> float:
+        """Return the time by which messages expire: that of the loop, without jumps when it gets another one."""
+        # Once a test has ended, its time stands still.
+        clock = self._present_clock() or self._timed_by
+        now = clock.now if clock is not None else time.monotonic()
+        if clock is not self._timed_by:
+            self._timed_by, self._offset = clock, self._told - now
+        self._told = now + self._offset
+        return self._told
 
     def own_loop(self) -> Self:
         """Give the broker a loop, which is the current one until `close`."""

@@ -3,8 +3,10 @@
 https://www.rabbitmq.com/docs/queues, https://www.rabbitmq.com/docs/maxlength, https://www.rabbitmq.com/docs/ttl
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from .equivalence import precondition_failed, type_name
@@ -14,6 +16,8 @@ DEAD_LETTER_EXCHANGE: Final = "x-dead-letter-exchange"
 DEAD_LETTER_KEY: Final = "x-dead-letter-routing-key"
 TYPE: Final = "x-queue-type"
 CLASSIC: Final = "classic"
+REJECT_AND_KEEP: Final = "reject-publish-dlx"
+LOCATORS: Final = ("client-local", "balanced", "random", "least-leaders", "min-masters")
 #: The longest time in milliseconds that RabbitMQ takes: ten years.
 LONGEST: Final = 315_360_000_000
 
@@ -37,9 +41,12 @@ def _text(value: Any) -> str:
     return _of(str, value)
 
 
+def _known(value: Any, known: Collection[Any], words: str) -> str:
+    return "" if value in known else words
+
+
 def _overflow(value: Any) -> str:
-    known = {"drop-head", "reject-publish", "reject-publish-dlx"}
-    return _text(value) or ("" if value in known else "invalid_overflow")
+    return _text(value) or _known(value, {"drop-head", "reject-publish", REJECT_AND_KEEP}, "invalid_overflow")
 
 
 #: The arguments of queues, in the order in which RabbitMQ looks at them, and what it says of a bad one, if anything.
@@ -52,12 +59,14 @@ _CHECKS: Final[dict[str, Callable[[Any], str]]] = {
     "x-max-length-bytes": _whole,
     "x-max-priority": lambda value: _whole(value) or (f"{{max_value_exceeded,{value}}}" if value > 255 else ""),
     "x-overflow": _overflow,
+    # RabbitMQ before 4.3 checks it.
     "x-queue-mode": lambda _: "",
     "x-single-active-consumer": lambda value: _of(bool, value),
     TYPE: lambda value: _text(value) or ("" if value in TAKEN else f"\"unsupported queue type '{value}'\""),
     "x-queue-master-locator": lambda _: "",
-    "x-queue-version": lambda _: "",
-    "x-queue-leader-locator": lambda _: "",
+    "x-queue-version": lambda value: _whole(value) or _known(value, {1, 2}, f"\"unsupported queue version '{value}'\""),
+    "x-queue-leader-locator": lambda value: _text(value) or _known(value, LOCATORS, "invalid_queue_locator_arg"),
+    "x-max-age": lambda value: _text(value) or ("" if re.fullmatch("[0-9]+[YMDhms]", value) else "invalid_max_age"),
 }
 _CLASSIC_ALONE: Final = ("x-max-priority", "x-queue-mode", "x-queue-master-locator", "x-queue-version")
 _QUORUM_ALONE: Final = (
@@ -66,10 +75,10 @@ _QUORUM_ALONE: Final = (
 )
 _STREAM_ALONE: Final = ("x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size")
 _NO_STREAM: Final = ("x-expires", "x-message-ttl", DEAD_LETTER_EXCHANGE, DEAD_LETTER_KEY, "x-max-length", "x-overflow")
-_COMMON: Final = tuple(name for name in _CHECKS if name not in _CLASSIC_ALONE)
+_COMMON: Final = tuple(name for name in _CHECKS if name not in {*_CLASSIC_ALONE, "x-max-age"})
 #: What a queue of each type takes and compares.
 TAKEN: Final[dict[str, tuple[str, ...]]] = {
-    CLASSIC: tuple(_CHECKS),
+    CLASSIC: tuple(name for name in _CHECKS if name != "x-max-age"),
     "quorum": (*_COMMON, *_QUORUM_ALONE),
     "stream": (*(name for name in _COMMON if name not in _NO_STREAM), *_STREAM_ALONE),
 }
@@ -109,7 +118,9 @@ class Queue:
         self.owner: object = None
         self.room = room
         self.full = False
-        self.held: list[Held] = []
+        self.held: collections.deque[Held] = collections.deque()
+        #: The octets of their bodies.
+        self._octets = 0
         #: When it is deleted, because nobody uses it.
         self.unused_until: float | None = None
         self._arguments: Mapping[str, Any] | None = None
@@ -134,7 +145,7 @@ class Queue:
 
     def check(self, where: str) -> None:
         """Raise Refused if RabbitMQ has no such queue."""
-        arguments, kind = self._arguments or {}, queue_type(self._arguments)
+        arguments, kind = self._arguments or {}, self.kind
         for name in _KNOWN:
             if name in arguments and name not in TAKEN.get(kind, _KNOWN):
                 raise precondition_failed(f"invalid arg '{name}' for {where} of queue type {MODULES[kind]}")
@@ -173,48 +184,85 @@ class Queue:
         """Return whether it nacks one more message."""
         if self.full or (self.room is not None and len(self.held) >= self.room):
             return True
-        return self._get("x-overflow", "").startswith("reject-publish") and self._over(1, len(message.body))
+        overflow = self._get("x-overflow", "")
+        # A quorum queue knows no other way than to drop from the head, or to reject.
+        rejects = overflow == "reject-publish" or (overflow == REJECT_AND_KEEP and self.kind == CLASSIC)
+        return rejects and self._over(1, len(message.body))
 
     @property
     def keeps_rejected(self) -> bool:
         """Whether what it rejects is dead-lettered."""
-        return bool(self._get("x-overflow") == "reject-publish-dlx")
+        return bool(self._get("x-overflow") == REJECT_AND_KEEP)
 
     def put(self, message: Published, now: float) -> list[Published]:
         """Put a message into the queue; return those that are dropped for it, from the head."""
         highest = self._get("x-max-priority", 0)
-        priority = min(message.properties.priority or 0, highest)
-        behind = next((n for n, held in enumerate(self.held) if held.priority < priority), len(self.held))
-        self.held.insert(behind, Held(message, self._expires(message, now), priority))
+        held = Held(message, self._expires(message, now), min(message.properties.priority or 0, highest))
+        if highest:
+            behind = next((n for n, each in enumerate(self.held) if each.priority < held.priority), len(self.held))
+            self.held.insert(behind, held)
+        else:
+            self.held.append(held)
+        self._octets += len(message.body)
         dropped = []
         while self.held and self._over(0, 0):
-            dropped.append(self.held.pop(0).message)
+            dropped.append(self._take())
         return dropped
 
     def expire(self, now: float) -> list[Published]:
         """Remove the messages at the head that have expired, and return them."""
         expired = []
         while self.due is not None and self.due <= now:
-            expired.append(self.held.pop(0).message)
+            expired.append(self._take())
         return expired
+
+    def purge(self) -> int:
+        """Remove all messages; return how many there were."""
+        count = len(self.held)
+        self.held.clear()
+        self._octets = 0
+        return count
+
+    def _take(self) -> Published:
+        message = self.held.popleft().message
+        self._octets -= len(message.body)
+        return message
+
+    def ready(self, now: float) -> list[Published]:
+        """Return the messages that a consumer would get: those that expire once they are at the head are dropped."""
+        return [held.message for held in self.held if held.expires is None or held.expires > now]
+
+    @property
+    def count(self) -> int:
+        """How many messages RabbitMQ says that there are; it does not count those of a stream."""
+        return 0 if self.kind == "stream" else len(self.held)
+
+    @property
+    def kind(self) -> str:
+        """Its type."""
+        return queue_type(self._arguments)
 
     def restart(self) -> None:
         """Lose what a classic queue loses when the broker stops: messages that are not persistent."""
-        if self._get(TYPE, CLASSIC) == CLASSIC:
-            self.held = [held for held in self.held if held.message.properties.delivery_mode == 2]
+        if self.kind == CLASSIC:
+            kept = [held for held in self.held if held.message.properties.delivery_mode == 2]
+            self.held = collections.deque(kept)
+            self._octets = sum(len(held.message.body) for held in kept)
+        # How long it is unused counts from the start.
+        self.unused_until = None
 
     def _expires(self, message: Published, now: float) -> float | None:
         times = [self._get("x-message-ttl"), message.properties.expiration]
         after = [int(each) / 1000 for each in times if each is not None]
-        return now + min(after) if after and self._get(TYPE) != "stream" else None
+        return now + min(after) if after and self.kind != "stream" else None
 
     def _over(self, more: int, octets: int) -> bool:
         """Return whether it is too long, with that much more."""
-        if self._get(TYPE) == "stream":
+        if self.kind == "stream":
             return False
         length, size = self._get("x-max-length"), self._get("x-max-length-bytes")
-        held = sum(len(each.message.body) for each in self.held) if size is not None else 0
-        return (length is not None and len(self.held) + more > length) or (size is not None and held + octets > size)
+        is_long = length is not None and len(self.held) + more > length
+        return is_long or (size is not None and self._octets + octets > size)
 
     def _get(self, name: str, default: Any = None) -> Any:
         return (self._arguments or {}).get(name, default)

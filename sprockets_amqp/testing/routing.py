@@ -4,12 +4,13 @@ tests/test_kit_scenarios.py holds all of it against RabbitMQ.
 """
 
 import collections
+import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from pika.spec import ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED
+from pika.spec import ACCESS_REFUSED, NOT_FOUND, NOT_IMPLEMENTED, RESOURCE_LOCKED
 
 from .dead_letters import DeadLetter, dead_letter, died_in
 from .equivalence import check_arguments, check_property, precondition_failed, type_name
@@ -44,7 +45,7 @@ class Routing:
         }
         self._queues: dict[str, Queue] = {}
         self._bindings: list[Binding] = []
-        self._now = clock
+        self.time = clock
         self.permissions = Permissions()
 
     def where(self, kind: str, name: str) -> str:
@@ -80,34 +81,35 @@ class Routing:
         caller: Caller | None = None,
     ) -> None:
         """Declare an exchange, or see whether it was declared in the same way."""
+        self._expire()
         if kind not in TYPES:
-            raise precondition_failed(f"unknown exchange type '{kind}'")
+            raise precondition_failed(f"{'unknown' if kind else 'invalid'} exchange type '{kind}'")
         check_default(name)
         self._may(caller, "configure", "exchange", name)
-        where = self.where("exchange", name)
-        exchange = self.exchanges.get(name)
-        if exchange is None:
+        where, known = self.where("exchange", name), self.exchanges.get(name)
+        exchange = Exchange(name, kind) if known is None else dataclasses.replace(known)  # type: ignore[arg-type]
+        if known is None:
             _check_name("exchange", name)
-            exchange = Exchange(name, kind)  # type: ignore[arg-type] # it is one of them
-            if ALTERNATE in (arguments or {}):
-                alternate = (arguments or {})[ALTERNATE]
-                _check_text(ALTERNATE, alternate, where)
-                self._may(caller, "read", "exchange", name)
-                self._may(caller, "write", "exchange", alternate)
+        if exchange.declared is None and ALTERNATE in (arguments or {}):
+            alternate = (arguments or {})[ALTERNATE]
+            _check_text(ALTERNATE, alternate, where)
+            self._may(caller, "read", "exchange", name)
+            self._may(caller, "write", "exchange", alternate)
         check_property("type", where, kind, exchange.kind)
         if declared is not None and exchange.declared is None:
             exchange.declared = declared
             arguments = arguments or {}
         if arguments is not None and exchange.arguments is None:
             exchange.arguments = dict(arguments)
-        self.exchanges[name] = exchange
         for each in ("durable", "auto_delete", "internal") if declared and exchange.declared else ():
             check_property(each, where, declared[each], exchange.declared[each])  # type: ignore[index] # not None
         if arguments is not None or declared is not None:
             check_arguments(where, (ALTERNATE,), arguments or {}, exchange.arguments or {})
+        self.exchanges[name] = exchange
 
     def delete_exchange(self, name: str, *, if_unused: bool = False, caller: Caller | None = None) -> None:
         """Delete an exchange and its bindings; a missing one is ignored."""
+        self._expire()
         check_default(name)
         if name.startswith(PREFIX):
             what = f"deletion of system {self.where('exchange', name)} not allowed"
@@ -140,7 +142,7 @@ class Routing:
     def look_at_queue(self, name: str, caller: Caller) -> Queue:
         """Return a queue, of which its use begins anew."""
         queue = self.check_queue(name, caller)
-        queue.use(self._now())
+        queue.use(self.time())
         return queue
 
     def declare_queue(
@@ -150,7 +152,6 @@ class Routing:
         arguments: Mapping[str, Any] | None = None,
         *,
         exclusive: bool = False,
-        room: int | None = None,
         caller: Caller | None = None,
     ) -> Queue:
         """Declare a queue, or see whether it was declared in the same way; without a name, give it one."""
@@ -166,7 +167,7 @@ class Routing:
         queue, where = self.queues.get(name), self.where("queue", name)
         owner = caller.connection if exclusive and caller is not None else None
         if queue is None:
-            queue = Queue(name, room)
+            queue = Queue(name)
             queue.take_on(declared, arguments, owner)
             self._check_dead_letters(queue, caller)
             queue.check(where)
@@ -176,29 +177,36 @@ class Routing:
             if queue.declared is None:
                 new = Queue(name)
                 new.take_on(declared, arguments, owner)
+                self._check_dead_letters(new, caller)
                 new.check(where)
             queue.take_on(declared, arguments, owner)
-        queue.use(self._now())
+        queue.use(self.time())
         return queue
 
-    def delete_queue(self, name: str, *, if_empty: bool = False, caller: Caller | None = None) -> int:
-        """Delete a queue and its bindings; a missing one is ignored. Return how many messages were in it."""
+    def delete_queue(
+        self, name: str, *, if_empty: bool = False, if_unused: bool = False, caller: Caller | None = None
+    ) -> int:
+        """Delete a queue and its bindings; a missing one is ignored. Return how many messages were in it.
+
+        Nobody consumes, so every queue is unused.
+        """
         self._may(caller, "configure", "queue", name)
         if name not in self.queues:
             return 0
         queue = self.check_queue(name, caller)
+        if queue.kind == "quorum" and (if_empty or if_unused):
+            flag = "if-unused" if if_unused else "if-empty"
+            what = f"cannot delete {self.where('queue', name)}. queue.delete operations with {flag} flag set are not"
+            raise Refused(NOT_IMPLEMENTED, f"NOT_IMPLEMENTED - {what} supported by quorum queues", connection=True)
         if if_empty and queue.held:
             raise precondition_failed(f"{self.where('queue', name)} not empty")
         self._drop_queue(name)
-        return len(queue.held)
+        return queue.count
 
     def purge_queue(self, name: str, *, caller: Caller | None = None) -> int:
         """Remove all messages; return how many there were."""
         self._may(caller, "read", "queue", name)
-        held = self.check_queue(name, caller).held
-        count = len(held)
-        held.clear()
-        return count
+        return self.check_queue(name, caller).purge()
 
     def _drop_queue(self, name: str) -> None:
         self._queues.pop(name)
@@ -246,15 +254,16 @@ class Routing:
         else:
             self.check_exchange(binding.destination)
         binding.check(source.kind)
-        if binding not in self._bindings:
+        if not any(each.is_same(binding) for each in self._bindings):
             self._bindings.append(binding)
 
     def unbind(self, binding: Binding, caller: Caller | None = None) -> None:
         """Remove a binding; a missing one is ignored."""
         self._check_binding(binding, caller)
-        self._remove([each for each in self._bindings if each == binding])
+        self._remove([each for each in self._bindings if each.is_same(binding)])
 
     def _check_binding(self, binding: Binding, caller: Caller | None) -> None:
+        self._expire()
         self._may(caller, "write", "queue" if binding.to_queue else "exchange", binding.destination)
         check_default(binding.source)
         if not binding.to_queue:
@@ -264,7 +273,7 @@ class Routing:
 
     def _remove(self, bindings: list[Binding]) -> None:
         """Remove bindings, and the exchanges that were to go with the last of them."""
-        self._bindings = [each for each in self._bindings if each not in bindings]
+        self._bindings = [each for each in self._bindings if not any(each is other for other in bindings)]
         for name in {each.source for each in bindings} - {each.source for each in self._bindings}:
             exchange = self.exchanges.get(name)
             if exchange is not None and exchange.has("auto_delete"):
@@ -312,7 +321,7 @@ class Routing:
     def publish(self, message: Published) -> tuple[int, int]:
         """Put a message into the queues that it goes to; return how many those are, and how many of them took it."""
         queues = self.route(message.exchange, message.routing_keys, message.properties.headers)
-        self._put(message, queues, self._now())
+        self._put(message, queues, self.time())
         self._expire()
         return len(queues), len(message.queues)
 
@@ -347,7 +356,7 @@ class Routing:
 
     def _expire(self) -> None:
         """Let what is due by now happen, in its order."""
-        now = self._now()
+        now = self.time()
         while True:
             messages = [(each.due, each) for each in self._queues.values() if each.due is not None]
             unused = [(each.unused_until, each) for each in self._queues.values() if each.unused_until is not None]
@@ -367,14 +376,22 @@ class Routing:
         for name in [name for name, queue in self.queues.items() if queue.owner is owner]:
             self._drop_queue(name)
 
-    def restart(self) -> None:
-        """Lose what RabbitMQ loses when it stops: what is transient."""
-        for queue in list(self.queues.values()):
+    def stop(self) -> None:
+        """Lose what RabbitMQ loses when it stops: what is transient. Exchanges do not go with the last binding then."""
+        for queue in self.queues.values():
             queue.restart()
-            if queue.transient:
-                self._drop_queue(queue.name)
-        for exchange in [each for each in self.exchanges.values() if each.transient]:
-            self.delete_exchange(exchange.name)
+        self._queues = {name: queue for name, queue in self._queues.items() if not queue.transient}
+        self.exchanges = {name: exchange for name, exchange in self.exchanges.items() if not exchange.transient}
+        self._bindings = [each for each in self._bindings if self._has_both_ends(each)]
+
+    def start(self) -> None:
+        """Begin to count anew for how long a queue is unused."""
+        for queue in self._queues.values():
+            queue.use(self.time())
+
+    def _has_both_ends(self, binding: Binding) -> bool:
+        ends = self._queues if binding.to_queue else self.exchanges
+        return binding.source in self.exchanges and binding.destination in ends
 
     def _of(self, source: str) -> list[Binding]:
         return sorted((each for each in self._bindings if each.source == source), key=lambda its: its.destination)
