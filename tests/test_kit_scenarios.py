@@ -245,7 +245,7 @@ SCENARIOS: Final[dict[str, list[Call]]] = {
         *(typed("quorum"), delete(if_empty=True), delete(if_unused=True), publish(), queue(durable=True, passive=True)),
         delete(),
     ],
-    "nobody counts what is in a stream": [typed("stream"), publish(), queue(passive=True), delete()],
+    "nobody counts what is in a stream": [typed("stream"), publish(), delete()],
     "classic, by default": [queue(durable=True), typed("classic"), typed("quorum")],
     "classic, and said so": [typed("classic"), queue(durable=True)],
     "types that nobody knows": [typed("funny"), typed(5)],  # type: ignore[arg-type]
