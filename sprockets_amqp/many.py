@@ -57,7 +57,7 @@ class Window:
         room, limit = self._limit - len(entries), self._size
         try:
             for message in messages:
-                if type(message) is tuple and 3 <= len(message) <= 4:
+                if isinstance(message, tuple) and 3 <= len(message) <= 4:
                     future = publish(*message)
                     body = message[2]
                     size = len(body) if isinstance(body, SIZED) else 0

@@ -5,7 +5,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,6 +14,14 @@ from sprockets_amqp.testing import Broker
 from tests.support.consume import Queue
 
 URL = "amqp://rabbit.example.com"
+
+
+class Event(NamedTuple):
+    """A message of an application's own class."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
 
 
 class Numbers:
@@ -108,7 +116,7 @@ def test_one_that_fails_harms_no_other(kit: Broker) -> None:
             ["", "q", b"7"],
             ("", "q", "8", {"message_id": "m"}),
             ("", "q", b"9", None),
-            ("", "q", b"", {"x": 1}),
+            *(("", "q", b"", {"x": 1}), Event("", "q", b"10")),
         ),
     ]
     outcomes = kit.run(all_of(client, given))
@@ -116,11 +124,11 @@ def test_one_that_fails_harms_no_other(kit: Broker) -> None:
     fine = type(None)
     assert kinds == [
         *(fine, fine, MessageNacked, MessageReturned, InvalidMessage, InvalidMessage),
-        *(InvalidMessage, InvalidMessage, fine, fine, InvalidMessage),
+        *(InvalidMessage, InvalidMessage, fine, fine, InvalidMessage, fine),
     ]
     assert [outcome.message for outcome in outcomes] == given
     assert "a tuple of exchange, routing key, body and perhaps properties, not 'text'" in str(outcomes[6].error)
-    assert [message.body for message in kit.messages("q")] == [b"1", b"8", b"9"]
+    assert [message.body for message in kit.messages("q")] == [b"1", b"8", b"9", b"10"]
 
 
 def test_options_are_those_of_publish(kit: Broker) -> None:
