@@ -40,7 +40,7 @@ from .errors import (
 from .handlers.install import client_of, install
 from .handlers.mixin import PublishingMixin
 from .hooks import Changes, StateChange, Subscription
-from .many import Outcomes, PublishOutcome
+from .many import MessageOutcome, Outcomes
 from .observers import Delivery, Observation, Observer, Outcome, Publish, PublishEnd
 from .outbox.insert import OutboxInsert, outbox_insert
 from .settings import DEFAULT_CONNECTION_ATTEMPTS, DEFAULT_RECONNECT_DELAY, Settings
@@ -72,6 +72,7 @@ __all__ = [
     "ExchangeRefused",
     "InvalidMessage",
     "MessageNacked",
+    "MessageOutcome",
     "MessageReturned",
     "NotReadyError",
     "Observation",
@@ -83,7 +84,6 @@ __all__ = [
     "Properties",
     "Publish",
     "PublishEnd",
-    "PublishOutcome",
     "PublishingFailure",
     "PublishingMixin",
     "Settings",

@@ -1,7 +1,9 @@
 """The client: the documented API."""
 
 import asyncio
+import concurrent.futures
 import functools
+import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, Unpack, cast
 
@@ -31,6 +33,7 @@ from .settings import (
     from_environment,
 )
 from .states import DESCRIPTIONS, State
+from .threads import FromThreads
 from .wire.connection import Connection
 
 
@@ -87,6 +90,8 @@ class Client(PikaEvents):
     STATE_CLOSING: ClassVar = State.CLOSING
     STATE_CLOSED: ClassVar = State.CLOSED
     STATE_DESC: ClassVar[dict[State, str]] = DESCRIPTIONS
+
+    _from_threads: FromThreads | None = None
 
     def __init__(
         self,
@@ -151,6 +156,14 @@ class Client(PikaEvents):
     async def __aexit__(self, *_: object) -> None:
         """Shut down, as `shutdown` does."""
         await self.shutdown()
+
+    def _bind(self, io_loop: IOLoop) -> Runtime:
+        before = self._from_threads
+        runtime = super()._bind(io_loop)
+        self._from_threads = FromThreads(runtime.loop, self.publish, runtime.on_wire)
+        if before is not None:
+            before.give_up("the client moved to another event loop")
+        return runtime
 
     # Verbs
 
@@ -220,8 +233,38 @@ class Client(PikaEvents):
         # Others want to wait in line, too; and it takes fewer messages to exchanges that it has not seen before.
         limit = max(1, min(settings.max_unconfirmed, settings.max_waiting // 2))
         size = min(settings.max_unconfirmed_size, settings.max_waiting_size // 2)
-        entries = runtime.publisher.flight.entries
-        return Outcomes(messages, Window(publish, limit, size), lambda: {each.future for each in entries.values()})
+        return Outcomes(messages, Window(publish, limit, size), runtime.on_wire)
+
+    def publish_threadsafe(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes | bytearray | memoryview | str,
+        properties: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> "concurrent.futures.Future[Result]":
+        """Publish a message from any other thread than the client's; the arguments are those of `publish`.
+
+        The future ends as that of `publish` does: ``result(timeout)`` waits for it. The messages of a thread are
+        published in the order of its calls. ``cancel()`` works until the client's loop has taken the message. When the
+        loop ends (`asyncio.run`), what is left ends with NotReadyError, or OutcomeUnknown if it was sent.
+
+        >>> def work(client):
+        ...     client.publish_threadsafe("events", "event.worked", b"{}").result(timeout=60)
+
+        Raises:
+            RuntimeError: it is called in the client's own thread, where waiting would wait for ever: use `publish`. Or
+                in a forked process, before the client was used on a loop there.
+        """
+        runtime = self._present
+        if runtime is None:
+            raise RuntimeError(f"{self!r} has no event loop in this process yet: use it on one first")
+        if running_loop() is runtime.loop or (
+            runtime.thread == threading.get_ident() and not runtime.loop.is_running()
+        ):
+            raise RuntimeError("publish_threadsafe() is for other threads than the client's own: use publish() here")
+        assert self._from_threads is not None
+        return self._from_threads.publish(exchange, routing_key, body, properties, **options)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when everything published so far has ended, and nothing is stored any more.

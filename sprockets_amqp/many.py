@@ -16,7 +16,7 @@ SIZED: Final = (bytes, str, bytearray, memoryview)
 TURN: Final = 1000
 
 
-class PublishOutcome(NamedTuple):
+class MessageOutcome(NamedTuple):
     """What became of one of many messages.
 
     Attributes:
@@ -145,7 +145,7 @@ class Outcomes:
         if self._filling is not None:
             self._filling.cancel()
 
-    def __aiter__(self) -> AsyncGenerator[PublishOutcome]:
+    def __aiter__(self) -> AsyncGenerator[MessageOutcome]:
         """Begin to publish.
 
         Raises:
@@ -157,7 +157,7 @@ class Outcomes:
         self._begun = True
         return self._outcomes()
 
-    async def _outcomes(self) -> AsyncGenerator[PublishOutcome]:
+    async def _outcomes(self) -> AsyncGenerator[MessageOutcome]:
         window, entries, new = self._window, self._window.entries, tuple.__new__
         if self._coming is not None:
             self._filling = asyncio.ensure_future(window.fill_by_and_by(self._coming))
@@ -172,7 +172,7 @@ class Outcomes:
                     window.octets -= size
                     error: Any = future.exception()
                     # What the class does, without a call of Python's for each message.
-                    yield new(PublishOutcome, (message, error, error is None and future.result() is STORED))
+                    yield new(MessageOutcome, (message, error, error is None and future.result() is STORED))
                 else:
                     await asyncio.sleep(0)
                 window.tell()

@@ -33,6 +33,7 @@ from .settings import Settings
 from .wire.forks import after_fork, forget_current_loop, part_from_parent
 
 if TYPE_CHECKING:
+    from .delivery.publish import Result
     from .recording.recorder import Put, Recorder
     from .recording.ring import Ring
 
@@ -135,6 +136,10 @@ class Runtime:
             stored=self.outbox.stored,
             set_aside=self.outbox.set_aside,
         )
+
+    def on_wire(self) -> "set[asyncio.Future[Result]]":
+        """Return the futures of the publishes that are sent and not confirmed."""
+        return {publish.future for publish in self.publisher.flight.entries.values()}
 
     def start(self) -> None:
         """Connect at once, or when the loop starts; until then the client is idle."""
@@ -239,7 +244,7 @@ class Bound:
             return runtime
         if running is None or not is_maker:
             raise RuntimeError(
-                f"{self!r} runs in another thread: call client.io_loop.add_callback(client.publish, ...), or "
+                f"{self!r} runs in another thread: publish with client.publish_threadsafe(...) here, or call "
                 "asyncio.run_coroutine_threadsafe(a coroutine that publishes, client.io_loop.asyncio_loop)"
             )
         raise RuntimeError(f"{self!r} belongs to another event loop: call install() while this loop is running")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sprockets_amqp import Client, InvalidMessage, MessageNacked, MessageReturned, PublishOutcome
+from sprockets_amqp import Client, InvalidMessage, MessageNacked, MessageOutcome, MessageReturned
 from sprockets_amqp.testing import Broker
 from tests.support.consume import Queue
 
@@ -61,12 +61,12 @@ def kit(amqp_broker: Broker) -> Broker:
     return amqp_broker
 
 
-def bodies(outcomes: list[PublishOutcome]) -> list[int]:
+def bodies(outcomes: list[MessageOutcome]) -> list[int]:
     """Return the numbers of the messages."""
     return [int(outcome.message[2]) for outcome in outcomes]
 
 
-async def all_of(client: Client, messages: Any, **options: Any) -> list[PublishOutcome]:
+async def all_of(client: Client, messages: Any, **options: Any) -> list[MessageOutcome]:
     """Publish messages, and return their outcomes."""
     return [outcome async for outcome in client.publish_many(messages, **options)]
 
@@ -180,7 +180,7 @@ async def broken_coming(numbers: Coming) -> AsyncIterator[tuple[str, str, bytes]
 )
 def test_what_the_messages_raise_comes_after_the_outcomes(kit: Broker, messages: Any) -> None:
     """What was taken before is published as ever."""
-    told: list[PublishOutcome] = []
+    told: list[MessageOutcome] = []
     client = Client(URL, max_unconfirmed=2)
 
     async def collect() -> None:
