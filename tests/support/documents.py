@@ -14,7 +14,7 @@ from tornado.web import Application
 import sprockets_amqp as amqp
 from tools.documents import ROOT
 
-SECONDS: Final = 60
+SECONDS: Final = 240
 _BLOCK: Final = re.compile(
     r"^#+ (?P<heading>[^\n]*)$|^(?P<indent> *)```(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
