@@ -28,7 +28,7 @@ async def test_a_call_from_another_thread_is_refused_with_what_to_do(broker: Nod
         "connect": client.connect,
         "close": client.close,
     }
-    with pytest.raises(RuntimeError, match=r"another thread: call client\.io_loop\.add_callback\(client\.publish"):
+    with pytest.raises(RuntimeError, match=r"another thread: publish with client\.publish_threadsafe\("):
         await asyncio.to_thread(calls[call])
     assert client.ready
     assert client.counters.published == 0
@@ -45,7 +45,7 @@ async def test_what_the_error_names_works_from_another_thread(broker: Node) -> N
         return threading.current_thread().name
 
     def in_thread() -> str:
-        client.io_loop.add_callback(client.publish, "amq.topic", "key", b"from a thread")
+        client.publish_threadsafe("amq.topic", "key", b"from a thread")
         return asyncio.run_coroutine_threadsafe(publish(), loop).result(30)
 
     assert await asyncio.to_thread(in_thread) == threading.current_thread().name
