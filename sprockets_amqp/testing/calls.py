@@ -52,48 +52,37 @@ def _purge_queue(routing: Routing, method: Any, caller: Caller) -> Any:
     return spec.Queue.PurgeOk(routing.purge_queue(named(method.queue), caller=caller))
 
 
-def _queue_binding(method: Any) -> Binding:
-    return Binding(
-        named(method.exchange), named(method.queue), method.routing_key, arguments=dict(method.arguments or {})
-    )
+def _binding(method: Any) -> Binding:
+    """Return the binding that a method is about: of a queue, or of an exchange to another."""
+    to_queue = hasattr(method, "queue")
+    source, destination = (method.exchange, method.queue) if to_queue else (method.source, method.destination)
+    arguments = dict(method.arguments or {})
+    return Binding(named(source), named(destination), method.routing_key, to_queue=to_queue, arguments=arguments)
 
 
-def _exchange_binding(method: Any) -> Binding:
-    names = named(method.source), named(method.destination)
-    return Binding(*names, method.routing_key, to_queue=False, arguments=dict(method.arguments or {}))
+def _bind(routing: Routing, method: Any, caller: Caller) -> Any:
+    binding = _binding(method)
+    routing.bind(binding, caller)
+    return spec.Queue.BindOk() if binding.to_queue else spec.Exchange.BindOk()
 
 
-def _bind_queue(routing: Routing, method: Any, caller: Caller) -> Any:
-    routing.bind(_queue_binding(method), caller)
-    return spec.Queue.BindOk()
-
-
-def _unbind_queue(routing: Routing, method: Any, caller: Caller) -> Any:
-    routing.unbind(_queue_binding(method), caller)
-    return spec.Queue.UnbindOk()
-
-
-def _bind_exchange(routing: Routing, method: Any, caller: Caller) -> Any:
-    routing.bind(_exchange_binding(method), caller)
-    return spec.Exchange.BindOk()
-
-
-def _unbind_exchange(routing: Routing, method: Any, caller: Caller) -> Any:
-    routing.unbind(_exchange_binding(method), caller)
-    return spec.Exchange.UnbindOk()
+def _unbind(routing: Routing, method: Any, caller: Caller) -> Any:
+    binding = _binding(method)
+    routing.unbind(binding, caller)
+    return spec.Queue.UnbindOk() if binding.to_queue else spec.Exchange.UnbindOk()
 
 
 #: By the name of the method.
 CALLS: Final[dict[str, Call]] = {
     "Exchange.Declare": _declare_exchange,
     "Exchange.Delete": _delete_exchange,
-    "Exchange.Bind": _bind_exchange,
-    "Exchange.Unbind": _unbind_exchange,
+    "Exchange.Bind": _bind,
+    "Exchange.Unbind": _unbind,
     "Queue.Declare": _declare_queue,
     "Queue.Delete": _delete_queue,
     "Queue.Purge": _purge_queue,
-    "Queue.Bind": _bind_queue,
-    "Queue.Unbind": _unbind_queue,
+    "Queue.Bind": _bind,
+    "Queue.Unbind": _unbind,
 }
 
 

@@ -1,6 +1,7 @@
 """Messages: which properties RabbitMQ takes, and which of them a consumer sees."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -34,13 +35,12 @@ def check_properties(message: Published) -> None:
 
 
 def _bad_expiration(text: str) -> str:
-    sign, digits = text[:1] if text[:1] in {"-", "+"} else "", text.lstrip("+-") if text[:1] in {"-", "+"} else text
-    number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
-    if not number:
+    number = re.match("[+-]?[0-9]+", text)
+    if number is None:
         return "no_integer"
-    if rest := digits[len(number) :]:
+    if rest := text[number.end() :]:
         return f'{{leftover_string,"{rest}"}}'
-    return check_time(int(sign + number))
+    return check_time(int(number[0]))
 
 
 def as_delivered(properties: BasicProperties) -> BasicProperties:

@@ -112,11 +112,11 @@ class Queue:
         full: whether it nacks all that is routed to it.
     """
 
-    def __init__(self, name: str, room: int | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.declared: dict[str, bool] | None = None
         self.owner: object = None
-        self.room = room
+        self.room: int | None = None
         self.full = False
         self.held: collections.deque[Held] = collections.deque()
         #: The octets of their bodies.
