@@ -18,6 +18,7 @@ from .names import DEFAULT_NAME, check_name
 from .secret import all_hidden, all_revealed, hidden, reveal
 from .text import SHORT_STRING_LIMIT, function_name, plain, shown
 from .urls import check_database, hide_password, is_database, is_utf8, may_hold_password, node_parameters
+from .wire.login import AUTH
 from .wire.tls import TLS
 
 PREFIXES: Final = ("AMQP_", "RABBITMQ_")
@@ -61,6 +62,7 @@ class MoreSettings(TypedDict, total=False):
     recorder: str | os.PathLike[str] | None
     recorder_size: int
     recorder_files: int
+    auth: str | None
     tls_ca: str | os.PathLike[str] | None
     tls_certificate: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
@@ -144,6 +146,12 @@ def _writable(path: str) -> str:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError("must be a folder that this process can write to")
     return str(Path(path).absolute())
+
+
+def _auth(value: object) -> str | None:
+    if value is not None and value not in AUTH:
+        raise ValueError(f"must be {' or '.join(AUTH)}")
+    return None if value is None else str(value)
 
 
 def _context(value: object) -> ssl.SSLContext | None:
@@ -273,6 +281,9 @@ class Settings:
     #: The octets up to which each of its files grows, and the most files of a process.
     recorder_size: int = _setting(8 * 1024**2, "RECORDER_SIZE", _file_size)
     recorder_files: int = _setting(8, "RECORDER_FILES", _count)
+    #: How to log in: "plain" with the URL's user and password, "external" by the client's certificate; None: as the
+    #: URL's option says, else plain.
+    auth: str | None = _setting(None, "AUTH", _auth)
     #: A PEM file with the certificates of trusted authorities; all PEM files are read at each attempt to connect.
     tls_ca: str | None = _setting(None, "TLS_CA", _path)
     #: A PEM file with the client's certificate.
@@ -290,7 +301,7 @@ class Settings:
                 vars(self).clear()
                 raise value
             object.__setattr__(self, field.name, value)
-        if problem := self._tls_problem() or self._outbox_problem():
+        if problem := self._auth_problem() or self._tls_problem() or self._outbox_problem():
             vars(self).clear()
             raise ValueError(problem)
 
@@ -322,18 +333,24 @@ class Settings:
         object.__setattr__(self, "republish_unconfirmed", True)
         return ""
 
+    def _auth_problem(self) -> str:
+        if isinstance(self.url, str) and self.auth is not None:
+            try:
+                node_parameters(self.url, auth=self.auth)
+            except ValueError as error:
+                return f"url {error}"
+        return ""
+
     def _tls_problem(self) -> str:
         files = [name for name in ("tls_ca", "tls_certificate", "tls_key") if getattr(self, name) is not None]
         if self.tls_context is not None and files:
             return f"tls_context and {files[0]} are both given: use one of them"
         if self.tls_key is not None and self.tls_certificate is None:
             return "tls_key is given without tls_certificate: a private key is of no use without its certificate"
-        if not self.tls.given:
-            return ""
         try:
             if isinstance(self.url, str):
-                node_parameters(self.url, self.tls)
-            else:
+                node_parameters(self.url, self.tls, self.auth)
+            elif self.tls.given:
                 self.tls.options("")
         except ValueError as error:
             return str(error)

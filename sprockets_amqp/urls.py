@@ -9,14 +9,16 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pika
 from pika import spec
+from pika.credentials import PlainCredentials
 
 from .secret import hidden, reveal
 from .text import SHORT_STRING_LIMIT
+from .wire.login import AUTH, EXTERNAL, ByCertificate, ByPassword
 from .wire.pika_insides import set_socket_options, url_options
-from .wire.tls import NO_TLS, TLS, contradiction, read_options, unreadable, verify
+from .wire.tls import TLS, contradiction, read_options, unreadable, verify
 
-#: pika's options; see `node_parameters`.
-URL_OPTIONS: Final = url_options()
+#: The option `auth`, and pika's; see `node_parameters`.
+URL_OPTIONS: Final = url_options() | {"auth"}
 
 #: Options of pika 0.13 that have other names now, or none.
 OLD_OPTIONS: Final = {"heartbeat_interval": "heartbeat", "backpressure_detection": None}
@@ -27,30 +29,35 @@ _TIMES: Final = ("socket_timeout", "stack_timeout", "retry_delay", "blocked_conn
 CA_OPTIONS: Final = ("ca_certs", "cafile", "ca_path", "capath", "ca_data", "cadata")
 
 
-def node_parameters(url: str, tls: TLS = NO_TLS) -> list[pika.URLParameters]:
+def node_parameters(url: str, tls: TLS | None = None, auth: str | None = None) -> list[pika.URLParameters]:
     """Parse a URL that may name several nodes into pika's parameters of each, and read the TLS files.
 
     Nodes are separated by commas, with credentials and vhost given once
     (``amqp://user:password@one,two:5673/vhost``) or for each (``amqp://user:password@one/vhost,amqp://…``). Options
-    after ``?`` are pika's (https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters).
+    after ``?`` are pika's (https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters), and ``auth``.
+
+    Args:
+        url: the URL.
+        tls: the settings for TLS; None if they are not to be looked at.
+        auth: the setting of that name.
 
     Raises:
         ValueError: a part of the URL, or a setting for TLS, cannot be used; the error never shows a password.
     """
     url = hidden(url)
     try:
-        return _parsed(reveal(url), tls)
+        return _parsed(reveal(url), tls, auth)
     except ValueError as error:
         problem = str(error)
     raise ValueError(problem)
 
 
-def _parsed(url: str, tls: TLS) -> list[pika.URLParameters]:
+def _parsed(url: str, tls: TLS | None, auth: str | None) -> list[pika.URLParameters]:
     if not is_utf8(url):
         raise ValueError("has an octet that is not UTF-8: percent-encode it")
     if url != url.strip() or _BLANK.search(url.partition("?")[0]) or _CONTROL.search(url):
         raise ValueError("has a blank or a line end: remove it, or percent-encode it (a blank is %20)")
-    return [_parameters(node, tls) for node in split(url)]
+    return [_parameters(node, tls, auth) for node in split(url)]
 
 
 def split(url: str) -> list[str]:
@@ -112,7 +119,7 @@ def _places(netloc: str) -> list[str]:
     return places
 
 
-def _parameters(url: str, tls: TLS) -> pika.URLParameters:
+def _parameters(url: str, tls: TLS | None, auth: str | None) -> pika.URLParameters:
     node, _, query = url.partition("?")
     query = _without_old_options(query)
     url = f"{node}?{query}" if query else node
@@ -130,6 +137,7 @@ def _parameters(url: str, tls: TLS) -> pika.URLParameters:
             "is not an AMQP URL: write amqp://user:password@host:port/vhost, and percent-encode the characters /?#@:,% "
             "in user, password and vhost (/ is %2f)"
         ) from None
+    by_certificate = _is_by_certificate(query, auth, parts.username)
     if without_password:
         raise ValueError("names a user without a password: write amqp://user:password@host")
     if parts.path.count("/") > 1:
@@ -140,18 +148,41 @@ def _parameters(url: str, tls: TLS) -> pika.URLParameters:
         raise ValueError(
             "has a zone in its IPv6 address, which pika cannot use: write a name that stands for the address"
         )
-    if query:
-        _check_options(node, query)
-        parameters = pika.URLParameters(url)
-    _secure(parameters, dict(parse_qsl(query)).get("ssl_options"), tls)
+    options = _checked_options(node, query) if query else {}
+    if options:
+        parameters = pika.URLParameters(f"{node}?{urlencode(options)}")
+    _secure(parameters, options.get("ssl_options"), tls)
+    if by_certificate:
+        _require_certificate(parameters, options.get("ssl_options", ""), tls)
+        parameters.credentials = ByCertificate()
+    else:
+        given = parameters.credentials
+        assert isinstance(given, PlainCredentials)
+        parameters.credentials = ByPassword(given.username, given.password)
     return parameters
 
 
-def _secure(parameters: pika.URLParameters, ssl_options: str | None, tls: TLS) -> None:
+def _is_by_certificate(query: str, auth: str | None, user: str | None) -> bool:
+    its_auth = dict(parse_qsl(query)).get("auth", auth)
+    if auth is not None and its_auth != auth:
+        raise ValueError(f"says auth={its_auth:.80}, but the setting auth is {auth!r}: give auth in one of them")
+    if its_auth == EXTERNAL and user is not None:
+        raise ValueError("names a user, but with auth=external the client's certificate does: leave the user out")
+    return its_auth == EXTERNAL
+
+
+def _require_certificate(parameters: pika.URLParameters, ssl_options: str, tls: TLS | None) -> None:
+    if parameters.ssl_options is None:
+        raise ValueError("must begin with amqps:// with auth=external: the certificate of TLS says who the client is")
+    if tls is not None and not (tls.certificate or tls.context or read_options(ssl_options).get("certfile")):
+        raise ValueError("auth=external needs the client's certificate: give tls_certificate (AMQP_TLS_CERTIFICATE)")
+
+
+def _secure(parameters: pika.URLParameters, ssl_options: str | None, tls: TLS | None) -> None:
     """Complete the options for TLS, which is used if there are any."""
     if ssl_options is not None and parameters.ssl_options is not None:
         verify(parameters.ssl_options.context, read_options(ssl_options))
-    if tls.given:
+    if tls is not None and tls.given:
         if parameters.ssl_options is None:
             raise ValueError(f"the URL must begin with amqps:// if {tls.given} is given")
         if ssl_options is not None:
@@ -178,8 +209,8 @@ def _without_old_options(query: str) -> str:
     return "&".join(kept)
 
 
-def _check_options(node: str, query: str) -> None:
-    """Name the invalid option; an unknown one is not shown, as it may be part of a password."""
+def _checked_options(node: str, query: str) -> dict[str, str]:
+    """Return pika's options, or name the invalid one; an unknown one is not shown: it may be part of a password."""
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError:
@@ -190,6 +221,10 @@ def _check_options(node: str, query: str) -> None:
     for name, value in options:
         if names.count(name) > 1:
             raise ValueError(f"has the option {name} more than once")
+        if name == "auth":
+            if value not in AUTH:
+                raise ValueError(f"has a bad option auth: {value!r:.80}, which must be {' or '.join(AUTH)}")
+            continue
         try:
             # pika ignores an empty value.
             _try(pika.URLParameters(f"{node}?{urlencode({name: value or '?'})}"))
@@ -199,6 +234,7 @@ def _check_options(node: str, query: str) -> None:
             problem = _tls_trouble(value, error) if name == "ssl_options" else f"{value!r:.80}"
         if problem:
             raise ValueError(f"has a bad option {name}: {problem}")
+    return {name: value for name, value in options if name != "auth"}
 
 
 def _try(parameters: pika.URLParameters) -> None:

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _check_nodes(settings: Settings, limit: float, setup: "SetupFunction | None") -> int:
     assert isinstance(settings.url, str)
-    nodes = node_parameters(settings.url, settings.tls)
+    nodes = node_parameters(settings.url, settings.tls, settings.auth)
     failed = 0
     passed_over = False
     for node in nodes:

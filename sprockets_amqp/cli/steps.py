@@ -5,6 +5,7 @@ Everything goes over the link that a client would open, address by address.
 
 import asyncio
 import functools
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ from sprockets_amqp.settings import Settings
 from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.wire.connection import VERSION_LIMIT
 from sprockets_amqp.wire.failed import AttemptFailed
+from sprockets_amqp.wire.login import ByCertificate, ByPassword, MechanismMissing
 from sprockets_amqp.wire.network import DNS, LOGIN, TCP, TLS, VHOST
 from sprockets_amqp.wire.replies import describe
 
@@ -300,6 +302,13 @@ def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
 
 
 def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
+    if isinstance(error, MechanismMissing):
+        return _MECHANISM_ADVICE[error.mechanism]
+    if isinstance(error, ProbableAuthenticationError) and isinstance(parameters.credentials, ByCertificate):
+        return (
+            "add the certificate's user (rabbitmqctl add_user): the name is its subject, such as CN=orders,O=Shop, or "
+            "what ssl_cert_login_from in rabbitmq.conf says; RabbitMQ's log says if it found none"
+        )
     if isinstance(error, ProbableAuthenticationError):
         return (
             "wrong user or password (percent-encode them in the URL): check with rabbitmqctl authenticate_user; "
@@ -314,8 +323,26 @@ def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
     return "the other side hung up: it may be a TLS port (use amqps://), or not an AMQP port"
 
 
+#: What to do if the node does not offer the mechanism with which the client logs in.
+_MECHANISM_ADVICE: Final = {
+    ByCertificate.TYPE: (
+        "enable the plugin rabbitmq_auth_mechanism_ssl, and in rabbitmq.conf add EXTERNAL to auth_mechanisms and set "
+        "ssl_options.verify = verify_peer"
+    ),
+    ByPassword.TYPE: (
+        "log in by the client's certificate (auth=external), or add PLAIN to auth_mechanisms in rabbitmq.conf"
+    ),
+}
+
+
+def _user(error: Exception, parameters: pika.URLParameters) -> str:
+    """Return the user's name; RabbitMQ, which takes it from the client's certificate, quotes it in its refusals."""
+    said = re.search(r"for user '([^']*)'", str(error))
+    return getattr(parameters.credentials, "username", shown(said[1]) if said else "USER")
+
+
 def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
-    user, vhost = getattr(parameters.credentials, "username", "USER"), parameters.virtual_host
+    user, vhost = _user(error, parameters), parameters.virtual_host
     if "not found" in str(error):
         return f"there is no such vhost: rabbitmqctl add_vhost '{vhost}', or correct the URL (the vhost / is %2f)"
     if "limit" in str(error):
@@ -326,7 +353,7 @@ def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:
 
 
 def _advise_setup(error: Exception, parameters: pika.URLParameters) -> str:
-    user = getattr(parameters.credentials, "username", "USER")
+    user = _user(error, parameters)
     code = getattr(error, "reply_code", 0)
     if code == ACCESS_REFUSED:
         return f"the user may not declare or bind it: rabbitmqctl set_permissions '{user}', with configure for its name"

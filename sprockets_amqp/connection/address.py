@@ -18,6 +18,7 @@ from sprockets_amqp.errors import AMQPException
 from sprockets_amqp.settings import Settings
 from sprockets_amqp.text import shown
 from sprockets_amqp.urls import hide_password, node_name, node_parameters, split
+from sprockets_amqp.wire.login import ByCertificate
 
 from .attempts import Attempts
 
@@ -130,7 +131,7 @@ class Address:
         if node.parameters.ssl_options is None and not self._settings.tls.given:
             return node.parameters
         try:
-            [read] = node_parameters(node.url, self._settings.tls)
+            [read] = node_parameters(node.url, self._settings.tls, self._settings.auth)
         except ValueError as error:
             raise AMQPException().saying(str(error)) from None
         read = self._named(read, node.parameters.connection_attempts)
@@ -205,7 +206,9 @@ class Address:
         return ""
 
     def _take(self, url: str, valid_for: float, for_connection: bool = False) -> None:
-        parsed = node_parameters(url)
+        parsed = node_parameters(url, auth=self._settings.auth)
+        if valid_for < math.inf and any(isinstance(each.credentials, ByCertificate) for each in parsed):
+            raise ValueError("has auth=external, and a certificate cannot be renewed while connected: omit valid_for")
         # Each of several nodes is tried once, so that the next one's turn comes soon.
         attempts = self._settings.connection_attempts if len(parsed) == 1 else 1
         nodes = [

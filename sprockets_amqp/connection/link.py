@@ -194,7 +194,7 @@ class Link:
 
     @property
     def user(self) -> str | None:
-        """The user that the connection logged in as; None without a connection."""
+        """The user that the connection logged in as; None without a connection, and if a certificate says who it is."""
         return getattr(self.connection and self.connection.params.credentials, "username", None)
 
     @property

@@ -212,18 +212,20 @@ class Exchanges:
     def _learn(self, reply_code: int, reply_text: str, in_flight: Sequence[Message]) -> None:
         if reply_code != ACCESS_REFUSED:
             return
-        end = f"in vhost '{self._wire.vhost}' refused for user '{self._wire.user}'"
+        # RabbitMQ may take the user's name from a certificate or a token: only RabbitMQ knows it.
+        end = f"in vhost '{self._wire.vhost}' refused for user '"
         if start := _OF_TOPIC.match(reply_text):
             said = [(text, each.exchange) for each in in_flight for text in _refusals(each, start[0], end)]
-            exact = {exchange for text, exchange in said if text == reply_text}
-            # RabbitMQ may have cut it, or given a reason.
-            near = {exchange for text, exchange in said if _begins_like(text, reply_text)}
+            # One routing key may quote the refusal of another.
+            longest = max((text for text, _ in said if reply_text.startswith(text)), key=len, default="")
+            exact = {exchange for text, exchange in said if text == longest}
+            cut = {exchange for text, exchange in said if _is_cut_from(text, reply_text)}
             # A long routing key leaves no room for the exchange's name: then it may be any of them.
-            for exchange in exact or near or {each.exchange for each in in_flight}:
+            for exchange in exact or cut or {each.exchange for each in in_flight}:
                 self._judge(exchange)
         elif (start := _OF_EXCHANGE.match(reply_text)) and any(not each.exchange for each in in_flight):
             of_default = f"{start[0]}{DEFAULT_NAME}' {end}"
-            if reply_text == of_default or _begins_like(of_default, reply_text):
+            if reply_text.startswith(of_default) or _is_cut_from(of_default, reply_text):
                 self._grants_default = False
 
     def _judge(self, exchange: str) -> None:
@@ -315,9 +317,8 @@ def _refusals(message: Message, start: str, end: str) -> list[str]:
     return [shown(f"{start}{key}' in exchange '{message.exchange}' {end}", SENTENCE_LIMIT) for key in keys]
 
 
-def _begins_like(text: str, reply_text: str) -> bool:
-    is_cut = len(reply_text) > TEXT_LIMIT and text.startswith(reply_text.removesuffix("..."))
-    return is_cut or reply_text.startswith(f"{text}, ")
+def _is_cut_from(text: str, reply_text: str) -> bool:
+    return len(reply_text) > TEXT_LIMIT and text.startswith(reply_text.removesuffix("..."))
 
 
 def _remember(memory: "OrderedDict[Subject, Value]", subject: Subject, value: Value) -> None:

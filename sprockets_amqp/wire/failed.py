@@ -10,6 +10,7 @@ from pika.exceptions import AMQPConnectionError, ConnectionClosedByBroker, Strea
 from sprockets_amqp.text import shown
 
 from .addresses import Failures, Unreachable
+from .login import MechanismMissing
 from .network import DNS, LOGIN, TCP, VHOST
 
 #: Addresses that are named; a name may have hundreds.
@@ -99,4 +100,4 @@ def _words(error: BaseException) -> str:
         return os.strerror(error.errno)
     if isinstance(error, ConnectionClosedByBroker):
         return f"({error.reply_code}) {shown(error.reply_text)}"
-    return ""
+    return str(error) if isinstance(error, MechanismMissing) else ""

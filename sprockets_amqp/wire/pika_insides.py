@@ -37,6 +37,7 @@ INSIDES: Final = (
 RETOLD: Final = {
     "pika.connection": {
         "Probably incompatible Protocol Versions",
+        "Error processing Connection.Start.",
         "Connection closed while authenticating indicating a probable authentication error",
         (
             "Connection closed while tuning the connection indicating a probable permission error when accessing "

@@ -32,6 +32,8 @@ TESTED: Final = {
     ("Tokens that expire", "python"),
     ("Users that change", "python"),
     ("TLS", "python"),
+    ("Logging in by the certificate", "python"),
+    ("Logging in by the certificate", "ini"),
     ("Several brokers", "python"),
 }
 
@@ -226,6 +228,32 @@ def test_every_setting_of_tls_is_there() -> None:
     settings = {name for name in amqp.Settings.__dataclass_fields__ if name.startswith("tls_")}
     assert {row[0] for row in ACCESS.rows("TLS")} | {"tls_context"} == settings
     assert "tls_context=context" in ACCESS.block("TLS", "python", 1)
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_a_certificate_logs_in(tmp_path: Path) -> None:
+    """With the lines that the page asks for, its block connects as the user that the certificate names."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.client("orders")
+    lines = ACCESS.block("Logging in by the certificate", "ini").splitlines()
+    config = dict(line.split(" = ") for line in lines)
+    node = Node(tls=authority.server("localhost", demand_client=True), config=config)
+    (node.folder / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].")
+    async with node:
+        await node.add_user("orders", vhost="shop")
+        text = (
+            ACCESS.block("Logging in by the certificate", "python")
+            .replace("rabbitmq.example.org", f"localhost:{node.tls_port}")
+            .replace("/etc/ssl/rabbitmq/authority.pem", str(authority.certificate))
+            .replace("/etc/ssl/rabbitmq/orders.pem", str(certificate))
+            .replace("/etc/ssl/rabbitmq/orders-key.pem", str(key))
+        )
+        application = Application()
+        exec(compile(text, ACCESS.path, "exec"), {"application": application})  # noqa: S102 - what is tested
+        client: amqp.Client = application.amqp  # type: ignore[attr-defined]
+        async with client:
+            await client.wait_for(amqp.State.READY, 30)
+            assert "orders\tEXTERNAL" in await node.ctl("list_connections", "user", "auth_mechanism")
 
 
 # Several brokers

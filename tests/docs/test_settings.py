@@ -16,7 +16,7 @@ from tests.support.documents import Document
 SETTINGS: Final = Document("docs/settings.md")
 
 TESTED: Final = {("Settings", "python"), ("Settings", "sh")}
-GROUPS: Final = ("Connection", "Waiting", "Confirmations", "Messages", "Outbox", "Recorder", "TLS")
+GROUPS: Final = ("Connection", "Waiting", "Confirmations", "Messages", "Outbox", "Recorder", "Login and TLS")
 
 
 def shown(default: object) -> str:

@@ -48,12 +48,14 @@ class Authority:
         return context
 
     def client(self, name: str) -> tuple[Path, Path]:
-        """Write a client's certificate and its private key; return their files."""
-        key, chain = self._issue("client", name)
+        """Write a client's certificate, whose common name that is, and its private key; return their files."""
+        key, chain = self._issue("client", name, common_name=name)
         return chain, key
 
-    def _issue(self, role: str, *names: str, not_after: datetime | None = None) -> tuple[Path, Path]:
-        issued = self._authority.issue_cert(*names, not_after=not_after)
+    def _issue(
+        self, role: str, *names: str, not_after: datetime | None = None, common_name: str | None = None
+    ) -> tuple[Path, Path]:
+        issued = self._authority.issue_cert(*names, not_after=not_after, common_name=common_name)
         key, chain = self._folder / f"{role}-key.pem", self._folder / f"{role}.pem"
         issued.private_key_pem.write_to_path(key)
         issued.cert_chain_pems[0].write_to_path(chain)
