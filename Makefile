@@ -5,7 +5,7 @@ VENV := .venv
 MINUTES ?= 60
 PY := $(VENV)/bin/python
 SOURCES := sprockets_amqp sprockets_amqp_pytest.py tests examples benchmarks tools docs/conf.py
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := .ci/tell $(PY) -m pip install --no-color --progress-bar off --disable-pip-version-check
 
 .PHONY: help demo test test-fast matrix simulate verify held lint docs docs-serve diagrams bench growth soak dist clean
 
@@ -31,7 +31,7 @@ help:
 $(PY):
 	@PYTHON=$(PYTHON) .ci/setup python
 	@echo "making $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@.ci/tell $(PYTHON) -m venv $(VENV)
 
 # Each stamp is newer than the files it depends on, so that nothing is installed twice.
 $(VENV)/.run: setup.cfg pyproject.toml | $(PY)

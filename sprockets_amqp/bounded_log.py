@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 #: Lines of one kind in one second.
 MOST: Final = 10
 SECOND: Final = 1.0
+MINUTE: Final = 60.0
+#: Subjects that are told apart; when there are more, each is due again.
+MOST_SUBJECTS: Final = 1000
 
 
 def named(logger: logging.Logger, name: str) -> "Logger":
@@ -58,6 +61,24 @@ class Quota:
             return True, 0
         count.held += 1
         return False, count.held
+
+
+class Seldom:
+    """Says whether something about a subject is due, which it is once a minute; of subjects there may be many."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def is_due(self, subject: str) -> bool:
+        """Return whether it is due, and count it."""
+        now = self._clock()
+        if now < self._until.get(subject, 0.0):
+            return False
+        if len(self._until) >= MOST_SUBJECTS:
+            self._until.clear()
+        self._until[subject] = now + MINUTE
+        return True
 
 
 class BoundedLog:

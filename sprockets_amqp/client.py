@@ -71,7 +71,7 @@ class Client(PikaEvents):
         on_ready_callback: called with the client each time publishing becomes possible.
         on_unavailable_callback: called with the client each time publishing stops being possible.
         on_return_callback: called with method, properties and body of each message that RabbitMQ returned as
-            unroutable; without it, they are logged as critical.
+            unroutable; without it, they are logged.
         on_persistent_failure_callback: called with the client once in each outage that lasts longer than ``timeout``.
         io_loop: the loop to run on.
         name: distinguishes its outbox files and its metrics from those of other clients.

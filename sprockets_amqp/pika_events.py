@@ -11,7 +11,7 @@ from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 from pika.spec import Channel as ChannelMethods
 
-from .bounded_log import BoundedLog, named
+from .bounded_log import BoundedLog, Seldom, named
 from .client_state import ClientState
 from .connection.events import Events
 from .names import DEFAULT_NAME
@@ -33,6 +33,9 @@ class PikaEvents(ClientState, Events):
         super().__init__(settings, name)
         self.on_return = on_return
         self._log = BoundedLog(named(LOGGER, self.name), time.monotonic)
+        #: For lines that no flood of others may push out.
+        self._urgent = BoundedLog(named(LOGGER, self.name), time.monotonic)
+        self._unroutable = Seldom(time.monotonic)
         #: Why the last connection or channel was lost, as pika raised it.
         self._lost: BaseException | None = None
 
@@ -74,7 +77,10 @@ class PikaEvents(ClientState, Events):
     def on_basic_return(
         self, _channel: Channel | None, method: Basic.Return, properties: BasicProperties, body: bytes
     ) -> None:
-        """Called by pika with each returned message: hand it to on_return, or log it as critical."""
+        """Called by pika with each returned message: hand it to on_return, or log it.
+
+        Without on_return and fail_on_return nobody else hears of it: once a minute for each exchange it is critical.
+        """
         reply = (method.reply_code or 0, str(method.reply_text))
         self._runtime.publisher.flight.on_return(
             reply, method.exchange or "", method.routing_key or "", properties, body
@@ -83,8 +89,11 @@ class PikaEvents(ClientState, Events):
             callback = self.on_return
             self._hooks.call_later_in_order(lambda: self._hooks.start(callback, method, properties, body))
         else:
-            self._log.log(
-                logging.CRITICAL,
+            # A publish that fails tells its caller.
+            urgent = not self.settings.fail_on_return and self._unroutable.is_due(method.exchange or "")
+            log, level = (self._urgent, logging.CRITICAL) if urgent else (self._log, logging.WARNING)
+            log.log(
+                level,
                 "message %s (correlation id %s) to exchange %r with routing key %r was returned: (%s) %s",
                 shown(properties.message_id),
                 shown(properties.correlation_id),
@@ -99,6 +108,10 @@ class PikaEvents(ClientState, Events):
         self._log.log(logging.WARNING, "RabbitMQ closed the channel: (%s) %s", reply_code, shown(reply_text))
         cause = self._cause(reply_code, reply_text) or channel_lost(reply_code, reply_text)
         self._feed("channel_closed", describe(cause), cause)
+
+    def on_channel_left(self, channel: Channel, error: BaseException) -> None:  # noqa: ARG002
+        """Called by pika when RabbitMQ has answered that the channel is closed, as it was asked."""
+        self._feed("channel_closed", "", error)
 
     def on_connection_closed(self, connection: Connection, reply_code: int, reply_text: str) -> None:  # noqa: ARG002
         """Called by pika when the connection is gone."""

@@ -92,7 +92,7 @@ class Runtime:
         exchanges = Exchanges(check, link, loop, name)
         self.publisher = publisher = Publisher(gate, link, exchanges, settings, loop, name)
         self.outbox = outbox = OutboxModel(gate, publisher, observers, settings, loop, name)
-        self.renewal = renewal = RenewalModel(address, link, settings.max_reconnect_delay, loop, name)
+        self.renewal = renewal = RenewalModel(address, link, exchanges.doubt, settings.max_reconnect_delay, loop, name)
         outage = OutageModel(gate, publisher, settings.timeout, tell, loop, name)
         self.lifecycle = lifecycle = Lifecycle(
             address,

@@ -18,7 +18,8 @@ marks of its states:
 Some things are deliberately not declared, because they do not decide what may happen to the connection:
 
 - the publisher's flow control (`delivery/publisher.py`): the window of unconfirmed messages, the line of waiting ones,
-  one exchange check at a time, one suspect at a time. It changes with every message.
+  one exchange check at a time, one suspect at a time, which destinations are nacked and since when. It changes with
+  every message.
 - why RabbitMQ is blocking, an alarm or channel.flow: facts from the wire, which `connection/link.py` keeps; the guard
   ``blocking`` reads.
 - which node is next, after what delay, how often one is tried and when a round begins: arithmetic
@@ -59,6 +60,7 @@ class Connecting(Name):
     RETRYING_NODE = "retrying the node"
     SETTING_UP = "setting up"
     OPENING_CHANNEL = "opening the channel"
+    CLOSING_CHANNEL = "closing the channel"
     RETRYING_CHANNEL = "retrying the channel"
 
 
@@ -154,8 +156,16 @@ CONNECTION: Final = Machine(
                     happy=State.READY,
                 ),
                 Declared(
+                    Connecting.CLOSING_CHANNEL,
+                    "RabbitMQ has nacked for too long, perhaps because of this channel, which is being closed.",
+                    on_enter=(Action("close_channel", "closes the channel"),),
+                    timeout=Limit("channel_answer_limit", "the time RabbitMQ has to answer", "connection_failed"),
+                    publish="waits",
+                    marks=("outage", "connected", "logged_in"),
+                ),
+                Declared(
                     Connecting.RETRYING_CHANNEL,
-                    "RabbitMQ closed the channel; the connection is open, and opening another channel is scheduled.",
+                    "The channel is closed; the connection is open, and opening another channel is scheduled.",
                     on_enter=(_DROP_CHANNEL,),
                     timeout=Delay("channel_delay", "the back-off between channels", "channel_due"),
                     publish="waits",
@@ -252,7 +262,13 @@ CONNECTION: Final = Machine(
         Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
         # Losses. A lost channel is reopened on its connection; a lost connection, after a delay.
         Row("channel_closed", (_S.READY, _S.BLOCKED), Closed.RETRYING, conditions="expired"),
-        Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
+        Row(
+            "channel_closed",
+            (Connecting.OPENING_CHANNEL, Connecting.CLOSING_CHANNEL, _S.READY, _S.BLOCKED),
+            Connecting.RETRYING_CHANNEL,
+        ),
+        # A channel may have missed that another node leads a quorum queue, and nack all messages to it.
+        Row("nacks_lasted", (_S.READY,), Connecting.CLOSING_CHANNEL),
         Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
         Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
         Row("connection_failed", (Connecting.OPENING_CONNECTION,), Connecting.RETRYING_NODE, conditions="retries_node"),

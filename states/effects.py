@@ -110,6 +110,11 @@ EFFECTS: Final[Mapping[str, Mapping[str, Effect]]] = {
         "set_up": _opens("setup", False, True),
         "stop_setup": _sets(setup=False),
         "open_channel": _opens("channel", Line.NONE, Line.OPENING),
+        "close_channel": Effect(
+            lambda now: {"channel": Line.CLOSING if now.channel is Line.OPEN else now.channel},
+            lambda now: now.publish in {Publish.NONE, Publish.WAITING},
+            "the channel is closed under a publish",
+        ),
         "drop_channel": Effect(_drops_channel),
         "drop_connection": _DROP_CONNECTION,
         "close_connection": Effect(
@@ -135,6 +140,7 @@ EFFECTS: Final[Mapping[str, Mapping[str, Effect]]] = {
         "send_secret": _opens("secret", False, True),
         "tell_other_user": _NOTHING,
         "tell_failure": _NOTHING,
+        "forget_answers": _NOTHING,
     },
     "outbox": {
         "open_files": Effect(lambda now: {"files": _REOPENED.get(now.files, Files.OPEN)}),

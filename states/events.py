@@ -288,6 +288,20 @@ _RABBITMQ: Final = (
         "connection.access_expired",
         _has_expired,
     ),
+    Event(
+        "fault",
+        "RabbitMQ has nacked for long, and nothing is unconfirmed",
+        "connection.nacks_lasted",
+        lambda now: _has_channel(now) and now.sends and now.wanted and now.publish is Publish.NONE,
+    ),
+    Event(
+        "answer",
+        "RabbitMQ answers that the channel is closed",
+        "connection.channel_closed",
+        lambda now: _is_up(now) and now.channel is Line.CLOSING,
+        _CUT,
+        {"expired": False},
+    ),
     Event("answer", "RabbitMQ confirms the message", "", _is_on_wire, {"publish": Publish.NONE}),
     Event(
         "soon",

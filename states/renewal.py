@@ -21,6 +21,8 @@ class Renewal(Name):
 
 _TELL_OTHER_USER: Final = Action("tell_other_user", "logs that the connection keeps its user")
 
+_FORGET_ANSWERS: Final = Action("forget_answers", "has every exchange checked again")
+
 RENEWAL: Final = Machine(
     "renewal",
     initial=Renewal.NONE,
@@ -54,8 +56,9 @@ RENEWAL: Final = Machine(
         # RabbitMQ cannot change the user of a connection: a new user takes effect with the next connection.
         Row("credentials_given", (Renewal.CALLING,), Renewal.VALID, conditions="expires", before=_TELL_OTHER_USER),
         Row("credentials_given", (Renewal.CALLING,), Renewal.NONE, before=_TELL_OTHER_USER),
-        Row("secret_accepted", (Renewal.SENDING,), Renewal.VALID, conditions="expires"),
-        Row("secret_accepted", (Renewal.SENDING,), Renewal.NONE),
+        # RabbitMQ may grant the new credentials less, and closes the channel over what it does not grant.
+        Row("secret_accepted", (Renewal.SENDING,), Renewal.VALID, conditions="expires", before=_FORGET_ANSWERS),
+        Row("secret_accepted", (Renewal.SENDING,), Renewal.NONE, before=_FORGET_ANSWERS),
         Row("renewal_failed", (Renewal.CALLING,), Renewal.VALID, before=Action("tell_failure", "logs the failure")),
         Row("login_ended", (Renewal.VALID, Renewal.CALLING, Renewal.SENDING), Renewal.NONE),
     ),

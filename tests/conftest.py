@@ -15,6 +15,7 @@ from sprockets_amqp.outbox.postgres import store
 from tests.support import leaks
 from tests.support.browser import chromium
 from tests.support.consume import Queue, declare_queue
+from tests.support.progress import Progress
 from tools import recorded
 from tools.postgres import Server
 from tools.rabbitmq import Cluster, Host, Node
@@ -31,6 +32,12 @@ hypothesis.settings.load_profile("project")
 
 #: The fixtures after which tests are marked.
 _NEEDS = {"rabbitmq", "postgres", "prometheus", "browser", "package"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell what is running, in the process that shows the results."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import Mock
 
 import pytest
 from pika import spec
@@ -234,6 +235,43 @@ def test_credentials_are_renewed_before_they_expire(broker: Broker) -> None:
         assert (renewal.state, client.url) == (Renewal.VALID, url(f"token{number}"))
     assert broker.peer.secrets == ["token1", "token2", "token3"]
     assert (len(broker.peers), client.ready) == (1, True)
+
+
+def test_after_a_renewal_each_exchange_is_checked_again(broker: Broker) -> None:
+    """RabbitMQ may grant the new credentials less: that refuses one publish, and harms no other."""
+    client = broker.ready(Directory(*(Access(url(f"token{number}"), valid_for=30) for number in range(3))))
+    known = [client.publish(exchange, "", b"") for exchange in ("amq.fanout", "amq.direct")]
+    _answer(broker)
+    assert [outcome(future) for future in known] == [None, None]
+    broker.missing.add("amq.fanout")
+    broker.clock.advance(20.1)
+    broker.peer.deliver()
+    ends = [client.publish(exchange, "", b"") for exchange in ("amq.fanout", "amq.direct", "amq.fanout")]
+    _answer(broker)
+    assert [outcome(future) for future in ends] == [ExchangeRefused, None, ExchangeRefused]
+    assert [change.trigger for change in client.history] == ["connect", "channel_opened"]
+
+
+def _answer(broker: Broker) -> None:
+    for _ in range(20):
+        broker.peer.deliver()
+        broker.peer.confirm_all()
+        broker.clock.turn()
+
+
+def test_a_check_that_a_renewal_meets_is_made_again(broker: Broker) -> None:
+    """RabbitMQ may have answered before it looked the permissions up again."""
+    client = broker.ready(Directory(*(Access(url(f"token{number}"), valid_for=30) for number in range(3))))
+    future = client.publish("amq.fanout", "", b"", timeout=60)
+    broker.clock.turn()
+    exchanges = client._runtime.publisher._exchanges
+    assert exchanges.checking is not None
+    exchanges.doubt()
+    asked = Mock(wraps=client._runtime.check.check)
+    client._runtime.check.check = asked  # type: ignore[method-assign]
+    _answer(broker)
+    assert (outcome(future), asked.call_count) == (None, 1)
+    assert exchanges._known == dict.fromkeys(["", "amq.fanout"])
 
 
 def test_a_renewal_that_fails_is_tried_again_and_the_connection_stays(broker: Broker) -> None:

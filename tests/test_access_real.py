@@ -10,15 +10,17 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sprockets_amqp import STORED, Access, Client, ExchangeRefused, OutcomeUnknown, State, Topology
+from sprockets_amqp.states import Renewal
 from sprockets_amqp.web import status
 from tests.support.certificates import Authority
 from tests.support.command import run
 from tests.support.waiting import until
-from tools.rabbitmq import Node
+from tools.rabbitmq import Node, version
 
 KEY = b"the key that signs the tokens of this test"
 #: Seconds for which a token is valid; RabbitMQ reads whole ones.
@@ -235,3 +237,64 @@ async def test_a_refusal_is_told_in_rabbitmqs_words(broker: Node, caplog: pytest
     checked = await run("check", broker.url, "--setup", "tests.test_access_real:harmless")
     assert (checked.status, "setup     ok      harmless() declared everything" in checked.out) == (0, True), checked.out
     await broker.ctl("delete_user", "reader")
+
+
+async def test_what_is_revoked_shows_after_a_renewal(node: Node) -> None:
+    """From 4.3 on RabbitMQ looks the permissions up again; no version closes the channel over the next publish."""
+    url = await node.add_user("renewed")
+    asked: list[int] = []
+
+    def log_in() -> Access:
+        asked.append(len(asked))
+        return Access(url, valid_for=3)
+
+    async with Client(log_in) as client:
+        await client.wait_for(State.READY, 30)
+        await client.publish("amq.fanout", "", b"")
+        await node.ctl("set_permissions", "renewed", ".*", "amq.direct", ".*")
+        renewal = client._runtime.renewal
+        await until(lambda: len(asked) > 1 and renewal.state is Renewal.VALID)
+        ends = await asyncio.gather(
+            *(client.publish(exchange, "", b"") for exchange in ("amq.fanout", "amq.direct")), return_exceptions=True
+        )
+        assert ends[1] is None
+        if version() >= (4, 3):
+            assert isinstance(ends[0], ExchangeRefused)
+        assert [change.dest for change in client.history] == [State.CONNECTING, State.READY]
+    await node.ctl("delete_user", "renewed")
+
+
+#: The configuration that forbids what is deprecated; versions before 3.13 do not know it.
+FORBIDS = "deprecated_features.permit.transient_nonexcl_queues"
+
+
+async def transient(topology: Topology) -> None:
+    """Declare a queue that is neither durable nor exclusive."""
+    await topology.queue_declare("transient")
+
+
+@pytest.mark.usefixtures("rabbitmq")
+async def test_a_transient_queue_is_warned_of_and_its_refusal_explained(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what to change before RabbitMQ closes the connection, and `check` says it after that."""
+    forbids = version() >= (3, 13)
+    settings: dict[str, Any] = {"connection_attempts": 1, "reconnect_delay": 60, "max_reconnect_delay": 60}
+    async with Node(config={FORBIDS: "false"} if forbids else {}) as node:
+        async with Client(node.url, setup=transient, **settings) as client:
+            await client.wait_for(State.CLOSED if forbids else State.READY, 30)
+            assert "(541) INTERNAL_ERROR - Feature `transient_nonexcl_queues`" in client.condition or not forbids
+        assert "setup declares queue 'transient' neither durable nor exclusive" in caplog.text
+        result = await run("check", "--setup", "tests.test_access_real:transient", node.url)
+        assert result.status == forbids
+        advice = "RabbitMQ is configured to refuse it: declare the queue with durable=True, or with exclusive=True"
+        assert (advice in result.out) == forbids
+
+
+async def test_a_small_frame_max_is_explained(node: Node) -> None:
+    """From 4.1 on RabbitMQ hangs up, and says nothing."""
+    url = node.url_for(query="frame_max=4096")
+    async with Client(url, connection_attempts=1) as client:
+        if version() >= (4, 1):
+            await client.wait_for(State.CLOSED, 30)
+            assert "RabbitMQ refuses frame_max=4096 in the URL since 4.1: leave it out" in client.condition
+        else:
+            await client.wait_for(State.READY, 30)

@@ -1,12 +1,13 @@
 """What version 3.0's own tests were about, state by state and call by call, against a broker in memory."""
 
 import logging
+import time
 from typing import Any, Final
 
 import pytest
 from pika import frame, spec
 
-from sprockets_amqp import Client, ConnectionStateError, MessageNacked, NotReadyError, OutcomeUnknown
+from sprockets_amqp import Client, ConnectionStateError, MessageNacked, MessageReturned, NotReadyError, OutcomeUnknown
 from tests.support.memory import Broker, in_memory, outcome
 from tests.test_lifecycle import in_state
 
@@ -152,6 +153,34 @@ def test_without_a_callback_a_returned_message_is_logged_as_critical(
     [text] = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
     assert all(part in text for part in ("m1", "c1", "'nowhere'", "(312) NO_ROUTE"))
     assert "secret" not in text
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_of_many_returned_messages_one_a_minute_is_critical(
+    broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """For each exchange, however many others there are; with fail_on_return, the callers know."""
+    monkeypatch.setattr(time, "monotonic", lambda: broker.clock.now)
+    broker.unroutable.add("nowhere")
+    client = broker.ready(fail_on_return=fails)
+
+    def levels(exchange: str, count: int) -> list[str]:
+        caplog.clear()
+        futures = [client.publish(exchange, "nowhere", b"") for _ in range(count)]
+        for _ in range(8):
+            broker.peer.deliver()
+            broker.peer.confirm_all()
+            broker.clock.turn()
+        assert {outcome(future) for future in futures} == {MessageReturned if fails else None}
+        return [record.levelname for record in caplog.records if record.getMessage().startswith("message ")]
+
+    assert levels("", 5) == [*(["WARNING"] if fails else ["CRITICAL"]), *["WARNING"] * 4]
+    levels("", 30)
+    assert levels("amq.direct", 1) == ([] if fails else ["CRITICAL"])
+    broker.clock.advance(59)
+    assert levels("", 1) == ["WARNING"]
+    broker.clock.advance(2)
+    assert levels("", 2) == [*(["WARNING"] if fails else ["CRITICAL"]), "WARNING"]
 
 
 # Confirmations

@@ -165,6 +165,10 @@ class RealHand(Hand):
         """Let RabbitMQ open the channel."""
         self._until(lambda: self._channel, lambda: self._state() is not Connecting.OPENING_CHANNEL)
 
+    def leave_channel(self) -> None:
+        """Let RabbitMQ answer channel.close."""
+        self._until(lambda: self._channel, lambda: self._state() is not Connecting.CLOSING_CHANNEL)
+
     def say_goodbye(self) -> None:
         """Let RabbitMQ answer connection.close, and what comes before."""
         lifecycle, peer = self.runtime.lifecycle, self.broker.peer

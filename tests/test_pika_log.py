@@ -140,6 +140,19 @@ async def test_an_application_that_decides_about_pikas_log_gets_all_of_it(
     assert "probable authentication error" in theirs
 
 
+@pytest.mark.parametrize("decides", [False, True])
+async def test_pika_tells_no_steps_that_succeed(broker: Node, caplog: pytest.LogCaptureFixture, decides: bool) -> None:
+    """Connecting, publishing and closing at INFO is one line; an application that sets a level on pika gets all."""
+    caplog.set_level(logging.INFO)
+    if decides:
+        caplog.set_level(logging.INFO, "pika")
+    async with Client(broker.url) as client:
+        await client.wait_for(State.READY, 30)
+        await client.publish("amq.topic", "", b"", mandatory=False)
+    names = {record.name.partition(".")[0] for record in caplog.records}
+    assert names == ({"pika", "sprockets_amqp"} if decides else {"sprockets_amqp"})
+
+
 async def stray_frames(count: int) -> None:
     """Have a broken broker send frames that nobody waits for, on a channel that is there and on one that is not."""
     async with ScriptedBroker() as broken:

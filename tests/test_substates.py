@@ -28,6 +28,8 @@ OUTAGES: dict[Substate, dict[str, Any]] = {
     Connecting.RETRYING_NODE: {"timeout": 3, "connection_attempts": 3, "url": "amqp://broker/?retry_delay=60"},
     Connecting.SETTING_UP: {"timeout": 3, "setup": never},
     Connecting.OPENING_CHANNEL: {"timeout": 3},
+    # RabbitMQ has two seconds.
+    Connecting.CLOSING_CHANNEL: {"timeout": 1},
     # The second time that a channel did not last, the next one is opened after at least 0.05 s.
     Connecting.RETRYING_CHANNEL: {"timeout": 0.04},
     State.BLOCKED: {"timeout": 3},
@@ -37,19 +39,15 @@ OUTAGES: dict[Substate, dict[str, Any]] = {
 
 def enter(broker: Broker, substate: Substate, **settings: Any) -> Client:
     """Bring a client into a substate."""
-    if isinstance(substate, Connecting) and substate is not Connecting.RETRYING_CHANNEL:
+    if isinstance(substate, Connecting) and substate not in {Connecting.CLOSING_CHANNEL, Connecting.RETRYING_CHANNEL}:
         client = broker.client(**settings)
-        broker.clock.turn()
-        if substate is Connecting.RETRYING_NODE:
-            broker.peer.refuse()
-        if substate in {Connecting.OPENING_CHANNEL, Connecting.SETTING_UP}:
-            broker.peer.accept()
-            while client.substate is not substate:
-                broker.peer.deliver(1)
-                broker.clock.turn()
+        begin_to_connect(broker, client, substate)
     else:
         client = broker.ready(**settings)
-    if substate is Connecting.RETRYING_CHANNEL:
+    if substate is Connecting.CLOSING_CHANNEL:
+        client._runtime.gate.replace_channel("RabbitMQ has nacked 3 messages in a row")
+        broker.clock.turn()
+    elif substate is Connecting.RETRYING_CHANNEL:
         for _ in range(2):
             broker.open().peer.close_channel(code=406, text="PRECONDITION_FAILED")
             broker.peer.deliver()
@@ -62,6 +60,18 @@ def enter(broker: Broker, substate: Substate, **settings: Any) -> Client:
         begin_to_close(broker, client, substate)
     assert client.substate is substate
     return client
+
+
+def begin_to_connect(broker: Broker, client: Client, substate: Connecting) -> None:
+    """Connect, up to a substate."""
+    broker.clock.turn()
+    if substate is Connecting.RETRYING_NODE:
+        broker.peer.refuse()
+    if substate in {Connecting.OPENING_CHANNEL, Connecting.SETTING_UP}:
+        broker.peer.accept()
+        while client.substate is not substate:
+            broker.peer.deliver(1)
+            broker.clock.turn()
 
 
 def begin_to_close(broker: Broker, client: Client, substate: Closing) -> None:

@@ -455,6 +455,15 @@ class Hand:
         channel.confirm_delivery = confirm_delivery
         self._arrive(self._channel)
 
+    def nack_for_long(self) -> None:
+        """Have the publisher find that another channel may help."""
+        self.runtime.gate.replace_channel("RabbitMQ has nacked 3 messages in a row")
+        self.turn()
+
+    def leave_channel(self) -> None:
+        """Answer channel.close."""
+        self._arrive(self._channel)
+
     def close_channel(self, code: int = 406, *, expired: bool = False) -> None:
         """Close the channel; an alarm stays."""
         if self._before.blocks and self._after.blocks and "alarm" not in self._reasons:
@@ -632,6 +641,8 @@ HANDS: Final[dict[str, Any]] = {
     "RabbitMQ closes the channel, whose flow it had stopped": Hand.close_stopped_channel,
     "RabbitMQ closes the channel, as the credentials have expired": lambda hand: hand.close_channel(403, expired=True),
     "RabbitMQ refuses an exchange, as the credentials have expired": Hand.expire_access,
+    "RabbitMQ has nacked for long, and nothing is unconfirmed": Hand.nack_for_long,
+    "RabbitMQ answers that the channel is closed": lambda hand: hand.leave_channel(),
     "RabbitMQ confirms the message": Hand.confirm,
     "the function returns a new password": lambda hand: hand.return_url(LONG),
     "the function returns a password that does not expire": lambda hand: hand.return_url(None),

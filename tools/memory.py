@@ -137,7 +137,7 @@ class Broker(testing.Broker):
         if message.exchange in self.missing:
             raise Refused(404, "NOT_FOUND")
         if denied := self.denied.intersection(message.routing_keys):
-            topic = f"access to topic '{denied.pop()}' in exchange '{message.exchange}' in vhost '/' refused"
+            topic = f"access to topic '{denied.pop()}' in exchange '{message.exchange}' in vhost '/' refused for user 'guest'"
             raise Refused(403, f"ACCESS_REFUSED - {topic}")
 
     def accept(self, peer: Peer, channel_number: int, message: Published) -> None:

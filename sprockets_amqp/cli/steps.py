@@ -356,7 +356,12 @@ def _advise_setup(error: Exception, parameters: pika.URLParameters) -> str:
     user = _user(error, parameters)
     code = getattr(error, "reply_code", 0)
     if code == ACCESS_REFUSED:
-        return f"the user may not declare or bind it: rabbitmqctl set_permissions '{user}', with configure for its name"
+        return (
+            f"the user may not declare or bind it: rabbitmqctl set_permissions '{user}', with configure for its name "
+            "(for a passive declaration, too)"
+        )
+    if "transient_nonexcl_queues" in str(error):
+        return "RabbitMQ is configured to refuse it: declare the queue with durable=True, or with exclusive=True"
     if code == PRECONDITION_FAILED:
         return "it exists already, with other arguments: declare it with the same ones, or delete it"
     return "correct what setup declares: nothing is published until it succeeds"

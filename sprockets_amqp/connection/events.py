@@ -46,6 +46,9 @@ class Events:
         """Called with the exception itself; the documented method gets only its code and text."""
         self.on_channel_closed(channel, *reply(error))
 
+    def on_channel_left(self, channel: Channel, error: BaseException) -> None:
+        """Called when RabbitMQ has answered that the channel is closed, as it was asked."""
+
     def on_delivery_confirmation(self, method_frame: Method[Any]) -> None:
         """Called with each ack and nack."""
 

@@ -73,6 +73,10 @@ class Gate:
         """Whether the caller is `setup`, before which nothing goes out."""
         return self.connection.in_setup
 
+    def replace_channel(self, reason: str) -> None:
+        """Have the channel replaced, as nothing is unconfirmed on it."""
+        self.connection.schedule(self.connection.state, 0, self.connection.nacks_lasted, reason)
+
     def disowns(self, reply_code: int, reply_text: str) -> bool:
         """Return whether a refusal is about credentials that have expired; the connection is given up then."""
         return self.connection.disowns(reply_code, reply_text)

@@ -55,6 +55,7 @@ class Lifecycle(Model):
     connection_blocked: Trigger
     connection_unblocked: Trigger
     channel_closed: Trigger
+    nacks_lasted: Trigger
     channel_due: Trigger
     connection_failed: Trigger
     connection_closed: Trigger
@@ -343,6 +344,15 @@ class Lifecycle(Model):
         self.reason = ""
 
     # ... losses
+
+    def close_channel(self, _event: EventData) -> None:
+        """Close the channel, on which nothing is unconfirmed, and log why."""
+        self._log.log(logging.WARNING, "%s; opening another channel", self.condition)
+        self._attempt(self._link.close_channel)
+
+    def channel_answer_limit(self, _event: EventData) -> Timeout:
+        """Return how long RabbitMQ may take to answer channel.close."""
+        return CLOSE_LIMIT, "RabbitMQ did not answer channel.close in time"
 
     def drop_channel(self, event: EventData) -> None:
         """Drop the channel, and settle its unconfirmed messages."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pika
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.exceptions import AMQPError, ConnectionWrongStateError
+from pika.exceptions import AMQPError, ChannelClosedByClient, ConnectionWrongStateError
 from pika.frame import Method
 from pika.spec import Basic
 from tornado.ioloop import IOLoop
@@ -183,6 +183,12 @@ class Link:
         selected = functools.partial(self._of_present(lambda *_: self._use(channel, on_confirm)), channel)
         channel.confirm_delivery(on_confirm, callback=selected)
 
+    def close_channel(self) -> None:
+        """Close the channel; RabbitMQ's answer arrives through `Events`. Raises what pika raises."""
+        assert self.channel is not None
+        self.publish = _publish_nowhere
+        self.channel.close()
+
     def drop_channel(self) -> float:
         """Forget the channel, which is closed; return how many seconds it was open."""
         since, self._channel_since = self._channel_since, None
@@ -321,7 +327,9 @@ class Link:
 
     def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
         # If the connection is lost, too, its own event follows and says more.
-        if channel.connection.is_open:
+        if channel.connection.is_open and isinstance(error, ChannelClosedByClient):
+            self._events.on_channel_left(channel, error)
+        elif channel.connection.is_open:
             self.error = error
             self._told_limit = told_limit(*reply(error), self._told_limit)
             self._events.lose_channel(channel, error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from transitions import EventData
@@ -39,9 +40,16 @@ class RenewalModel(Model):
     login_ended: Trigger
 
     def __init__(
-        self, address: Address, link: Link, max_retry_delay: float, loop: asyncio.AbstractEventLoop, name: str
+        self,
+        address: Address,
+        link: Link,
+        forget_answers: Callable[[], object],
+        max_retry_delay: float,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
     ) -> None:
         super().__init__(loop, name)
+        self._forget_answers = forget_answers
         self._address = address
         self._link = link
         self._max_retry_delay = max_retry_delay
@@ -86,6 +94,10 @@ class RenewalModel(Model):
     def send_secret(self, _event: EventData) -> None:
         """Send RabbitMQ the new password on the open connection."""
         self._link.renew_secret(self._address.password, lambda: self.feed(self.secret_accepted))
+
+    def forget_answers(self, _event: EventData) -> None:
+        """Have every exchange checked again: RabbitMQ looks the permissions up again (seen on 4.3.6)."""
+        self._forget_answers()
 
     def tell_other_user(self, _event: EventData) -> None:
         """Log that the open connection keeps its user."""

@@ -44,6 +44,7 @@ class Topology:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._log = named(LOGGER, connection.client_name)
         self._channel: Channel | None = None
         self._turn = asyncio.Lock()
         #: What the current call waits for; there is one call at a time.
@@ -85,8 +86,18 @@ class Topology:
         auto_delete: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> Queue.DeclareOk:
-        """Declare a queue; the answer's ``queue`` is its name, even if RabbitMQ chose it (``""``)."""
+        """Declare a queue; the answer's ``queue`` is its name, even if RabbitMQ chose it (``""``).
+
+        A queue that is neither durable nor exclusive is deprecated, and RabbitMQ may be configured to refuse it by
+        closing the connection (https://www.rabbitmq.com/release-information/deprecated-features-list): it is warned of.
+        """
         _check_name(queue)
+        if not (durable or exclusive or passive):
+            self._log.warning(
+                "setup declares queue %r neither durable nor exclusive, which RabbitMQ is going to refuse: declare it "
+                "with durable=True, or with exclusive=True",
+                queue,
+            )
         declared: Queue.DeclareOk = await self._call(
             Channel.queue_declare,
             queue=queue,

@@ -92,6 +92,8 @@ class Exchanges:
         self._suspected: OrderedDict[Subject, Publish] = OrderedDict()
         self._costly: OrderedDict[Subject, tuple[float, tuple[int, str]]] = OrderedDict()
         self._checked: Publish | None = None
+        #: The publish that was being checked when all answers were doubted.
+        self._doubted: Publish | None = None
         self._verdict: Verdict | None = None
 
     @property
@@ -149,7 +151,7 @@ class Exchanges:
         Without an answer within 5 seconds, ``verdict`` is called as if there were no refusal, and nothing is
         remembered. It is not called if the channel is lost first, unless the check itself caused the loss.
         """
-        self._checked, self._verdict = publish, verdict
+        self._checked, self._verdict, self._doubted = publish, verdict, None
         message = publish.message
         refusal = self._remembered(message)
         if refusal is not None:
@@ -165,13 +167,21 @@ class Exchanges:
             in_flight: the messages that were unconfirmed.
         """
         self._learn(*reply(cause), in_flight)
+        self._forget_answers()
+        if isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in {*BLAMELESS, NOT_ALLOWED}:
+            self._suspect(reply(cause), alone=not in_flight)
+        self._end_check()
+
+    def doubt(self) -> None:
+        """Have each exchange checked again before it is used again, as RabbitMQ may answer otherwise from now on."""
+        self._forget_answers()
+        self._doubted = self._checked
+
+    def _forget_answers(self) -> None:
         if len(self._known) > 1:
             self._before = set(self._known)
         self._known = OrderedDict.fromkeys([DEFAULT_EXCHANGE] if self._grants_default else [])
         self._known_keys.clear()
-        if isinstance(cause, ConnectionClosedByBroker) and cause.reply_code not in {*BLAMELESS, NOT_ALLOWED}:
-            self._suspect(reply(cause), alone=not in_flight)
-        self._end_check()
 
     def _on_answer(self, publish: Publish, answer: Answer) -> None:
         if publish is not self._checked:
@@ -188,6 +198,10 @@ class Exchanges:
             self._judge(message.exchange)
         subject = self.subject(message)
         self._before.discard(subject)
+        if refusal is None and publish is self._doubted:
+            # RabbitMQ may have answered before it looked the permissions up again.
+            self._end_check()(None, lambda _each: False)
+            return
         if refusal is None:
             is_plain = message.exchange not in self._judged and message.exchange not in self._needing_headers
             _remember(self._known if is_plain else self._known_keys, subject, None)

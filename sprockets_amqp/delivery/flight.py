@@ -16,6 +16,7 @@ from sprockets_amqp.wire.replies import BLAMELESS, NOT_ALLOWED
 
 from .confirms import Confirms
 from .counters import Counters
+from .nacks import Nacks
 from .publish import Publish, Result
 from .reports import Reports
 
@@ -44,6 +45,7 @@ class Flight:
         end: called with each message that was confirmed, nacked, or not confirmed in time.
         on_settled: called when RabbitMQ has confirmed messages.
         on_room: called when the last suspect has ended.
+        on_nacks: called with why the channel should be replaced.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Flight:
         end: End,
         on_settled: Callable[[], object],
         on_room: Callable[[], object],
+        on_nacks: Callable[[str], object],
         loop: asyncio.AbstractEventLoop,
         name: str,
     ) -> None:
@@ -63,9 +66,11 @@ class Flight:
         self._end = end
         self._on_settled = on_settled
         self._on_room = on_room
+        self._on_nacks = on_nacks
         self._loop = loop
         self._log = BoundedLog(named(LOGGER, name), loop.time)
         self._confirms: Confirms[Publish] = Confirms()
+        self.nacks = Nacks(loop.time)
         self._enter = self._confirms.add
         #: The messages, by delivery tag, in the order in which they were sent.
         self.entries = self._confirms.entries
@@ -109,6 +114,7 @@ class Flight:
             self._timer.cancel()
             self._timer = None
         self.size = 0
+        self.nacks.forget()
         lost = self._confirms.clear()
         if len(lost) == 1 and not checking and _is_broken(cause):
             # Nothing else can be to blame: it is not sent again.
@@ -152,8 +158,12 @@ class Flight:
             self._log.log(logging.WARNING, "RabbitMQ confirmed delivery tag %s, which was never sent", delivery_tag)
         if acked:
             self._counters.confirmed += len(settled)
+            if self.nacks:
+                self.nacks.acked(settled)
         else:
             self._counters.nacked += len(settled)
+            if reason := self.nacks.nacked(settled):
+                self._on_nacks(reason)
         for publish in settled:
             self.size -= len(publish.message.body)
             if not acked:

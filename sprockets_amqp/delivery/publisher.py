@@ -9,7 +9,7 @@ import asyncio
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sprockets_amqp.errors import AMQPException, NotReadyError, OutcomeUnknown
 from sprockets_amqp.observers import Watch
@@ -27,6 +27,9 @@ from .reports import Reports
 from .surroundings import Gate, Keeper, Wire
 from .validation import check_copies
 from .waiting import Waiting
+
+#: Seconds to wait until nothing is unconfirmed, before the channel is replaced; after that it is not.
+CLEAR_LIMIT: Final = 5.0
 
 
 class Publisher:
@@ -59,8 +62,11 @@ class Publisher:
         self.keeper = Keeper()
         self._reports = reports = Reports(loop, confirmed=settings.enable_confirmations)
         self.flight = Flight(
-            settings, self.counters, reports, self.end, self._on_settled, self.send_waiting, loop, name
+            settings, self.counters, reports, self.end, self._on_settled, self.send_waiting, self._clear, loop, name
         )
+        #: Why the channel is replaced once nothing is unconfirmed, while nothing goes out; empty: it is not.
+        self._clears = ""
+        self._clear_limit: asyncio.TimerHandle | None = None
         #: Whether the next message, or the end of all, waits until the socket has taken everything.
         self._awaits_socket = False
         #: What is called once nothing waits and nothing is unconfirmed.
@@ -123,7 +129,7 @@ class Publisher:
         self._exchanges.forget(cause, [each.message for each in self.flight.entries.values()])
         self._when_drained = None
         self._awaits_socket = False
-        self._set_window()
+        self._stop_clearing()
         lost = self.flight.lose(cause, checking=was_checking)
         self.keeper.unload()
         callers = [each for each in lost if each.kept is None]
@@ -147,6 +153,11 @@ class Publisher:
             # pika is handling an event; when it has, the lifecycle knows what the event means.
             self._loop.call_soon(self._send_after_hold)
             return
+        if self._clears and not self._gate.sends_new:
+            # Stored messages do not stop publishing, and closing the client does not wait for another channel.
+            self._stop_clearing()
+        elif self._clears and not self.flight.entries:
+            self._gate.replace_channel(self._clears)
         self.keeper.refill()
         if not self.flight.entries and self.line and self._exchanges.checking is None and self._may_send():
             self._check_suspect()
@@ -222,7 +233,7 @@ class Publisher:
         callback()
 
     def _on_settled(self) -> None:
-        if self.line:
+        if self.line or self._clears:
             self.send_waiting()
         elif self._when_drained is not None:
             self._see_drained()
@@ -356,7 +367,25 @@ class Publisher:
     # The end
 
     def _set_window(self) -> None:
-        self.flight.set_window(closed=self._exchanges.checking_alone)
+        self.flight.set_window(closed=bool(self._clears) or self._exchanges.checking_alone)
+
+    def _clear(self, why: str) -> None:
+        """Send nothing until nothing is unconfirmed, then have the channel replaced."""
+        if not self._clears:
+            self._clears = why
+            self._clear_limit = self._loop.call_later(CLEAR_LIMIT, self._give_up_clearing)
+            self._set_window()
+
+    def _stop_clearing(self) -> None:
+        self._clears = ""
+        if self._clear_limit is not None:
+            self._clear_limit.cancel()
+            self._clear_limit = None
+        self._set_window()
+
+    def _give_up_clearing(self) -> None:
+        self._stop_clearing()
+        self.send_waiting()
 
     def end(
         self,

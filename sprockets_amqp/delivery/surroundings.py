@@ -35,6 +35,9 @@ class Gate(Protocol):
     def disowns(self, reply_code: int, reply_text: str) -> bool:
         """Return whether a refusal is about credentials that have expired; the connection is given up then."""
 
+    def replace_channel(self, reason: str) -> None:
+        """Have the channel replaced, as nothing is unconfirmed on it."""
+
     @property
     def in_setup(self) -> bool:
         """Whether the caller is `setup`, which nothing overtakes."""
@@ -72,10 +75,6 @@ class Wire(Protocol):
     @property
     def congested(self) -> bool:
         """Whether too much is waiting for the socket."""
-
-    @property
-    def user(self) -> str | None:
-        """The user that the connection logged in as."""
 
     @property
     def vhost(self) -> str:

@@ -11,7 +11,7 @@ from sprockets_amqp.states import Closed, Closing, Connecting, State
 from .layout import Frame, Route
 
 WIDTH: Final = 1600
-HEIGHT: Final = 1002
+HEIGHT: Final = 1086
 
 #: States with substates are as large as their substates require.
 PLACES: Final[dict[enum.Enum, Frame]] = {
@@ -22,14 +22,15 @@ PLACES: Final[dict[enum.Enum, Frame]] = {
     Connecting.SETTING_UP: Frame(822, 160, 922, 204),
     Connecting.OPENING_CHANNEL: Frame(1012, 66, 1192, 110),
     Connecting.RETRYING_CHANNEL: Frame(1032, 252, 1192, 296),
+    Connecting.CLOSING_CHANNEL: Frame(1080, 336, 1192, 380),
     State.READY: Frame(1354, 59, 1500, 117),
-    State.BLOCKED: Frame(1100, 380, 1250, 438),
-    Closed.RETRYING: Frame(376, 546, 546, 590),
-    Closed.STOPPED: Frame(376, 652, 546, 696),
-    Closing.DRAINING: Frame(1350, 556, 1510, 600),
-    Closing.PAUSED: Frame(980, 556, 1120, 600),
-    Closing.CONFIRMING: Frame(1125, 690, 1315, 734),
-    Closing.CLOSING_CONNECTION: Frame(1112, 820, 1328, 864),
+    State.BLOCKED: Frame(1100, 464, 1250, 522),
+    Closed.RETRYING: Frame(376, 630, 546, 674),
+    Closed.STOPPED: Frame(376, 736, 546, 780),
+    Closing.DRAINING: Frame(1350, 640, 1510, 684),
+    Closing.PAUSED: Frame(980, 640, 1120, 684),
+    Closing.CONFIRMING: Frame(1125, 774, 1315, 818),
+    Closing.CLOSING_CONNECTION: Frame(1112, 904, 1328, 948),
 }
 
 #: States that are drawn a second time, for arrows that could not reach them without crossing others.
@@ -44,8 +45,8 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     # Up
     (_S.IDLE, Connecting.OPENING_CONNECTION): Route(((154, 88), (318, 88)), (228, 77), "middle", up=True),
     (_S.IDLE, Connecting.CALLING): Route(((154, 106), (180, 106), (180, 182), (318, 182)), (190, 152)),
-    (_S.CLOSED, Connecting.OPENING_CONNECTION): Route(((460, 508), (460, 114)), (470, 400)),
-    (_S.CLOSED, Connecting.CALLING): Route(((412, 508), (412, 204)), (404, 400), "end"),
+    (_S.CLOSED, Connecting.OPENING_CONNECTION): Route(((460, 592), (460, 114)), (470, 484)),
+    (_S.CLOSED, Connecting.CALLING): Route(((412, 592), (412, 204)), (404, 484), "end"),
     (Connecting.CALLING, Connecting.OPENING_CONNECTION): Route(((334, 160), (334, 114)), (342, 145)),
     (Connecting.OPENING_CONNECTION, Connecting.OPENING_CHANNEL): Route(
         ((510, 88), (1012, 88)), (752, 77), "middle", up=True
@@ -67,33 +68,36 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
         ((1032, 274), (872, 274), (872, 204)), (952, 264), "middle", up=True
     ),
     (_S.READY, Connecting.RETRYING_CHANNEL): Route(((1382, 117), (1382, 274), (1192, 274)), (1372, 264), "end"),
-    (_S.BLOCKED, Connecting.RETRYING_CHANNEL): Route(((1100, 396), (1072, 396), (1072, 296)), (1082, 350)),
+    (_S.BLOCKED, Connecting.RETRYING_CHANNEL): Route(((1100, 480), (1044, 480), (1044, 296)), (1054, 434)),
+    # Giving up a channel
+    (_S.READY, Connecting.CLOSING_CHANNEL): Route(((1399, 117), (1399, 358), (1192, 358)), (1389, 348), "end"),
+    (Connecting.CLOSING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((1180, 336), (1180, 296)), (1172, 321), "end"),
     # Blocked
     (Connecting.OPENING_CHANNEL, _S.BLOCKED): Route(((1192, 102), (1240, 102), (1240, 170)), (1250, 142)),
-    (_S.READY, _S.BLOCKED): Route(((1416, 117), (1416, 396), (1250, 396)), (1406, 350), "end"),
-    (_S.BLOCKED, _S.READY): Route(((1250, 422), (1464, 422), (1464, 117)), (1454, 442), "end"),
+    (_S.READY, _S.BLOCKED): Route(((1416, 117), (1416, 480), (1250, 480)), (1406, 434), "end"),
+    (_S.BLOCKED, _S.READY): Route(((1250, 506), (1464, 506), (1464, 117)), (1454, 526), "end"),
     # Losing a connection
-    (_S.CONNECTING, Closed.RETRYING): Route(((316, 312), (316, 560), (376, 560)), (306, 426), "end"),
+    (_S.CONNECTING, Closed.RETRYING): Route(((316, 396), (316, 644), (376, 644)), (306, 510), "end"),
     (_S.BLOCKED, Closed.RETRYING): Route(
-        ((1100, 424), (920, 424), (920, 568), (546, 568)), (995, 414), "middle", up=True
+        ((1100, 508), (920, 508), (920, 652), (546, 652)), (952, 498), "middle", up=True
     ),
     (_S.READY, Closed.RETRYING): Route(
-        ((1500, 78), (1570, 78), (1570, 906), (316, 906), (316, 576), (376, 576)), (840, 896), "middle", up=True
+        ((1500, 78), (1570, 78), (1570, 990), (316, 990), (316, 660), (376, 660)), (840, 980), "middle", up=True
     ),
     # Down
-    (_S.READY, Closing.DRAINING): Route(((1500, 98), (1544, 98), (1544, 568), (1510, 568)), (1534, 350), "end"),
+    (_S.READY, Closing.DRAINING): Route(((1500, 98), (1544, 98), (1544, 652), (1510, 652)), (1534, 434), "end"),
     (_S.BLOCKED, Closing.PAUSED): Route(
-        ((1110, 438), (1110, 490), (940, 490), (940, 578), (980, 578)), (1100, 480), "end"
+        ((1110, 522), (1110, 574), (940, 574), (940, 662), (980, 662)), (1100, 564), "end"
     ),
-    (Closing.DRAINING, Closing.PAUSED): Route(((1350, 568), (1120, 568)), (1235, 560), "middle"),
-    (Closing.PAUSED, Closing.DRAINING): Route(((1120, 588), (1350, 588)), (1235, 606), "middle"),
-    (Closing.DRAINING, Closing.CONFIRMING): Route(((1400, 600), (1400, 706), (1315, 706)), (1390, 650), "end"),
-    (Closing.PAUSED, Closing.CONFIRMING): Route(((1060, 600), (1060, 706), (1125, 706)), (1070, 650)),
-    (Closing.DRAINING, Closing.CLOSING_CONNECTION): Route(((1470, 600), (1470, 850), (1328, 850)), (1460, 800), "end"),
-    (Closing.PAUSED, Closing.CLOSING_CONNECTION): Route(((1004, 600), (1004, 850), (1112, 850)), (1014, 770)),
-    (Closing.CONFIRMING, Closing.CLOSING_CONNECTION): Route(((1220, 734), (1220, 820)), (1230, 762)),
-    (_S.CLOSING, Closed.STOPPED): Route(((964, 674), (546, 674)), (864, 694), "middle"),
+    (Closing.DRAINING, Closing.PAUSED): Route(((1350, 652), (1120, 652)), (1235, 644), "middle"),
+    (Closing.PAUSED, Closing.DRAINING): Route(((1120, 672), (1350, 672)), (1235, 690), "middle"),
+    (Closing.DRAINING, Closing.CONFIRMING): Route(((1400, 684), (1400, 790), (1315, 790)), (1390, 734), "end"),
+    (Closing.PAUSED, Closing.CONFIRMING): Route(((1060, 684), (1060, 790), (1125, 790)), (1070, 734)),
+    (Closing.DRAINING, Closing.CLOSING_CONNECTION): Route(((1470, 684), (1470, 934), (1328, 934)), (1460, 884), "end"),
+    (Closing.PAUSED, Closing.CLOSING_CONNECTION): Route(((1004, 684), (1004, 934), (1112, 934)), (1014, 854)),
+    (Closing.CONFIRMING, Closing.CLOSING_CONNECTION): Route(((1220, 818), (1220, 904)), (1230, 846)),
+    (_S.CLOSING, Closed.STOPPED): Route(((964, 758), (546, 758)), (864, 778), "middle"),
     (_S.IDLE, Closed.STOPPED): Route(((89, 117), (89, 208)), (99, 168)),
     (_S.CONNECTING, Closed.STOPPED): Route(((302, 225), (154, 225)), (228, 215), "middle"),
-    (Closed.RETRYING, Closed.STOPPED): Route(((461, 590), (461, 652)), (471, 626)),
+    (Closed.RETRYING, Closed.STOPPED): Route(((461, 674), (461, 736)), (471, 710)),
 }

@@ -33,6 +33,8 @@ LOGGER = logging.getLogger(__name__)
 
 #: Characters of a version that are read.
 VERSION_LIMIT: Final = 40
+#: The least frame_max that RabbitMQ accepts since 4.1, in octets.
+SMALLEST_FRAME: Final = 8192
 
 
 class Connection(pika.connection.Connection):
@@ -233,7 +235,12 @@ class Connection(pika.connection.Connection):
         host, port = self.params.host, self.params.port
         if self._step == TCP and isinstance(cause, TimeoutError) and self._accepting:
             cause = Unreachable([(Address(0, each), error or cause) for each, error in self._accepting.items()])
-        return AttemptFailed(self._present_step, host, port, self._address, cause, self._said)
+        said = self._said
+        if self._present_step == VHOST and isinstance(said, StreamLostError) and self.params.frame_max < SMALLEST_FRAME:
+            said = StreamLostError(
+                f"{said}; RabbitMQ refuses frame_max={self.params.frame_max} in the URL since 4.1: leave it out"
+            )
+        return AttemptFailed(self._present_step, host, port, self._address, cause, said)
 
     @property
     def _present_step(self) -> str:

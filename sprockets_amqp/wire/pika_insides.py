@@ -46,6 +46,9 @@ RETOLD: Final = {
     },
 }
 
+#: The loggers on which pika tells each of its steps, at INFO.
+CHATTY: Final = ("pika.connection", "pika.channel", "pika.heartbeat")
+
 #: What pika logs about each unexpected frame, and each channel that RabbitMQ closes, by logger.
 STRAY: Final = {
     "pika.connection": {

@@ -1,6 +1,6 @@
 """pika's log: one line for a failed attempt to connect, rather than one from each of pika's layers.
 
-And only so many lines a second about unexpected frames.
+And only so many lines a second about unexpected frames, and none at INFO, where pika tells each step of its own.
 """
 
 import logging
@@ -9,7 +9,7 @@ from typing import Final
 
 from sprockets_amqp.bounded_log import Quota
 
-from .pika_insides import RETOLD, STRAY, retold, stray
+from .pika_insides import CHATTY, RETOLD, STRAY, retold, stray
 
 
 class _Once(logging.Filter):
@@ -20,6 +20,8 @@ class _Once(logging.Filter):
         self._quota = Quota(time.monotonic)
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.INFO:
+            return _decided(logging.getLogger(record.name))
         if stray(record):
             return _decided(logging.getLogger(record.name)) or self._bounded(record)
         return not retold(record) or _decided(logging.getLogger(record.name))
@@ -38,12 +40,14 @@ _ONCE: Final = _Once()
 
 
 def tell_once() -> None:
-    """Make pika's loggers report each failed attempt once; nothing that only one line says is left out.
+    """Make pika's loggers report each failed attempt once, and no steps that succeed.
+
+    Nothing that only one line says is left out.
 
     This concerns everything in the process that uses pika. An application that set a level or a handler on ``pika`` or
     a logger below it, or that logs at DEBUG, gets everything that pika logs.
     """
-    for name in RETOLD | STRAY:
+    for name in {*RETOLD, *STRAY, *CHATTY}:
         logging.getLogger(name).addFilter(_ONCE)
 
 

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 import sprockets_amqp as amqp
 from sprockets_amqp import State
+from sprockets_amqp.delivery import nacks
 from tests.faults.stream import streaming
 from tools.rabbitmq import Cluster, Node
 
@@ -88,6 +89,24 @@ async def test_node_of_the_client_killed(healthy: Cluster) -> None:
         await healthy.start()
 
 
+async def test_a_leader_that_is_none_any_more(healthy: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel that RabbitMQ 3.10 opens before another leader is elected nacks everything: it is replaced."""
+    monkeypatch.setattr(nacks, "LASTING", 1.0)
+    url = all_of(healthy)
+    async with streaming(url, admin_url=url, arguments=QUORUM, interval=0.01, reconnect_delay=30) as stream:
+        first = node_of(stream.client, healthy)
+        stream.admin_url = next(node for node in healthy.nodes if node is not first).url
+        await healthy.replicated(stream.queue)
+        await _lead(healthy, stream.queue, first)
+        changes = stream.client.changes()
+        await first.kill()
+        assert (await asyncio.wait_for(anext(changes), 30)).dest is State.CLOSED
+        await stream.client.wait_for(State.READY, 30)
+        await stream.confirmed()
+        assert {type(error) for error in stream.errors} <= {amqp.OutcomeUnknown, amqp.MessageNacked}
+        await healthy.start()
+
+
 async def test_clients_spread_over_the_nodes() -> None:
     """Three hundred clients do not all begin, nor all return, with the same node."""
     first: Counter[int] = Counter()
@@ -101,6 +120,14 @@ async def test_clients_spread_over_the_nodes() -> None:
     await asyncio.gather(*(client.shutdown(1) for client in loop_clients))
     assert set(first) == set(second) == {1, 2, 3}
     assert min(first.values()) > 50 and min(second.values()) > 50
+
+
+async def _lead(cluster: Cluster, queue: str, node: Node) -> None:
+    """Have a quorum queue led by this node."""
+    resource = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
+    transfer = f"rabbit_quorum_queue:transfer_leadership(Q, '{node.name}')"
+    while await cluster.leader(queue) is not node:
+        await node.ctl("eval", f"{{ok, Q}} = rabbit_amqqueue:lookup({resource}), {transfer}.")
 
 
 async def _leader_elsewhere(cluster: Cluster, queue: str, node: Node) -> Node:

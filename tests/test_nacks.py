@@ -1,0 +1,341 @@
+"""A channel on which RabbitMQ nacks without end is replaced; a queue that is merely full is not harmed by it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from pika import spec
+
+from sprockets_amqp import Client, MessageNacked, NotReadyError, State
+from sprockets_amqp.delivery import nacks
+from sprockets_amqp.delivery.nacks import LASTING, LEAST, LONGEST, MOST, Nacks
+from sprockets_amqp.delivery.publisher import CLEAR_LIMIT
+from sprockets_amqp.states import Closing, Connecting
+from tests.support.memory import Broker, in_memory, outcome
+from tools.rabbitmq import Node
+
+broker = in_memory
+
+#: Where messages are nacked, and where they are not.
+STALE = "stale"
+SOUND = "sound"
+
+
+class Run:
+    """A client that publishes every so often to both, and a RabbitMQ that nacks what goes to one of them."""
+
+    def __init__(self, broker: Broker, *, every: float = 1.0, **settings: Any) -> None:
+        self.broker = broker
+        self.client = broker.ready(timeout=60, **settings)
+        self.every = every
+        self.futures: dict[str, list[asyncio.Future[None]]] = {STALE: [], SOUND: []}
+        #: Until how often the channel was replaced, RabbitMQ nacks.
+        self.stale_until: float = 1
+
+    @property
+    def replaced(self) -> int:
+        """How often the channel was replaced."""
+        return sum(change.trigger == "nacks_lasted" for change in self.client.history)
+
+    def answer(self) -> None:
+        """Answer each message."""
+        peer = self.broker.peer
+        for channel, tags in list(peer.unconfirmed.items()):
+            for tag in list(tags):
+                is_stale = peer.messages[channel, tag].routing_key == STALE and self.replaced < self.stale_until
+                peer.confirm(tag, channel=channel, nack=is_stale)
+        peer.deliver()
+        self.broker.clock.turn()
+
+    def last(self, seconds: float) -> None:
+        """Publish for so long."""
+        end = self.broker.clock.now + seconds
+        while self.broker.clock.now < end:
+            for key, futures in self.futures.items():
+                futures.append(self.client.publish("", key, b""))
+                futures[-1].add_done_callback(lambda ended: ended.exception())
+            self.broker.clock.advance(self.every)
+            self.answer()
+            # RabbitMQ answers channel.close, and opens another.
+            for _ in range(6):
+                self.broker.peer.deliver()
+                self.broker.clock.turn()
+        self.broker.clock.advance(1)
+        self.answer()
+
+    def outcomes(self, key: str) -> list[object]:
+        """What became of each message."""
+        return [outcome(future) for future in self.futures[key]]
+
+
+def test_a_channel_on_which_all_is_nacked_is_replaced(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """After ten seconds; nothing else comes to harm, and from then on everything is confirmed."""
+    run = Run(broker)
+    run.last(30)
+    assert run.replaced == 1
+    nacked = run.outcomes(STALE).count(MessageNacked)
+    assert LASTING <= nacked <= LASTING + 2
+    assert run.outcomes(STALE)[nacked:] == [None] * (len(run.futures[STALE]) - nacked)
+    assert set(run.outcomes(SOUND)) == {None}
+    assert run.client.counters.reconnects == 0
+    [line] = [record.getMessage() for record in caplog.records if "opening another channel" in record.getMessage()]
+    assert f"RabbitMQ has nacked {nacked} messages in a row to '' with routing key 'stale'" in line
+    changes = [(change.source, change.dest) for change in run.client.history[-2:]]
+    assert changes == [(State.READY, State.CONNECTING), (State.CONNECTING, State.READY)]
+
+
+def test_a_full_queue_costs_ever_fewer_channels(broker: Broker) -> None:
+    """Each time that it has not helped, it takes twice as long until it is tried again; the others do not notice."""
+    run = Run(broker, every=5)
+    run.stale_until = float("inf")
+    run.last(4 * 3600)
+    # 10, 20, 40 ... 600 s, and then every ten minutes.
+    assert 25 <= run.replaced <= 30
+    assert set(run.outcomes(STALE)) == {MessageNacked}
+    assert set(run.outcomes(SOUND)) == {None}
+    assert run.client.counters.reconnects == 0
+    run.stale_until = 0
+    run.last(60)
+    assert run.outcomes(STALE)[-10:] == [None] * 10
+
+
+def test_a_queue_that_is_full_at_times_keeps_its_channel(broker: Broker) -> None:
+    """An ack in between says that the channel is not to blame."""
+    run = Run(broker)
+    for _ in range(20):
+        run.stale_until = float("inf")
+        run.last(LASTING - 3)
+        run.stale_until = 0
+        run.last(2)
+    assert run.replaced == 0
+
+
+def test_nothing_is_closed_under_what_is_unconfirmed(broker: Broker) -> None:
+    """What waits meanwhile goes out afterwards in order; after some seconds the client goes on with its old channel."""
+    run = Run(broker)
+    run.stale_until = float("inf")
+    client, clock = run.client, broker.clock
+    slow = client.publish("", SOUND, b"", {"message_id": "slow"})
+    clock.advance(0.1)
+    [(channel, tags)] = [(number, tags) for number, tags in broker.peer.unconfirmed.items() if tags]
+    tags.remove(1)
+    run.last(LASTING + 1)
+    waiting = [client.publish("", SOUND, b"", {"message_id": f"m{number}"}, timeout=60) for number in range(3)]
+    at_once = client.publish("", SOUND, b"", timeout=0)
+    clock.turn()
+    assert outcome(at_once) is NotReadyError
+    assert (client.waiting, client.state, run.replaced) == (3, State.READY, 0)
+    clock.advance(CLEAR_LIMIT)
+    run.answer()
+    assert broker.messages[-3:] == ["m0", "m1", "m2"]
+    assert [outcome(future) for future in waiting] == [None] * 3
+    assert not slow.done() and run.replaced == 0
+    broker.peer.unconfirmed[channel].append(1)
+    broker.peer.confirm_all()
+    clock.turn()
+    assert outcome(slow) is None
+
+
+@pytest.mark.parametrize("meanwhile", ["close", "block", "lose", "close the channel"])
+def test_what_happens_meanwhile_comes_first(broker: Broker, meanwhile: str) -> None:
+    """While the last confirm is awaited, anything may happen: what waits ends well, and nothing stays held up."""
+    run = Run(broker)
+    run.stale_until = float("inf")
+    client, clock = run.client, broker.clock
+    client.publish("", SOUND, b"").add_done_callback(lambda ended: ended.exception())
+    clock.advance(0.1)
+    [tags] = [tags for tags in broker.peer.unconfirmed.values() if tags]
+    slow = tags.pop(0)
+    run.last(LASTING + 1)
+    waiting = client.publish("", SOUND, b"", timeout=60)
+    clock.turn()
+    assert (client.waiting, client.state) == (1, State.READY)
+    run.stale_until = 0
+    if meanwhile == "close":
+        client.close()
+        clock.turn()
+        assert client.substate is Closing.DRAINING
+        tags.insert(0, slow)
+    elif meanwhile == "block":
+        broker.peer.say(0, spec.Connection.Blocked("low on memory"))
+        broker.peer.deliver()
+        clock.advance(2 * CLEAR_LIMIT)
+        assert (client.state, client.waiting) == (State.BLOCKED, 1)
+        broker.peer.say(0, spec.Connection.Unblocked())
+        broker.peer.deliver()
+    elif meanwhile == "lose":
+        broker.peer.lose()
+        clock.advance(10)
+        broker.open()
+    else:
+        broker.peer.close_channel(1, 406, "PRECONDITION_FAILED")
+        for _ in range(6):
+            broker.peer.deliver()
+            clock.advance(0.1)
+    clock.turn()
+    run.answer()
+    assert outcome(waiting) is None
+    assert run.replaced == 0
+
+
+def test_a_channel_close_that_is_not_answered_costs_the_connection(broker: Broker) -> None:
+    """RabbitMQ has some seconds; then the client connects anew, and what waited goes out."""
+    run = Run(broker)
+    client, clock = run.client, broker.clock
+    run.last(LASTING - 1)
+    while not run.replaced:
+        client.publish("", STALE, b"").add_done_callback(lambda ended: ended.exception())
+        clock.advance(1)
+        run.answer()
+    assert client.substate is Connecting.CLOSING_CHANNEL
+    waiting = client.publish("", SOUND, b"", timeout=60)
+    broker.peer.outbox.clear()
+    clock.advance(2.1)
+    assert "RabbitMQ did not answer channel.close in time" in client.condition
+    clock.advance(10)
+    broker.open()
+    clock.turn()
+    run.answer()
+    assert outcome(waiting) is None
+
+
+# When it is due
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.nacks = Nacks(lambda: self.now)
+
+    def nack(self, *keys: str) -> str:
+        """Nack messages with these routing keys."""
+        return self.nacks.nacked([_publish(key) for key in keys])
+
+    def ack(self, *keys: str) -> None:
+        """Ack messages with these routing keys."""
+        self.nacks.acked([_publish(key) for key in keys])
+
+    def until_due(self, key: str = "a", step: float = 1.0) -> float:
+        """Nack until it is due; return how long that took."""
+        begin = self.now
+        while not self.nack(key):
+            self.now += step
+        return self.now - begin
+
+
+def _publish(key: str) -> Any:
+    message = type("Message", (), {"exchange": "x", "routing_key": key})
+    return type("Publish", (), {"message": message})
+
+
+def test_it_takes_twice_as_long_each_time_up_to_a_limit() -> None:
+    """As long as it does not help."""
+    clock = Clock()
+    took = [clock.until_due() for _ in range(10)]
+    expected = [min(LASTING * 2**number, LONGEST) for number in range(10)]
+    assert all(wanted <= each <= wanted + LEAST for each, wanted in zip(took, expected, strict=True))
+
+
+def test_help_or_calm_makes_it_begin_again() -> None:
+    """An ack right after the channel was replaced, or a long time without a run."""
+    for ends in ("help", "calm"):
+        clock = Clock()
+        for _ in range(4):
+            clock.until_due()
+        if ends == "help":
+            clock.ack("a")
+        else:
+            clock.now += 2 * LONGEST
+        assert clock.until_due() <= LASTING + LEAST, ends
+
+
+def test_an_ack_after_a_nack_is_no_help() -> None:
+    """The queue was full, and has room now."""
+    clock = Clock()
+    for _ in range(4):
+        clock.until_due()
+    clock.nack("a")
+    clock.ack("a")
+    assert clock.until_due() > 8 * LASTING
+
+
+def test_few_nacks_are_no_run() -> None:
+    """However far apart they are."""
+    clock = Clock()
+    for _ in range(LEAST - 1):
+        assert clock.nack("a") == ""
+        clock.now += 100
+    assert clock.nack("a")
+
+
+def test_each_destination_has_its_own_run() -> None:
+    """Acks elsewhere do not end it; those of ever new routing keys do not push it out, and take little memory."""
+    clock = Clock()
+    for number in range(int(LASTING)):
+        assert clock.nack("a") == ""
+        clock.ack("b")
+        assert clock.nack(*(f"{number}.{each}" for each in range(MOST // 2))) == ""
+        clock.now += 1
+    assert len(clock.nacks._runs) <= MOST
+    assert "with routing key 'a'" in clock.nack("a")
+
+
+def test_after_a_loss_nothing_is_known() -> None:
+    """Another channel may be used by then."""
+    clock = Clock()
+    clock.until_due()
+    assert clock.nacks
+    clock.nack("a")
+    clock.nacks.forget()
+    assert not clock.nacks
+
+
+# On RabbitMQ
+
+
+async def test_a_full_queue_on_rabbitmq(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything to it is nacked, and nothing else; what is free again is used. With times of a tenth of a second."""
+    monkeypatch.setattr(nacks, "LASTING", 0.1)
+    monkeypatch.setattr(nacks, "LONGEST", 0.8)
+    arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
+
+    async def setup(topology: Any) -> None:
+        await topology.queue_declare("full", durable=True, arguments=arguments)
+        await topology.queue_declare("empty", durable=True)
+
+    async with Client(node.url, setup=setup) as client:
+        await client.wait_for(State.READY, 30)
+        await client.publish("", "full", b"")
+        refused: list[asyncio.Future[None]] = []
+        taken: list[asyncio.Future[None]] = []
+
+        async def publish() -> None:
+            while len([change for change in client.history if change.trigger == "nacks_lasted"]) < 4:
+                refused.append(client.publish("", "full", b""))
+                taken.extend(client.publish("", "empty", b"") for _ in range(10))
+                await asyncio.sleep(0.005)
+
+        await asyncio.wait_for(publish(), 60)
+        outcomes = {type(each) for each in await asyncio.gather(*refused, return_exceptions=True)}
+        assert outcomes == {MessageNacked}
+        assert await asyncio.gather(*taken) == [None] * len(taken)
+        assert client.counters.reconnects == 0
+        await node.ctl("purge_queue", "full")
+        await client.publish("", "full", b"")
+    for queue in ("full", "empty"):
+        await node.ctl("delete_queue", queue)
+
+
+def test_names_are_told_as_they_are_safe(broker: Broker) -> None:
+    """A routing key comes from a stranger."""
+    clock = Clock()
+    evil = "a\nERROR \x1b[31m"
+    clock.until_due(evil)
+    clock.nacks.forget()
+    told = ""
+    while not told:
+        told = clock.nack(evil)
+        clock.now += 1
+    assert told.isprintable()
