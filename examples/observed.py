@@ -1,5 +1,7 @@
 """An application that operators can see into: metrics for Prometheus at /metrics, and a trace of each request.
 
+`examples/grafana.json` is a dashboard for these metrics. Whoever has OpenTelemetry's metrics instead gives `meters`.
+
 Each event's span is a child of its request's, and continues in whatever consumes the event. Here spans are printed; a
 production application exports them.
 
@@ -13,6 +15,7 @@ import os
 from typing import Any
 
 from opentelemetry.instrumentation.tornado import TornadoInstrumentor
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
@@ -21,7 +24,7 @@ from tornado.web import Application, RequestHandler
 
 from examples.application import Events
 from sprockets_amqp import Client, install
-from sprockets_amqp.telemetry.opentelemetry import trace_publishes
+from sprockets_amqp.telemetry.opentelemetry import measure_clients, trace_publishes
 from sprockets_amqp.telemetry.prometheus import ClientMetrics
 
 
@@ -41,7 +44,11 @@ class ObservedApplication(Application):
     amqp_clients: dict[str, Client]
 
     def __init__(
-        self, exchange: str = "amq.topic", tracers: TracerProvider | None = None, **amqp_settings: Any
+        self,
+        exchange: str = "amq.topic",
+        tracers: TracerProvider | None = None,
+        meters: MeterProvider | None = None,
+        **amqp_settings: Any,
     ) -> None:
         registry = CollectorRegistry()
         handlers = [("/events", Events), ("/metrics", Metrics)]
@@ -49,6 +56,7 @@ class ObservedApplication(Application):
         install(self, **amqp_settings)
         ClientMetrics(self.amqp_clients, registry)
         trace_publishes(self.amqp, tracers)
+        measure_clients(self.amqp_clients, meters)
 
 
 async def main() -> None:

@@ -100,6 +100,7 @@ class PublishEnd:
         seconds_in_line: from the call until it was last handed to the transport or, if it never was, until its end.
         seconds_to_confirm: from then until RabbitMQ acked or nacked it; None if RabbitMQ did neither.
         returned: whether RabbitMQ returned it as unroutable, whether or not ``fail_on_return`` makes that an error.
+        seconds: from the call until its end.
     """
 
     outcome: Outcome
@@ -112,6 +113,7 @@ class PublishEnd:
     seconds_in_line: float
     seconds_to_confirm: float | None
     returned: bool = False
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -198,6 +198,11 @@ class Bound:
         """Assemble the parts for a loop."""
         raise NotImplementedError
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is bound to a loop: not in a forked process, until it is used there."""
+        return self._present is not None
+
     def bind(self) -> None:
         """Bind the client to the running loop if it was made before any ran; handlers and probes call this.
 

@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.tornado import TornadoInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, SamplingResult, StaticSampler
 from opentelemetry.trace import SpanKind, StatusCode
 
 from examples.observed import ObservedApplication
@@ -194,6 +194,25 @@ def test_what_was_published_with_is_text_that_can_be_exported(in_hand: HandDrive
         assert all(text.isprintable() and len(text) <= 2 * 255 + 1 for text in texts)
 
 
+def test_a_sampler_is_told_where_it_goes(in_hand: HandDriven) -> None:
+    """When the span is made: the operation, the destination and the node, of which the conventions ask that."""
+    told: list[dict[str, Any]] = []
+
+    class Keeps(StaticSampler):
+        def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+            told.append(dict(kwargs.get("attributes") or args[4]))
+            return super().should_sample(*args, **kwargs)
+
+    client = in_hand.client("amqp://node:5673")
+    trace_publishes(client, TracerProvider(sampler=Keeps(Decision.DROP)))
+    client.publish("events", "key", b"").add_done_callback(lambda future: future.exception())
+    assert {name: told[0][name] for name in ("messaging.destination.template", "server.address", "server.port")} == {
+        "messaging.destination.template": "events",
+        "server.address": "node",
+        "server.port": 5673,
+    }
+
+
 # Its place in a trace
 
 
@@ -323,6 +342,8 @@ def test_an_events_span_is_a_child_of_its_requests(amqp_broker: Broker, spans: S
     assert [event.parent for event in events] == [request.context for request in requests]
     assert [event.name for event in events] == ["publish amq.topic"] * 2
     assert [event.status.status_code for event in events] == [StatusCode.UNSET, StatusCode.ERROR]
+    # The instrumentation writes the status before Tornado has answered: the documentation warns of it.
+    assert [(request.attributes or {})["http.status_code"] for request in requests] == [202, 500]
     assert [event.end_time <= request.end_time for event, request in zip(events, requests, strict=True)] == [True] * 2  # type: ignore[operator]
 
 
@@ -338,4 +359,6 @@ async def test_on_rabbitmq_the_message_has_the_context_of_its_event(node: Node, 
     assert event.parent == request.context
     (message,) = await queue.messages()
     assert message.properties.headers == {"traceparent": traceparent(event)}
+    peer = {name: (event.attributes or {})[f"network.peer.{name}"] for name in ("address", "port")}
+    assert peer == {"address": "127.0.0.1", "port": node.port}
     await queue.delete()

@@ -21,6 +21,7 @@ from tests.support.http import fetch, served
 from tests.support.memory import Broker as HandDriven
 from tests.support.memory import in_memory
 from tests.support.prometheus import Prometheus
+from tools import dashboard
 from tools.rabbitmq import Node
 
 in_hand = in_memory
@@ -281,8 +282,30 @@ def test_the_alerts_fire_when_they_should(prometheus: None, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_dashboard_is_of_the_metrics_that_there_are(in_hand: HandDriven, registry: CollectorRegistry) -> None:
+    """It is the generated one, and has a panel for each metric, with a place of its own."""
+    assert dashboard.PATH.read_text() == dashboard.dashboard(), "run python -m tools.documents"
+    model = json.loads(dashboard.PATH.read_text())
+    ClientMetrics({"amqp": in_hand.client()}, registry)
+    names = [family.name for family in text_string_to_metric_families(generate_latest(registry).decode())]
+    asked = [[target["expr"] for target in panel["targets"]] for panel in model["panels"]]
+    for name in (name for name in names if not name.endswith("_created")):
+        assert sum(any(re.search(rf"\b{name}(_total|_bucket)?{{", query) for query in panel) for panel in asked) == 1
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in model["panels"]}
+    assert len(places) == len({panel["id"] for panel in model["panels"]}) == len(asked)
+    assert [each["name"] for each in model["templating"]["list"]] == list(dashboard.VARIABLES)
+
+
+async def every_panel_has_data(prom: Prometheus) -> None:
+    """Each query of the dashboard has an answer about the client."""
+    filled = {"$client": ".*", "$instance": ".*", "$__rate_interval": "5m"}
+    for query in await asyncio.to_thread(dashboard.queries):
+        data = await prom.query(re.sub(r"\$\w+", lambda variable: filled[variable[0]], query))
+        assert data and all(labels >= {("client", "amqp")} for labels in data), query
+
+
 async def test_an_outage_is_seen_in_prometheus(node: Node, prometheus: None, tmp_path: Path) -> None:
-    """Each documented query has an answer, and each documented alert's condition holds when it should."""
+    """Each documented query has an answer, each panel data, and each alert's condition holds when it should."""
     rules = tmp_path / "alerts.yml"
     rules.write_text(documented("yaml"))
     queue = await declare_queue(node.url)
@@ -336,8 +359,8 @@ async def test_an_outage_is_seen_in_prometheus(node: Node, prometheus: None, tmp
         assert {dict(labels)["outcome"] for labels in rates} == set(Outcome)
         (share,), (slowest,), (longest,), (risk,) = (each.values() for each in (failed, confirm, line, at_risk))
         assert 0 < share < 1
-        assert slowest > 1
-        assert longest > 1
+        assert slowest > 1 and longest > 1
+        await every_panel_has_data(prom)
         assert risk == 0
     await client.shutdown()
     await queue.delete()

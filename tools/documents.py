@@ -1,4 +1,4 @@
-"""The generated parts of README.md and docs/: `python -m tools.documents` brings them up to date."""
+"""The generated parts of README.md and docs/, and the dashboard: `python -m tools.documents` brings them up to date."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks import growth_report, report, results
 from sprockets_amqp.drawing import diagrams, tables
 from sprockets_amqp.states import CHECK, OUTAGE, OUTBOX, RENEWAL
-from tools import defects, faults, kit_methods, matrix, modules, places, proved, starts
+from tools import dashboard, defects, faults, kit_methods, matrix, modules, places, proved, starts
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
@@ -71,3 +71,4 @@ def parts(text: str) -> list[str]:
 if __name__ == "__main__":
     for document in documents():
         document.write_text(generated(document.read_text()))
+    dashboard.PATH.write_text(dashboard.dashboard())

@@ -49,5 +49,6 @@ class Reports(dict[Publish, Watch]):
                 seconds_in_line=(sent_at or now) - watch.began,
                 seconds_to_confirm=now - sent_at if outcome in ANSWERED else None,
                 returned=publish.returned is not None,
+                seconds=now - watch.began,
             )
         )

@@ -1,7 +1,7 @@
 """Metrics of clients for Prometheus; needs the extra ``prometheus``."""
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
@@ -9,25 +9,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from sprockets_amqp.client import Client
-from sprockets_amqp.delivery.counters import Counters
 from sprockets_amqp.observers import Delivery, OnEnd, Outcome, Publish, PublishEnd
 from sprockets_amqp.runtime import running_loop
 from sprockets_amqp.states import State
 from sprockets_amqp.wire.forks import after_fork
+
+from .counted import GAUGES, TOTALS
 
 __all__ = ["ClientMetrics"]
 
 #: Upper bounds of the histograms' buckets, in seconds: a confirm within a data centre takes some milliseconds, and the
 #: default ``timeout`` is 10 s.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-#: The gauges of messages: name, description, and where the value comes from.
-GAUGES: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
-    ("waiting", "Messages in line.", lambda counters: counters.waiting),
-    ("unconfirmed", "Messages on the wire, neither confirmed nor lost.", lambda counters: counters.unconfirmed),
-    ("stored", "Messages in the outbox, to be sent or confirmed.", lambda counters: counters.stored),
-    ("set_aside", "Messages in the outbox that are no longer sent.", lambda counters: counters.set_aside),
-)
 
 
 class ClientMetrics(Collector):
@@ -117,22 +110,19 @@ class ClientMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by the registry for each scrape."""
         state = GaugeMetricFamily("amqp_client_state", "1 for the current state.", labels=("client", "state"))
-        reconnects = CounterMetricFamily(
-            "amqp_client_reconnects", "Connections opened again after one was lost.", labels=("client",)
-        )
-        returned = CounterMetricFamily("amqp_client_returned", "Messages returned as unroutable.", labels=("client",))
-        gauges = [GaugeMetricFamily(f"amqp_client_{name}", text, labels=("client",)) for name, text, _ in GAUGES]
+        totals: list[CounterMetricFamily | GaugeMetricFamily] = [
+            CounterMetricFamily(f"amqp_client_{each.name}", each.words, labels=("client",)) for each in TOTALS
+        ]
+        gauges = [GaugeMetricFamily(f"amqp_client_{each.name}", each.words, labels=("client",)) for each in GAUGES]
         for name, client in self._clients.items():
             if running_loop() is not None:
                 client.bind()
-            for each, lit in {**dict.fromkeys(State, 0), client.state: 1}.items():
-                state.add_metric((name, each.name.lower()), lit)
+            for one, lit in {**dict.fromkeys(State, 0), client.state: 1}.items():
+                state.add_metric((name, one.name.lower()), lit)
             counters = client.counters
-            reconnects.add_metric((name,), counters.reconnects)
-            returned.add_metric((name,), counters.returned)
-            for family, (_, _, value) in zip(gauges, GAUGES, strict=True):
-                family.add_metric((name,), value(counters))
-        yield from (state, reconnects, returned, *gauges)
+            for family, each in zip((*totals, *gauges), (*TOTALS, *GAUGES), strict=True):
+                family.add_metric((name,), each.value(counters))
+        yield from (state, *totals, *gauges)
         for metric in (self._publishes, self._delivered, self._line, self._confirm):
             yield from metric.collect()
 
