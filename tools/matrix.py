@@ -1,8 +1,10 @@
 """Run the tests on other systems, each created empty: `make matrix`, or `python3 -m tools.matrix [SYSTEM ...]`.
 
-A system is a folder that debootstrap fills from this machine's apt mirror with nothing but python3, make and git. Each
-run uses a copy of it, in namespaces of its own, and leaves nothing behind: the last commit is cloned into it, and
-`make demo` and `make test` do the rest, as on a new machine. Needs root, and nothing beyond the standard library.
+A system is a folder that debootstrap fills from an apt mirror with nothing but python3, make and git. Each run uses a
+copy of it, in namespaces of its own, and leaves nothing behind: the last commit is cloned into it, and `make demo` and
+`make test` do the rest, as on a new machine. Needs root, and nothing beyond the standard library.
+
+Ubuntu is here for its Python, 3.12, which no release of Debian has.
 
 The system debian-13-pika-next has pika's coming version: `make matrix SYSTEMS=debian-13-pika-next PIKA=path`, with the
 path of a checkout of pika's main branch outside of this project.
@@ -15,6 +17,7 @@ import configparser
 import contextlib
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 import os
 import re
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -33,6 +37,11 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spro
 #: Debian's own mirror, for a machine whose apt knows none.
 MIRROR = "http://deb.debian.org/debian/"
 PACKAGES = "python3,make,git,ca-certificates"
+#: Ubuntu's mirror, and the package with the keys that sign it, which Debian does not have, with its SHA-256.
+UBUNTU = "http://archive.ubuntu.com/ubuntu/"
+KEYS = f"{UBUNTU}pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
+KEYS_HASH = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
+KEYRING = "usr/share/keyrings/ubuntu-archive-keyring.gpg"
 #: Seconds after which a system is created anew.
 MAX_AGE = 7 * 86400
 #: Variables that say how registries are reached, and whether this is CI.
@@ -57,12 +66,15 @@ exec "$@"
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A release of Debian, and what differs in a run on it."""
+    """A release of Debian or Ubuntu, and what differs in a run on it."""
 
     name: str
     suite: str
     #: Shell commands between the installation and the tests.
     before: str = ""
+    #: The shell command that runs the tests.
+    tests: str = "make test"
+    ubuntu: bool = False
 
 
 def lowest() -> str:
@@ -89,6 +101,13 @@ UVLOOP = (
 )
 
 
+#: Chromium is a snap on Ubuntu, which needs a running system.
+WITHOUT_BROWSER = (
+    ".ci/setup broker postgres diagrams terminal prometheus git curl && "
+    ".venv/bin/python -m pytest --numprocesses 3 --dist loadgroup -m 'not browser'"
+)
+
+
 def systems() -> dict[str, System]:
     """Return the systems by their names."""
     pinned = f".venv/bin/pip install --quiet --disable-pip-version-check {lowest()}"
@@ -96,6 +115,7 @@ def systems() -> dict[str, System]:
         System("debian-12", "bookworm"),
         System("debian-13", "trixie"),
         System("debian-unstable", "unstable"),
+        System("ubuntu-24.04", "noble", tests=f"make .venv/.dev && {WITHOUT_BROWSER}", ubuntu=True),
         System("debian-12-lowest", "bookworm", pinned),
         System("debian-12-uvloop", "bookworm", UVLOOP),
         System("debian-13-pika-next", "trixie", PIKA_NEXT),
@@ -126,8 +146,23 @@ def mirror() -> str:
     return printed[0] if printed else MIRROR
 
 
-def make_base(suite: str) -> Path:
+def keyring() -> Path:
+    """Return the file with the keys of Ubuntu's archive; it comes from there, and has to be the one known here."""
+    kept = CACHE / "ubuntu"
+    if not (kept / KEYRING).exists():
+        with urllib.request.urlopen(KEYS, timeout=60) as answer:  # noqa: S310 - it is http
+            package = answer.read()
+        if hashlib.sha256(package).hexdigest() != KEYS_HASH:
+            raise CannotRun(f"{KEYS} is not the package that is known here")
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / "keys.deb").write_bytes(package)
+        run("dpkg-deb", "--extract", str(kept / "keys.deb"), str(kept))
+    return kept / KEYRING
+
+
+def make_base(system: System) -> Path:
     """Create the empty system of a release, unless there is a fresh one; return its folder."""
+    suite = system.suite
     base = CACHE / "systems" / suite
     if base.exists() and time.time() - base.stat().st_mtime < MAX_AGE:
         return base
@@ -136,7 +171,10 @@ def make_base(suite: str) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     say(f"creating {suite} ...")
-    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(unfinished), mirror())
+    # An older debootstrap does not know a later release; all of Ubuntu's are made alike.
+    more = ("--components=main,universe", f"--keyring={keyring()}") if system.ubuntu else ()
+    source = (UBUNTU, "gutsy") if system.ubuntu else (mirror(),)
+    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", *more, suite, str(unfinished), *source)
     unfinished.touch()
     unfinished.rename(base)
     return base
@@ -189,7 +227,7 @@ print(json.dumps(told | {"pika": pika.__version__, "tornado": tornado.version}))
 @contextlib.contextmanager
 def made(system: System) -> Iterator[Path]:
     """Make a copy of the system with the last commit in it; yields its folder."""
-    base = make_base(system.suite)
+    base = make_base(system)
     with tempfile.TemporaryDirectory(prefix="sprockets-amqp-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary, system.suite)
         run("cp", "--archive", "--reflink=auto", str(base), str(folder))
@@ -208,9 +246,9 @@ def test(system: System, pika: Path | None) -> dict[str, object]:
         if system.before:
             say(f"{system.name}: {system.before}")
             demo = demo or inside(folder, f"make .venv/.dev && {system.before}").returncode
-        say(f"{system.name}: make test")
+        say(f"{system.name}: {system.tests}")
         began = time.monotonic()
-        status = inside(folder, "PYTEST_ADDOPTS=--junitxml=/results.xml make test").returncode
+        status = inside(folder, f"export PYTEST_ADDOPTS=--junitxml=/results.xml; {system.tests}").returncode
         seconds = round(time.monotonic() - began)
         told = inside(folder, VERSIONS, quiet=True).stdout
         return {
