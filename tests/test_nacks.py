@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from pika import spec
 
-from sprockets_amqp import Client, MessageNacked, NotReadyError, State
+from sprockets_amqp import STORED, Client, MessageNacked, NotReadyError, State
 from sprockets_amqp.delivery import nacks
 from sprockets_amqp.delivery.nacks import LASTING, LEAST, LONGEST, MOST, Nacks
 from sprockets_amqp.delivery.publisher import CLEAR_LIMIT
 from sprockets_amqp.states import Closing, Connecting
 from tests.support.memory import Broker, in_memory, outcome
+from tests.test_outbox import folder
 from tools.rabbitmq import Node
 
 broker = in_memory
@@ -24,9 +25,9 @@ SOUND = "sound"
 class Run:
     """A client that publishes every so often to both, and a RabbitMQ that nacks what goes to one of them."""
 
-    def __init__(self, broker: Broker, *, every: float = 1.0, **settings: Any) -> None:
+    def __init__(self, broker: Broker, client: Client | None = None, *, every: float = 1.0) -> None:
         self.broker = broker
-        self.client = broker.ready(timeout=60, **settings)
+        self.client = client or broker.ready(timeout=60)
         self.every = every
         self.futures: dict[str, list[asyncio.Future[None]]] = {STALE: [], SOUND: []}
         #: Until how often the channel was replaced, RabbitMQ nacks.
@@ -197,6 +198,29 @@ def test_a_channel_close_that_is_not_answered_costs_the_connection(broker: Broke
     clock.turn()
     run.answer()
     assert outcome(waiting) is None
+
+
+def test_what_is_stored_goes_out_on_the_new_channel(broker: Broker) -> None:
+    """A stored message that is nacked is tried again and again, while others are behind it."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=1, max_unconfirmed=1)
+        broker.clock.advance(2)
+        stored = [client.publish("", key, b"") for key in [STALE, SOUND] * 15]
+        broker.clock.advance(1)
+        assert {future.result() for future in stored} == {STORED}
+        run = Run(broker, client)
+        broker.open()
+        held = 0
+        for _ in range(100):
+            broker.clock.advance(1)
+            run.answer()
+            broker.open()
+            if not run.replaced:
+                held = client.counters.stored
+        # While others were left to send.
+        assert (run.replaced, client.counters.stored) == (1, 0)
+        assert held > 10
+        broker.shut_down()
 
 
 # When it is due

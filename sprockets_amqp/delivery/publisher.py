@@ -153,8 +153,8 @@ class Publisher:
             # pika is handling an event; when it has, the lifecycle knows what the event means.
             self._loop.call_soon(self._send_after_hold)
             return
-        if self._clears and not self._gate.sends_new:
-            # Stored messages do not stop publishing, and closing the client does not wait for another channel.
+        if self._clears and not self._gate.sends_stored:
+            # A client that is closing does not wait for another channel.
             self._stop_clearing()
         elif self._clears and not self.flight.entries:
             self._gate.replace_channel(self._clears)
