@@ -289,6 +289,21 @@ async def test_a_transient_queue_is_warned_of_and_its_refusal_explained(caplog: 
         assert (advice in result.out) == forbids
 
 
+@pytest.mark.parametrize("length", [3000, 4200, 9000])
+async def test_a_token_that_is_too_long_is_explained(node: Node, length: int) -> None:
+    """RabbitMQ hangs up on it, which looks like a wrong password; the log and `check` say what it is."""
+    url = node.url_for(password="x" * length)
+    reads = length < 3600 or (length < 8000 and version() >= (4, 1))
+    says = f"before the login, 8192 since 4.1, and user and password have {5 + length}"
+    async with Client(url, connection_attempts=1) as client:
+        await client.wait_for(State.CLOSED, 30)
+        assert (says in client.condition) != reads
+        assert "x" * 100 not in client.condition
+    result = await run("check", url)
+    assert (says in result.out) != reads
+    assert ("ask for a shorter token" in result.out) != reads
+
+
 async def test_a_small_frame_max_is_explained(node: Node) -> None:
     """From 4.1 on RabbitMQ hangs up, and says nothing."""
     url = node.url_for(query="frame_max=4096")

@@ -28,7 +28,7 @@ from sprockets_amqp.settings import Settings
 from sprockets_amqp.text import function_name, shown
 from sprockets_amqp.wire.connection import VERSION_LIMIT
 from sprockets_amqp.wire.failed import AttemptFailed
-from sprockets_amqp.wire.login import ByCertificate, ByPassword, MechanismMissing
+from sprockets_amqp.wire.login import ByCertificate, ByPassword, MechanismMissing, too_long
 from sprockets_amqp.wire.network import DNS, LOGIN, TCP, TLS, VHOST
 from sprockets_amqp.wire.replies import describe
 
@@ -302,6 +302,8 @@ def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
 
 
 def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
+    if too_long(parameters.credentials) and "ACCESS_REFUSED" not in str(error):
+        return "ask for a shorter token, with fewer scopes or claims"
     if isinstance(error, MechanismMissing):
         return _MECHANISM_ADVICE[error.mechanism]
     if isinstance(error, ProbableAuthenticationError) and isinstance(parameters.credentials, ByCertificate):
@@ -318,9 +320,12 @@ def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
         return (
             "something accepts connections but does not answer: RabbitMQ may be starting or frozen, or the port wrong"
         )
-    if parameters.ssl_options:
-        return "the other side hung up: it may require a client certificate (ssl_options), or not be an AMQP port"
-    return "the other side hung up: it may be a TLS port (use amqps://), or not an AMQP port"
+    perhaps = (
+        "it may require a client certificate (ssl_options)"
+        if parameters.ssl_options
+        else "it may be a TLS port (use amqps://)"
+    )
+    return f"the other side hung up: {perhaps}, or no AMQP port"
 
 
 #: What to do if the node does not offer the mechanism with which the client logs in.

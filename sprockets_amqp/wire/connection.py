@@ -25,6 +25,7 @@ from sprockets_amqp.text import shown
 
 from .addresses import Address, Unreachable
 from .failed import AttemptFailed, plainly
+from .login import too_long
 from .network import LOGIN, TCP, VHOST, Network, SocketAddress, Transport
 from .reading import BODY_LIMIT, OnConfirm, Reading
 from .sending import Sending
@@ -236,11 +237,17 @@ class Connection(pika.connection.Connection):
         if self._step == TCP and isinstance(cause, TimeoutError) and self._accepting:
             cause = Unreachable([(Address(0, each), error or cause) for each, error in self._accepting.items()])
         said = self._said
-        if self._present_step == VHOST and isinstance(said, StreamLostError) and self.params.frame_max < SMALLEST_FRAME:
-            said = StreamLostError(
-                f"{said}; RabbitMQ refuses frame_max={self.params.frame_max} in the URL since 4.1: leave it out"
-            )
+        if isinstance(said, StreamLostError) and (hint := self._hint()):
+            said = StreamLostError(f"{said}; {hint}")
         return AttemptFailed(self._present_step, host, port, self._address, cause, said)
+
+    def _hint(self) -> str:
+        """Say why RabbitMQ may have hung up without a word; empty if nothing is known to be wrong."""
+        if self._present_step == LOGIN:
+            return too_long(self.params.credentials)
+        if self._present_step == VHOST and self.params.frame_max < SMALLEST_FRAME:
+            return f"RabbitMQ refuses frame_max={self.params.frame_max} in the URL since 4.1: leave it out"
+        return ""
 
     @property
     def _present_step(self) -> str:

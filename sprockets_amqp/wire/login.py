@@ -17,6 +17,18 @@ EXTERNAL: Final = "external"
 AUTH: Final = (PLAIN, EXTERNAL)
 
 
+#: Octets of user and password for which a frame of 4096 octets may have no room, beside what else it holds.
+LONG: Final = 3600
+
+
+def too_long(credentials: object) -> str:
+    """Say that RabbitMQ may refuse the credentials because of their length; empty if it does not."""
+    octets = sum(len(str(getattr(credentials, name, "")).encode()) for name in ("username", "password"))
+    if octets <= LONG:
+        return ""
+    return f"RabbitMQ reads at most 4096 octets before the login, 8192 since 4.1, and user and password have {octets}"
+
+
 class MechanismMissing(AuthenticationError):
     """The node does not offer the way in which the client logs in."""
 
