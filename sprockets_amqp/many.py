@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from .delivery.publish import STORED, Result
 from .errors import AMQPException, InvalidMessage
+from .text import quoted
 
 Body = bytes | bytearray | memoryview | str
 #: An exchange, a routing key, a body, and perhaps properties.
@@ -44,7 +45,8 @@ class Window:
         #: Each with its future, and the octets of its body.
         self.entries: collections.deque[tuple[Outgoing, asyncio.Future[Result], int]] = collections.deque()
         self.octets = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        #: Those who wait for a change.
+        self.waiting: list[asyncio.Future[None]] = []
 
     @property
     def is_full(self) -> bool:
@@ -58,9 +60,7 @@ class Window:
         try:
             for message in messages:
                 if isinstance(message, tuple) and 3 <= len(message) <= 4:
-                    future = publish(*message)
-                    body = message[2]
-                    size = len(body) if isinstance(body, SIZED) else 0
+                    future, size = publish(*message), _octets(message[2])
                 else:
                     future, size = _no_message(message), 0
                 entries.append((message, future, size))
@@ -89,20 +89,28 @@ class Window:
     async def changed(self) -> None:
         """Return when `tell` is called."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self.waiting.append(waiter)
         await waiter
 
     def tell(self, *_: object) -> None:
         """Let those go on who wait for a change."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
 
 
+def _octets(body: object) -> int:
+    """Return the size of a body; what is none, or a view that was released, ends with an error, and takes no room."""
+    try:
+        return len(body) if isinstance(body, SIZED) else 0
+    except ValueError:
+        return 0
+
+
 def _no_message(given: object) -> "asyncio.Future[Result]":
     future = asyncio.get_running_loop().create_future()
-    what = f"a message is a tuple of exchange, routing key, body and perhaps properties, not {given!r:.80}"
+    what = f"a message is a tuple of exchange, routing key, body and perhaps properties, not {quoted(given)}"
     future.set_exception(InvalidMessage(what))
     return future
 
@@ -170,12 +178,14 @@ class Outcomes:
                         break
                     message, future, size = entries.popleft()
                     window.octets -= size
+                    if window.waiting:
+                        # There is room for the next, which may be what comes before another outcome.
+                        window.tell()
                     error: Any = future.exception()
                     # What the class does, without a call of Python's for each message.
                     yield new(MessageOutcome, (message, error, error is None and future.result() is STORED))
                 else:
                     await asyncio.sleep(0)
-                window.tell()
             if self._error is not None:
                 raise self._error
         finally:
@@ -214,8 +224,8 @@ class Outcomes:
             (self.untold if sent else self.not_sent).append(message)
             if not sent:
                 future.cancel()
-            elif future.done():
+            else:
                 # Nobody asks any more, and asyncio need not say so.
-                future.exception()
+                future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if self._filling is not None and not self._filling.done():
             await asyncio.wait([self._filling])

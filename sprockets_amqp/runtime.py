@@ -138,8 +138,10 @@ class Runtime:
         )
 
     def on_wire(self) -> "set[asyncio.Future[Result]]":
-        """Return the futures of the publishes that are sent and not confirmed."""
-        return {publish.future for publish in self.publisher.flight.entries.values()}
+        """Return the futures of the publishes that are sent and not confirmed, also while they are being stored."""
+        sent = self.publisher.flight.entries.values()
+        callers = [publish.kept.caller for publish in sent if publish.kept is not None]
+        return {publish.future for publish in (*sent, *callers) if publish is not None}
 
     def start(self) -> None:
         """Connect at once, or when the loop starts; until then the client is idle."""

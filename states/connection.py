@@ -262,13 +262,10 @@ CONNECTION: Final = Machine(
         Row("connection_unblocked", (_S.BLOCKED,), _S.READY, unless="blocking"),
         # Losses. A lost channel is reopened on its connection; a lost connection, after a delay.
         Row("channel_closed", (_S.READY, _S.BLOCKED), Closed.RETRYING, conditions="expired"),
-        Row(
-            "channel_closed",
-            (Connecting.OPENING_CHANNEL, Connecting.CLOSING_CHANNEL, _S.READY, _S.BLOCKED),
-            Connecting.RETRYING_CHANNEL,
-        ),
+        Row("channel_closed", (Connecting.OPENING_CHANNEL, _S.READY, _S.BLOCKED), Connecting.RETRYING_CHANNEL),
         # A channel may have missed that another node leads a quorum queue, and nack all messages to it.
         Row("nacks_lasted", (_S.READY,), Connecting.CLOSING_CHANNEL),
+        Row("channel_closed", (Connecting.CLOSING_CHANNEL,), Connecting.OPENING_CHANNEL, before=_DROP_CHANNEL),
         Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.SETTING_UP, conditions="sets_up"),
         Row("channel_due", (Connecting.RETRYING_CHANNEL,), Connecting.OPENING_CHANNEL),
         Row("connection_failed", (Connecting.OPENING_CONNECTION,), Connecting.RETRYING_NODE, conditions="retries_node"),

@@ -289,7 +289,7 @@ _RABBITMQ: Final = (
         _has_expired,
     ),
     Event(
-        "fault",
+        "limit",
         "RabbitMQ has nacked for long, and nothing is unconfirmed",
         "connection.nacks_lasted",
         lambda now: _has_channel(now) and now.sends and now.wanted and now.publish is Publish.NONE,

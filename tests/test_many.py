@@ -131,6 +131,77 @@ def test_one_that_fails_harms_no_other(kit: Broker) -> None:
     assert [message.body for message in kit.messages("q")] == [b"1", b"8", b"9", b"10"]
 
 
+class Nameless:
+    """A thing that has no repr."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+
+def test_what_is_odd_harms_no_other(kit: Broker) -> None:
+    """It has an outcome like any other."""
+    view = memoryview(b"x")
+    view.release()
+    messages: list[Any] = [("", "q", b"1"), ("", "q", view), Nameless(), ("", "q", b"2")]
+
+    async def publish() -> list[Any]:
+        async with Client(URL) as client:
+            return [type(each.error) async for each in client.publish_many(messages)]
+
+    assert kit.run(publish()) == [type(None), InvalidMessage, InvalidMessage, type(None)]
+
+
+def test_a_source_that_the_body_feeds_goes_on(kit: Broker) -> None:
+    """It has room as soon as an outcome is told, even if the body waits for what it does with that."""
+
+    async def publish() -> int:
+        queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=4)
+
+        async def source() -> AsyncIterator[Any]:
+            while (message := await queue.get()) is not None:
+                yield message
+
+        async with Client(URL, max_unconfirmed=4) as client:
+            for number in range(4):
+                queue.put_nowait(("", "q", b"%d" % number))
+            told = 0
+            async for _ in client.publish_many(source()):
+                told += 1
+                while told == 1 and not queue.full():
+                    queue.put_nowait(("", "q", b"more"))
+                if told <= 20:
+                    await queue.put(("", "q", b"again"))
+                if told == 28:
+                    await queue.put(None)
+            return told
+
+    assert kit.run(asyncio.wait_for(publish(), 60)) == 28
+
+
+def test_what_is_nacked_after_it_was_left_is_not_logged(kit: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody asks for it any more."""
+
+    async def publish() -> tuple[int, int]:
+        async with Client(URL) as client:
+            await client.publish("", "q", b"")
+            kit.swallow_confirms()
+            kit.nack_next(3)
+            outcomes = client.publish_many([("", "q", b"1")] * 3)
+            left = asyncio.ensure_future(anext(aiter(outcomes)))
+            while client.unconfirmed < 3:
+                await asyncio.sleep(0)
+            left.cancel()
+            await asyncio.wait([left])
+            kit.release_confirms()
+            while client.unconfirmed:
+                await asyncio.sleep(0)
+            return len(outcomes.untold), client.counters.nacked
+
+    assert kit.run(publish()) == (3, 3)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 def test_options_are_those_of_publish(kit: Broker) -> None:
     """And count for each message."""
     client = Client(URL, fail_on_return=True)

@@ -8,7 +8,7 @@ from pika import spec
 
 from sprockets_amqp import STORED, Client, MessageNacked, NotReadyError, State
 from sprockets_amqp.delivery import nacks
-from sprockets_amqp.delivery.nacks import LASTING, LEAST, LONGEST, MOST, Nacks
+from sprockets_amqp.delivery.nacks import LASTING, LEAST, LONGEST, LONGEST_PAUSE, MOST, Nacks
 from sprockets_amqp.delivery.publisher import CLEAR_LIMIT
 from sprockets_amqp.states import Closing, Connecting
 from tests.support.memory import Broker, in_memory, outcome
@@ -55,12 +55,13 @@ class Run:
             for key, futures in self.futures.items():
                 futures.append(self.client.publish("", key, b""))
                 futures[-1].add_done_callback(lambda ended: ended.exception())
-            self.broker.clock.advance(self.every)
+            self.broker.clock.advance(0.1)
             self.answer()
             # RabbitMQ answers channel.close, and opens another.
             for _ in range(6):
                 self.broker.peer.deliver()
                 self.broker.clock.turn()
+            self.broker.clock.advance(self.every - 0.1)
         self.broker.clock.advance(1)
         self.answer()
 
@@ -111,43 +112,103 @@ def test_a_queue_that_is_full_at_times_keeps_its_channel(broker: Broker) -> None
     assert run.replaced == 0
 
 
-def test_nothing_is_closed_under_what_is_unconfirmed(broker: Broker) -> None:
-    """What waits meanwhile goes out afterwards in order; after some seconds the client goes on with its old channel."""
-    run = Run(broker)
+def held_up(run: Run) -> tuple[Any, list[int], int]:
+    """Have RabbitMQ nack for long enough while one message is unconfirmed: return its publish, its list and its tag."""
     run.stale_until = float("inf")
+    run.last(LASTING - 1)
+    slow = run.client.publish("", SOUND, b"")
+    slow.add_done_callback(lambda ended: ended.exception())
+    run.broker.clock.advance(0.1)
+    [tags] = [tags for tags in run.broker.peer.unconfirmed.values() if tags]
+    tag = tags.pop(0)
+    for _ in range(4):
+        if run.client._runtime.publisher._clears:
+            break
+        run.client.publish("", STALE, b"").add_done_callback(lambda ended: ended.exception())
+        run.broker.clock.advance(0.5)
+        run.answer()
+    return slow, tags, tag
+
+
+def test_nothing_is_closed_under_what_is_unconfirmed(broker: Broker) -> None:
+    """What waits meanwhile goes out afterwards in order; after a while the client goes on with its old channel."""
+    run = Run(broker)
+    slow, tags, tag = held_up(run)
     client, clock = run.client, broker.clock
-    slow = client.publish("", SOUND, b"", {"message_id": "slow"})
-    clock.advance(0.1)
-    [(channel, tags)] = [(number, tags) for number, tags in broker.peer.unconfirmed.items() if tags]
-    tags.remove(1)
-    run.last(LASTING + 1)
     waiting = [client.publish("", SOUND, b"", {"message_id": f"m{number}"}, timeout=60) for number in range(3)]
     at_once = client.publish("", SOUND, b"", timeout=0)
     clock.turn()
     assert outcome(at_once) is NotReadyError
+    assert "RabbitMQ has nacked" in str(at_once.exception()) and "another channel" in str(at_once.exception())
     assert (client.waiting, client.state, run.replaced) == (3, State.READY, 0)
     clock.advance(CLEAR_LIMIT)
     run.answer()
     assert broker.messages[-3:] == ["m0", "m1", "m2"]
     assert [outcome(future) for future in waiting] == [None] * 3
     assert not slow.done() and run.replaced == 0
-    broker.peer.unconfirmed[channel].append(1)
+    tags.append(tag)
     broker.peer.confirm_all()
     clock.turn()
     assert outcome(slow) is None
 
 
-@pytest.mark.parametrize("meanwhile", ["close", "block", "lose", "close the channel"])
-def test_what_happens_meanwhile_comes_first(broker: Broker, meanwhile: str) -> None:
-    """While the last confirm is awaited, anything may happen: what waits ends well, and nothing stays held up."""
+def test_the_channel_is_replaced_once_the_last_one_is_confirmed(broker: Broker) -> None:
+    """Even if nothing waits."""
+    run = Run(broker)
+    slow, tags, tag = held_up(run)
+    assert run.replaced == 0
+    tags.append(tag)
+    broker.peer.confirm_all()
+    broker.clock.turn()
+    broker.clock.turn()
+    assert (outcome(slow), run.replaced) == (None, 1)
+    broker.open()
+
+
+def test_what_is_never_confirmed_holds_nothing_up(broker: Broker) -> None:
+    """A queue without a majority beside a full one: the others are published to as ever."""
     run = Run(broker)
     run.stale_until = float("inf")
     client, clock = run.client, broker.clock
     client.publish("", SOUND, b"").add_done_callback(lambda ended: ended.exception())
     clock.advance(0.1)
     [tags] = [tags for tags in broker.peer.unconfirmed.values() if tags]
-    slow = tags.pop(0)
-    run.last(LASTING + 1)
+    tags.pop(0)
+    run.last(10 * LASTING)
+    assert set(run.outcomes(SOUND)) == {None}
+    assert run.replaced == 0
+
+
+@pytest.mark.parametrize("settings", [{"timeout": 0}, {"enable_confirmations": False}], ids=str)
+def test_where_nothing_may_wait_the_channel_stays(broker: Broker, settings: dict[str, Any]) -> None:
+    """Nor is anybody told of an outage."""
+    told: list[object] = []
+    client = broker.ready(on_persistent_failure_callback=lambda *_: told.append(_), **settings)
+    told.clear()
+    run = Run(broker, client)
+    run.stale_until = float("inf")
+    run.last(3 * LASTING)
+    assert (run.replaced, told) == (0, [])
+
+
+def test_setup_is_not_run_again(broker: Broker) -> None:
+    """What it declared is there."""
+    runs: list[object] = []
+
+    async def setup(topology: object) -> None:
+        runs.append(topology)
+
+    run = Run(broker, broker.ready(timeout=60, setup=setup))
+    run.last(30)
+    assert (run.replaced, len(runs)) == (1, 1)
+
+
+@pytest.mark.parametrize("meanwhile", ["close", "block", "lose", "close the channel"])
+def test_what_happens_meanwhile_comes_first(broker: Broker, meanwhile: str) -> None:
+    """While the last confirm is awaited, anything may happen: what waits ends well, and nothing stays held up."""
+    run = Run(broker)
+    _, tags, slow = held_up(run)
+    client, clock = run.client, broker.clock
     waiting = client.publish("", SOUND, b"", timeout=60)
     clock.turn()
     assert (client.waiting, client.state) == (1, State.READY)
@@ -282,7 +343,8 @@ def test_an_ack_after_a_nack_is_no_help() -> None:
         clock.until_due()
     clock.nack("a")
     clock.ack("a")
-    assert clock.until_due() > 8 * LASTING
+    # But it begins anew, and there is a pause between two channels.
+    assert LASTING < clock.until_due() <= LONGEST_PAUSE + LEAST
 
 
 def test_few_nacks_are_no_run() -> None:
@@ -306,14 +368,36 @@ def test_each_destination_has_its_own_run() -> None:
     assert "with routing key 'a'" in clock.nack("a")
 
 
-def test_after_a_loss_nothing_is_known() -> None:
-    """Another channel may be used by then."""
+def test_a_full_queue_does_not_delay_the_cure_of_another() -> None:
+    """For longer than the pause between two channels."""
+    clock = Clock()
+    for _ in range(8):
+        clock.until_due("full")
+    begin, due = clock.now, ""
+    while "'b'" not in due:
+        clock.now += 1
+        due = clock.nack("full") or clock.nack("b")
+    assert clock.now - begin <= LONGEST_PAUSE + LASTING + LEAST
+
+
+def test_what_is_not_published_to_any_more_is_forgotten() -> None:
+    """An ack costs no more than before."""
+    clock = Clock()
+    clock.nack("a")
+    assert clock.nacks
+    clock.now += LONGEST + 1
+    clock.ack("b")
+    assert not clock.nacks
+
+
+def test_after_a_loss_it_is_counted_anew() -> None:
+    """Another channel is used by then; how long it has to last is still known."""
     clock = Clock()
     clock.until_due()
-    assert clock.nacks
+    clock.now += LASTING
     clock.nack("a")
-    clock.nacks.forget()
-    assert not clock.nacks
+    clock.nacks.begin_again()
+    assert 2 * LASTING <= clock.until_due() <= 2 * LASTING + LEAST
 
 
 # On RabbitMQ
@@ -357,7 +441,7 @@ def test_names_are_told_as_they_are_safe(broker: Broker) -> None:
     clock = Clock()
     evil = "a\nERROR \x1b[31m"
     clock.until_due(evil)
-    clock.nacks.forget()
+    clock.nacks.begin_again()
     told = ""
     while not told:
         told = clock.nack(evil)

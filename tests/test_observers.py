@@ -38,7 +38,7 @@ def test_an_end_has_the_times_in_line_and_to_the_confirm(broker: Broker) -> None
     broker.peer.confirm_all()
     assert seen.ends == []
     broker.clock.turn()
-    assert seen.ends == [PublishEnd(Outcome.CONFIRMED, None, "", "q", "m1", 5, 1, 3.0, 2.0)]
+    assert seen.ends == [PublishEnd(Outcome.CONFIRMED, None, "", "q", "m1", 5, 1, 3.0, 2.0, seconds=5.0)]
 
 
 def test_what_is_sent_again_was_in_line_until_then(broker: Broker) -> None:

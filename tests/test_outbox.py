@@ -381,6 +381,32 @@ def test_what_is_set_aside_counts_so_before_the_disk_knows(broker: Broker) -> No
         assert (broker.messages, client.counters.stored, client.counters.set_aside) == ([], 0, 1)
 
 
+def test_what_is_sent_while_it_is_stored_counts_as_sent(broker: Broker) -> None:
+    """For those who ask what may have arrived: publish_many() that is left, and other threads at the loop's end."""
+    with folder() as path:
+        client = broker.client(outbox=path, timeout=0)
+        broker.clock.turn()
+        waiting: list[Any] = []
+        Disk.waiting = waiting
+        outcomes = client.publish_many([("", "q", b"1", {"message_id": "one"})])
+
+        async def iterate() -> None:
+            async for _ in outcomes:
+                pass
+
+        task = broker.clock.loop.create_task(iterate())
+        broker.clock.turn()
+        broker.open()
+        assert broker.messages == ["one"]
+        task.cancel()
+        broker.clock.turn()
+        assert (outcomes.not_sent, len(outcomes.untold)) == ([], 1)
+        Disk.waiting = None
+        for each in waiting:
+            each()
+        confirm(broker)
+
+
 def test_a_stored_message_that_is_nacked_is_sent_again_after_a_while(broker: Broker) -> None:
     """Others go out meanwhile."""
     with folder() as path:

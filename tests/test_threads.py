@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import contextvars
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -10,7 +12,16 @@ from typing import Any
 import pytest
 
 from examples import log_handler
-from sprockets_amqp import Client, InvalidMessage, MessageReturned, NotReadyError, OutcomeUnknown
+from sprockets_amqp import (
+    Client,
+    InvalidMessage,
+    MessageReturned,
+    NotReadyError,
+    OutcomeUnknown,
+    Publish,
+    State,
+    threads,
+)
 from sprockets_amqp.testing import Broker
 from tests.support.consume import Queue
 
@@ -135,9 +146,96 @@ def test_a_loop_that_ends_ends_what_is_left(kit: Broker, sent: bool, error: type
     with pytest.raises(error, match="the client's event loop has ended"):
         futures[0].result(LIMIT)
     with concurrent.futures.ThreadPoolExecutor() as executor:
-        late = executor.submit(lambda: clients[0].publish_threadsafe("", "q", b"late").result(LIMIT))
-        with pytest.raises(NotReadyError, match="the client's event loop has ended"):
-            late.result(LIMIT)
+        for _ in range(3):
+            late = executor.submit(lambda: clients[0].publish_threadsafe("", "q", b"late").result(LIMIT))
+            with pytest.raises(NotReadyError, match="the client's event loop has ended"):
+                late.result(LIMIT)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_loop_that_is_closed_ends_what_a_thread_waits_for(kit: Broker, taken: bool) -> None:
+    """As Tornado's is, which cancels no task: whether the loop knew of the publish or not."""
+    loop = asyncio.new_event_loop()
+    clients: list[Client] = []
+
+    async def make() -> None:
+        clients.append(Client(URL, timeout=600))
+        await clients[0].publish("", "q", b"")
+        kit.swallow_confirms()
+
+    loop.run_until_complete(make())
+    with concurrent.futures.ThreadPoolExecutor() as executor:
+        future = executor.submit(clients[0].publish_threadsafe, "", "q", b"left").result(LIMIT)
+        waiting = executor.submit(future.exception, LIMIT)
+        if taken:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        assert isinstance(waiting.result(LIMIT), OutcomeUnknown if taken else NotReadyError)
+
+
+async def test_the_loop_goes_on_while_a_thread_publishes_without_end(kit: Broker) -> None:
+    """So many are taken in a turn, and then everything else has its turn."""
+    async with Client(URL) as client:
+        await client.wait_for(State.READY, LIMIT)
+        turns: list[int] = []
+
+        def count() -> None:
+            turns.append(len(kit.published))
+            if len(kit.published) < 10 * threads.TURN:
+                asyncio.get_running_loop().call_soon(count)
+
+        def work() -> list[Any]:
+            return [client.publish_threadsafe("", "q", b"") for _ in range(10 * threads.TURN)]
+
+        # The loop waits for the thread, which then has published everything.
+        with concurrent.futures.ThreadPoolExecutor() as executor:
+            futures = executor.submit(work).result(LIMIT)
+        count()
+        await asyncio.gather(*map(asyncio.wrap_future, futures))
+    assert max(later - before for before, later in itertools.pairwise(turns)) <= threads.TURN
+
+
+async def test_each_message_is_published_as_it_was_and_in_its_context(kit: Broker) -> None:
+    """A buffer, properties and headers may be used again; what observes it sees the thread's own context."""
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="")
+    seen: list[str] = []
+
+    class Watches:
+        def publishing(self, _publish: Publish) -> None:
+            seen.append(name.get())
+
+    def work() -> None:
+        body, properties = bytearray(b"0"), {"message_id": "m0", "headers": {"n": ["0"]}}
+        for number in range(1, 4):
+            name.set(f"m{number}")
+            properties["message_id"] = f"m{number}"
+            properties["headers"]["n"][0] = str(number)  # type: ignore[index]
+            body[:] = str(number).encode()
+            view = memoryview(body)
+            client.publish_threadsafe("", "q", view if number == 2 else body, properties)
+            view.release()
+
+    async with Client(URL) as client:
+        client.observe(Watches())
+        with concurrent.futures.ThreadPoolExecutor() as executor:
+            executor.submit(work).result(LIMIT)
+        await client.wait_for(State.READY, LIMIT)
+        while len(seen) < 3:
+            await asyncio.sleep(0)
+        await client.flush(LIMIT)
+    told = [(each.body, each.properties.message_id, each.properties.headers) for each in kit.messages("q")]
+    assert told == [(b"%d" % number, f"m{number}", {"n": [str(number)]}) for number in range(1, 4)]
+    assert seen == ["m1", "m2", "m3"]
+
+
+async def test_a_view_that_was_released_is_an_invalid_message(kit: Broker) -> None:
+    """As with publish()."""
+    view = memoryview(b"x")
+    view.release()
+    async with Client(URL) as client:
+        future = await asyncio.to_thread(client.publish_threadsafe, "", "q", view)
+        with pytest.raises(InvalidMessage):
+            await asyncio.wrap_future(future)
 
 
 async def test_cancelled_tasks_alone_are_no_end(kit: Broker) -> None:

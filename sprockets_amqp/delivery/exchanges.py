@@ -234,8 +234,8 @@ class Exchanges:
             longest = max((text for text, _ in said if reply_text.startswith(text)), key=len, default="")
             exact = {exchange for text, exchange in said if text == longest}
             cut = {exchange for text, exchange in said if _is_cut_from(text, reply_text)}
-            # A long routing key leaves no room for the exchange's name: then it may be any of them.
-            for exchange in exact or cut or {each.exchange for each in in_flight}:
+            # A long routing key may quote another refusal, or leave no room for its exchange's name.
+            for exchange in exact | cut or {each.exchange for each in in_flight}:
                 self._judge(exchange)
         elif (start := _OF_EXCHANGE.match(reply_text)) and any(not each.exchange for each in in_flight):
             of_default = f"{start[0]}{DEFAULT_NAME}' {end}"

@@ -114,7 +114,7 @@ class Flight:
             self._timer.cancel()
             self._timer = None
         self.size = 0
-        self.nacks.forget()
+        self.nacks.begin_again()
         lost = self._confirms.clear()
         if len(lost) == 1 and not checking and _is_broken(cause):
             # Nothing else can be to blame: it is not sent again.

@@ -18,7 +18,13 @@ _numbers: Final = itertools.count(1)
 
 
 class Kept(Protocol):
-    """What is told of a publish whose message is kept elsewhere, and comes again if it is lost."""
+    """What is told of a publish whose message is kept elsewhere, and comes again if it is lost.
+
+    Attributes:
+        caller: the publish that waits until it is kept; None: none does.
+    """
+
+    caller: "Publish | None"
 
     def on_sent(self) -> None:
         """Called when it was handed to the transport."""

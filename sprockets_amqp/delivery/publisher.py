@@ -29,7 +29,7 @@ from .validation import check_copies
 from .waiting import Waiting
 
 #: Seconds to wait until nothing is unconfirmed, before the channel is replaced; after that it is not.
-CLEAR_LIMIT: Final = 5.0
+CLEAR_LIMIT: Final = 2.0
 
 
 class Publisher:
@@ -269,6 +269,8 @@ class Publisher:
     def _reason_to_wait(self) -> str:
         if not self._gate.sends:
             return self._gate.condition
+        if self._clears:
+            return f"{self._clears}, and another channel is about to be opened"
         if len(self.flight.entries) >= self._settings.max_unconfirmed:
             return f"the number of unconfirmed messages has reached max_unconfirmed ({len(self.flight.entries)})"
         checked = self._exchanges.checking
@@ -370,8 +372,13 @@ class Publisher:
         self.flight.set_window(closed=bool(self._clears) or self._exchanges.checking_alone)
 
     def _clear(self, why: str) -> None:
-        """Send nothing until nothing is unconfirmed, then have the channel replaced."""
-        if not self._clears:
+        """Send nothing until nothing is unconfirmed, then have the channel replaced; not for what stays unconfirmed.
+
+        Nor if nothing may wait: then it would be an outage.
+        """
+        oldest = next(iter(self.flight.entries.values()), None)
+        stays = oldest is not None and self._loop.time() - oldest.sent_at > CLEAR_LIMIT
+        if not (self._clears or stays or self._settings.timeout == 0):
             self._clears = why
             self._clear_limit = self._loop.call_later(CLEAR_LIMIT, self._give_up_clearing)
             self._set_window()

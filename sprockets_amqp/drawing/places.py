@@ -21,8 +21,8 @@ PLACES: Final[dict[enum.Enum, Frame]] = {
     Connecting.RETRYING_NODE: Frame(478, 252, 630, 296),
     Connecting.SETTING_UP: Frame(822, 160, 922, 204),
     Connecting.OPENING_CHANNEL: Frame(1012, 66, 1192, 110),
-    Connecting.RETRYING_CHANNEL: Frame(1032, 252, 1192, 296),
-    Connecting.CLOSING_CHANNEL: Frame(1080, 336, 1192, 380),
+    Connecting.RETRYING_CHANNEL: Frame(1020, 336, 1192, 380),
+    Connecting.CLOSING_CHANNEL: Frame(1084, 252, 1192, 296),
     State.READY: Frame(1354, 59, 1500, 117),
     State.BLOCKED: Frame(1100, 464, 1250, 522),
     Closed.RETRYING: Frame(376, 630, 546, 674),
@@ -59,19 +59,19 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     (Connecting.RETRYING_NODE, Connecting.OPENING_CONNECTION): Route(
         ((630, 274), (690, 274), (690, 104), (510, 104)), (680, 232), "end"
     ),
-    (Connecting.SETTING_UP, Connecting.OPENING_CHANNEL): Route(((922, 182), (1024, 182), (1024, 110)), (930, 172)),
+    (Connecting.SETTING_UP, Connecting.OPENING_CHANNEL): Route(((922, 182), (1018, 182), (1018, 110)), (929, 172)),
     (Connecting.OPENING_CHANNEL, _S.READY): Route(((1192, 88), (1354, 88)), (1281, 77), "middle", up=True),
     # Losing a channel
-    (Connecting.OPENING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((1040, 110), (1040, 252)), (1048, 140)),
-    (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL): Route(((1178, 252), (1178, 110)), (1170, 225), "end"),
+    (Connecting.OPENING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((1032, 110), (1032, 336)), (1024, 230), "end"),
+    (Connecting.RETRYING_CHANNEL, Connecting.OPENING_CHANNEL): Route(((1052, 336), (1052, 110)), (1060, 225)),
     (Connecting.RETRYING_CHANNEL, Connecting.SETTING_UP): Route(
-        ((1032, 274), (872, 274), (872, 204)), (952, 264), "middle", up=True
+        ((1020, 358), (872, 358), (872, 204)), (946, 348), "middle", up=True
     ),
-    (_S.READY, Connecting.RETRYING_CHANNEL): Route(((1382, 117), (1382, 274), (1192, 274)), (1372, 264), "end"),
-    (_S.BLOCKED, Connecting.RETRYING_CHANNEL): Route(((1100, 480), (1044, 480), (1044, 296)), (1054, 434)),
+    (_S.READY, Connecting.RETRYING_CHANNEL): Route(((1399, 117), (1399, 358), (1192, 358)), (1389, 348), "end"),
+    (_S.BLOCKED, Connecting.RETRYING_CHANNEL): Route(((1100, 480), (1072, 480), (1072, 380)), (1082, 434)),
     # Giving up a channel
-    (_S.READY, Connecting.CLOSING_CHANNEL): Route(((1399, 117), (1399, 358), (1192, 358)), (1389, 348), "end"),
-    (Connecting.CLOSING_CHANNEL, Connecting.RETRYING_CHANNEL): Route(((1180, 336), (1180, 296)), (1172, 321), "end"),
+    (_S.READY, Connecting.CLOSING_CHANNEL): Route(((1382, 117), (1382, 274), (1192, 274)), (1372, 264), "end"),
+    (Connecting.CLOSING_CHANNEL, Connecting.OPENING_CHANNEL): Route(((1186, 252), (1186, 110)), (1180, 150), "end"),
     # Blocked
     (Connecting.OPENING_CHANNEL, _S.BLOCKED): Route(((1192, 102), (1240, 102), (1240, 170)), (1250, 142)),
     (_S.READY, _S.BLOCKED): Route(((1416, 117), (1416, 480), (1250, 480)), (1406, 434), "end"),
@@ -79,7 +79,7 @@ ROUTES: Final[dict[tuple[enum.Enum, enum.Enum], Route]] = {
     # Losing a connection
     (_S.CONNECTING, Closed.RETRYING): Route(((316, 396), (316, 644), (376, 644)), (306, 510), "end"),
     (_S.BLOCKED, Closed.RETRYING): Route(
-        ((1100, 508), (920, 508), (920, 652), (546, 652)), (952, 498), "middle", up=True
+        ((1100, 508), (920, 508), (920, 652), (546, 652)), (990, 498), "middle", up=True
     ),
     (_S.READY, Closed.RETRYING): Route(
         ((1500, 78), (1570, 78), (1570, 990), (316, 990), (316, 660), (376, 660)), (840, 980), "middle", up=True
