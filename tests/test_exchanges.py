@@ -674,6 +674,12 @@ def test_transactions_that_cost_a_channel_alone_are_not_tried_again(broker: Brok
     later = client.publish("one more", "q", b"")
     broker.open().peer.confirm_all()
     assert (outcome(later), client.ready) == (None, True)
+    # Another channel to publish on does not change that.
+    client._runtime.gate.replace_channel("RabbitMQ has nacked 3 messages in a row")
+    broker.clock.turn()
+    assert client.substate is Connecting.CLOSING_CHANNEL
+    broker.open()
+    assert (check_of(client).state, client.ready) == (Check.UNAVAILABLE, True)
 
 
 def test_a_suspect_is_used_unchecked_where_nothing_can_be_checked_any_more(broker: Broker) -> None:
