@@ -663,6 +663,23 @@ def test_a_channel_that_is_closed_before_anything_is_checked_refuses_no_message(
     assert client.ready
 
 
+def test_the_channel_for_checks_outlives_the_one_that_is_replaced(broker: Broker) -> None:
+    """The connection is the same: there are two channels, before and after."""
+    client = broker.ready()
+    first = client.publish("events", "q", b"")
+    broker.open().peer.confirm_all()
+    broker.clock.turn()
+    assert (outcome(first), check_of(client).state, len(broker.peer.open_channels)) == (None, Check.IDLE, 2)
+    client._runtime.gate.replace_channel("RabbitMQ has nacked 3 messages in a row")
+    broker.clock.turn()
+    assert client.substate is Connecting.CLOSING_CHANNEL
+    broker.open()
+    again = client.publish("events", "q", b"")
+    broker.open().peer.confirm_all()
+    broker.clock.turn()
+    assert (outcome(again), len(broker.peer.open_channels)) == (None, 2)
+
+
 def test_transactions_that_cost_a_channel_alone_are_not_tried_again(broker: Broker) -> None:
     """Exchanges that wait for their check are used unchecked, too, at once."""
     client = broker.ready()
@@ -674,12 +691,6 @@ def test_transactions_that_cost_a_channel_alone_are_not_tried_again(broker: Brok
     later = client.publish("one more", "q", b"")
     broker.open().peer.confirm_all()
     assert (outcome(later), client.ready) == (None, True)
-    # Another channel to publish on does not change that.
-    client._runtime.gate.replace_channel("RabbitMQ has nacked 3 messages in a row")
-    broker.clock.turn()
-    assert client.substate is Connecting.CLOSING_CHANNEL
-    broker.open()
-    assert (check_of(client).state, client.ready) == (Check.UNAVAILABLE, True)
 
 
 def test_a_suspect_is_used_unchecked_where_nothing_can_be_checked_any_more(broker: Broker) -> None:
