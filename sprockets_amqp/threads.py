@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import contextvars
 import copy
 import time
@@ -150,9 +151,10 @@ class FromThreads:
     @staticmethod
     def _tell(left: "dict[asyncio.Future[Result], Future]", sent: "set[asyncio.Future[Result]]") -> None:
         for publish, future in left.items():
-            future.set_exception(
-                OutcomeUnknown(f"it may have been sent, and {ENDED}") if publish in sent else NotReadyError(ENDED)
-            )
+            error = OutcomeUnknown(f"it may have been sent, and {ENDED}") if publish in sent else NotReadyError(ENDED)
+            # Another thread may have looked as well.
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_exception(error)
 
     def _go_on(self) -> None:
         self._ended = False
@@ -171,10 +173,16 @@ class FromThreads:
 
 def _fixed(argument: Any) -> Any:
     """Return an argument as it is now: a buffer or a dict may be used again before the loop reads it."""
-    if isinstance(argument, bytearray | memoryview):
-        try:
+    try:
+        if isinstance(argument, bytearray | memoryview):
             return bytes(argument)
-        except ValueError:
-            # It was released, which the publish says.
-            return argument
-    return copy.deepcopy(argument) if isinstance(argument, dict) else argument
+        if isinstance(argument, dict):
+            return {name: copy.deepcopy(each) if isinstance(each, _NESTED) else each for name, each in argument.items()}
+    except Exception:
+        # A view that was released, or something that nobody can copy: the publish says what is wrong with it.
+        return argument
+    return argument
+
+
+#: What a property such as headers may consist of, and may be changed.
+_NESTED: Final = (dict, list, bytearray)

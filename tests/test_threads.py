@@ -228,14 +228,16 @@ async def test_each_message_is_published_as_it_was_and_in_its_context(kit: Broke
     assert seen == ["m1", "m2", "m3"]
 
 
-async def test_a_view_that_was_released_is_an_invalid_message(kit: Broker) -> None:
-    """As with publish()."""
+async def test_what_cannot_be_copied_is_an_invalid_message(kit: Broker) -> None:
+    """As with publish(): a view that was released, and a header that is nothing that AMQP has."""
     view = memoryview(b"x")
     view.release()
+    messages: list[Any] = [("", "q", view), ("", "q", b"", {"headers": {"lock": threading.Lock()}})]
     async with Client(URL) as client:
-        future = await asyncio.to_thread(client.publish_threadsafe, "", "q", view)
-        with pytest.raises(InvalidMessage):
-            await asyncio.wrap_future(future)
+        for message in messages:
+            future = await asyncio.to_thread(client.publish_threadsafe, *message)
+            with pytest.raises(InvalidMessage):
+                await asyncio.wrap_future(future)
 
 
 async def test_cancelled_tasks_alone_are_no_end(kit: Broker) -> None:
