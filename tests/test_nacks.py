@@ -423,7 +423,7 @@ async def test_a_full_queue_on_rabbitmq(node: Node, monkeypatch: pytest.MonkeyPa
             while len([change for change in client.history if change.trigger == "nacks_lasted"]) < 4:
                 refused.append(client.publish("", "full", b""))
                 taken.extend(client.publish("", "empty", b"") for _ in range(10))
-                await asyncio.sleep(0.005)
+                await asyncio.wait(taken[-10:])
 
         await asyncio.wait_for(publish(), 60)
         outcomes = {type(each) for each in await asyncio.gather(*refused, return_exceptions=True)}

@@ -163,12 +163,16 @@ def test_a_loop_that_is_closed_ends_what_a_thread_waits_for(kit: Broker, taken: 
         await clients[0].publish("", "q", b"")
         kit.swallow_confirms()
 
+    async def arrived() -> None:
+        while not clients[0].unconfirmed:
+            await asyncio.sleep(0)
+
     loop.run_until_complete(make())
     with concurrent.futures.ThreadPoolExecutor() as executor:
         future = executor.submit(clients[0].publish_threadsafe, "", "q", b"left").result(LIMIT)
         waiting = executor.submit(future.exception, LIMIT)
         if taken:
-            loop.run_until_complete(asyncio.sleep(0.01))
+            loop.run_until_complete(arrived())
         loop.close()
         assert isinstance(waiting.result(LIMIT), OutcomeUnknown if taken else NotReadyError)
 

@@ -302,10 +302,12 @@ def _advise_tls(error: Exception, parameters: pika.URLParameters) -> str:
 
 
 def _advise_login(error: Exception, parameters: pika.URLParameters) -> str:
-    if too_long(parameters.credentials) and "ACCESS_REFUSED" not in str(error):
-        return "ask for a shorter token, with fewer scopes or claims"
     if isinstance(error, MechanismMissing):
         return _MECHANISM_ADVICE[error.mechanism]
+    # A node that has read them refuses them in words, and one that is frozen says nothing.
+    hung_up = not isinstance(error, TimeoutError) and "ACCESS_REFUSED" not in str(error)
+    if hung_up and too_long(parameters.credentials):
+        return "ask for a shorter token, with fewer scopes or claims"
     if isinstance(error, ProbableAuthenticationError) and isinstance(parameters.credentials, ByCertificate):
         return (
             "add the certificate's user (rabbitmqctl add_user): the name is its subject, such as CN=orders,O=Shop, or "
@@ -342,8 +344,9 @@ _MECHANISM_ADVICE: Final = {
 
 def _user(error: Exception, parameters: pika.URLParameters) -> str:
     """Return the user's name; RabbitMQ, which takes it from the client's certificate, quotes it in its refusals."""
-    said = re.search(r"for user '([^']*)'", str(error))
-    return getattr(parameters.credentials, "username", shown(said[1]) if said else "USER")
+    # The last one: names that are quoted before may say anything.
+    said = re.findall(r"for user '([^']*)'", str(error))
+    return getattr(parameters.credentials, "username", shown(said[-1]) if said else "USER")
 
 
 def _advise_vhost(error: Exception, parameters: pika.URLParameters) -> str:

@@ -16,7 +16,6 @@ EXTERNAL: Final = "external"
 #: What the option and the setting `auth` may be.
 AUTH: Final = (PLAIN, EXTERNAL)
 
-
 #: Octets of user and password for which a frame of 4096 octets may have no room, beside what else it holds.
 LONG: Final = 3600
 
