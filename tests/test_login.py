@@ -10,8 +10,11 @@ from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
+from pika.exceptions import ChannelClosedByBroker
 
 from sprockets_amqp import Access, Client, ExchangeRefused, OutcomeUnknown, Settings, State
+from sprockets_amqp.cli import steps
+from sprockets_amqp.urls import node_parameters
 from tests.support.certificates import Authority
 from tests.support.command import run
 from tools.rabbitmq import Node
@@ -196,3 +199,13 @@ async def test_a_certificate_has_no_validity_to_give(tmp_path: Path) -> None:
         async with Client(lambda answer=answer: answer, **settings, **QUICK) as client:  # type: ignore[misc]
             await client.wait_for(State.CLOSED, 30)
             assert says in client.condition
+
+
+def test_advice_rests_on_what_rabbitmq_says_last() -> None:
+    """A name that is quoted before the user's may look like one; a node that is frozen has read no token."""
+    [by_certificate] = node_parameters("amqps://host?auth=external")
+    quoting = ChannelClosedByBroker(403, "access to queue 'x' for user 'evil'' in vhost '/' refused for user 'orders'")
+    assert "set_permissions 'orders'" in steps._advise_setup(quoting, by_certificate)
+    [long] = node_parameters(f"amqp://user:{'x' * 5000}@host")
+    assert "may be starting or frozen" in steps._advise_login(TimeoutError(), long)
+    assert "a shorter token" in steps._advise_login(ConnectionResetError(), long)
